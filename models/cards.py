@@ -1,0 +1,69 @@
+"""The card: what a published checkpoint is, in JSON, readable without torch."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.kernels import AnyKernel
+
+SamplerName = Literal["prior", "ddls", "latent-ebm"]
+ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="lower-case letters, digits and hyphens")]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="sha256 of weights.safetensors")]
+
+
+class Frozen(BaseModel):
+    """What crosses a wire or a disk: immutable, with no room for unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Metric(Frozen):
+    """One figure measured on this checkpoint, with everything needed to measure it again."""
+
+    name: str = Field(examples=["fid"])
+    sampler: SamplerName | None = None
+    value: float
+    spread: float | None = Field(None, description="standard deviation over the seeds")
+    evaluator: str = Field(description="what measured it")
+    images: int = Field(description="sample size of each seed")
+    seeds: tuple[int, ...]
+
+
+class Calibration(Frozen):
+    """How the critic's output was turned into a log density ratio, and whether that helped on held-out data."""
+
+    method: str = Field(examples=["ratio-head"])
+    held_out_loss: float = Field(description="binary cross-entropy in nats, both classes summed; 2 log 2 = 1.386 says nothing")
+    weights_ess: float = Field(description="effective fraction of prior samples under weights exp(d)")
+    fid_prior: float
+    fid_reweighted: float = Field(description="of prior samples resampled by exp(d): the oracle without MCMC")
+    fid_spread: float = Field(description="standard deviation of the prior's FID over seeds")
+
+
+class Training(Frozen):
+    """Where the weights came from."""
+
+    command: str
+    dataset: str
+    steps: int
+    seed: int
+    seconds: float
+    torch: str
+
+
+class ModelCard(Frozen):
+    """A checkpoint without its weights."""
+
+    name: ModelName
+    version: int = Field(ge=1)
+    family: str
+    description: str
+    image_shape: tuple[int, int, int] = Field(description="channels, height, width")
+    latent_shape: tuple[int, ...]
+    networks: dict[str, Any] = Field(description="the family's settings that the networks are rebuilt from")
+    samplers: dict[SamplerName, AnyKernel | None] = Field(description="samplers offered, with their default kernel; None where there is none")
+    default_sampler: SamplerName
+    calibration: Calibration | None = None
+    metrics: tuple[Metric, ...] = ()
+    training: Training
+    digest: Digest

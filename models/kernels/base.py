@@ -1,0 +1,101 @@
+"""What a kernel is: frozen settings and two pure functions over columns of chains, `propose` and `update`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Noise(Protocol):
+    """The random numbers of one tick; every call within a tick returns the same ones, so a kernel may ask twice."""
+
+    def normal(self) -> Tensor:
+        """Standard normals, (chains, latent)."""
+        ...
+
+    def log_uniform(self) -> Tensor:
+        """Logarithms of uniforms on (0, 1), (chains,)."""
+        ...
+
+
+class Evaluated(NamedTuple):
+    """Points with their energy and its gradient."""
+
+    z: Tensor  # (rows, latent)
+    energy: Tensor  # (rows,)
+    gradient: Tensor  # (rows, latent)
+
+
+class Info(NamedTuple):
+    """What people look at: how many of the tick's proposals each chain accepted."""
+
+    accepted: Tensor  # (chains,)
+
+
+@dataclass
+class Chains:
+    """What the next tick needs, one row a chain: where it stands, the settings it was asked for, what its kernel remembers."""
+
+    z: Tensor  # (chains, latent)
+    energy: Tensor  # (chains,)
+    gradient: Tensor  # (chains, latent)
+    settings: dict[str, Tensor]  # each (chains, 1)
+    memory: dict[str, Tensor] = field(default_factory=dict)  # each (chains, ...)
+
+    def move(self, accepted: Tensor, points: Evaluated) -> None:
+        """Puts the chains where `accepted`, (chains,), onto their points, (chains, latent)."""
+        rows = accepted.unsqueeze(-1)
+        self.z = points.z.where(rows, self.z)
+        self.energy = points.energy.where(accepted, self.energy)
+        self.gradient = points.gradient.where(rows, self.gradient)
+
+
+class Kernel(BaseModel):
+    """Settings of one MCMC transition: request body, queue payload and kernel in one object.
+
+    Steps follow DDLS (Che et al. 2020): drift ε/2 · ∇E with ε = `step_size`, noise √ε · `noise_scale` · √`temperature`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    kernel: str
+    steps: int = Field(60, ge=1, le=10_000, description="transitions a chain makes")
+    temperature: float = Field(1.0, gt=0, le=100, description="T of the density exp(-E/T) aimed at")
+
+    exact: ClassVar[bool]  # leaves exp(-E/T) invariant at any step size
+    columns: ClassVar[tuple[str, ...]]  # the settings that `propose` and `update` read from the batch
+    points_per_chain: ClassVar[int] = 1  # the most points a chain asks for in one tick
+
+    @property
+    def ticks(self) -> int:
+        """Energy-and-gradient evaluations a chain makes after that of its first latent."""
+        return self.steps
+
+    @property
+    def decisions(self) -> int:
+        """Accept-or-reject decisions of a whole chain: what acceptance is a fraction of."""
+        return self.steps
+
+    @property
+    def effective_temperature(self) -> float:
+        """Temperature of the density that small steps sample: noise variance over twice the drift, σ²/2h."""
+        return self.temperature
+
+    @classmethod
+    def begin(cls, chains: Chains) -> None:
+        """Gives newly evaluated chains the memory the kernel keeps between ticks; most keep none."""
+
+    @classmethod
+    def propose(cls, chains: Chains, noise: Noise) -> Tensor:
+        """The points whose energy and gradient the chains want next, (rows, latent)."""
+        raise NotImplementedError
+
+    @classmethod
+    def update(cls, chains: Chains, points: Evaluated, noise: Noise) -> Info:
+        """Moves the chains, given the points they proposed."""
+        raise NotImplementedError

@@ -1,0 +1,1 @@
+"""The HTTP: it validates, enqueues and reports, and never imports torch."""

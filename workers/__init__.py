@@ -1,0 +1,1 @@
+"""The processes: they take jobs, keep the device busy, and report."""
