@@ -1,0 +1,164 @@
+"""docker-compose.yml, the Dockerfiles and Prometheus agree with each other and with the code they start."""
+
+import ast
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+WORKERS = [name for name in SERVICES if name.startswith("worker-")]
+TRAINERS = [name for name in SERVICES if name.startswith("trainer-")]
+OURS = ["api", *WORKERS, *TRAINERS]
+DOCKERFILES = sorted((ROOT / "docker").glob("*Dockerfile"))
+
+
+def instructions(dockerfile: Path) -> list[tuple[str, str]]:
+    text = re.sub(r"(?m)^\s*#.*\n", "", dockerfile.read_text()).replace("\\\n", " ")
+    return [(word, rest.strip()) for line in text.splitlines() if line.strip() for word, rest in [line.split(maxsplit=1)]]
+
+
+def last_command(dockerfile: Path) -> list[str]:
+    command: list[str] = json.loads([rest for word, rest in instructions(dockerfile) if word == "CMD"][-1])
+    return command
+
+
+def dockerfile_of(service: str) -> Path:
+    build = SERVICES[service]["build"]
+    return ROOT / build["context"] / build["dockerfile"]
+
+
+def command_of(service: str) -> list[str]:
+    command: list[str] = SERVICES[service].get("command") or last_command(dockerfile_of(service))
+    return command
+
+
+def seconds(duration: str) -> int:
+    units = {"s": 1, "m": 60, "h": 3600}
+    return sum(int(number) * units[unit] for number, unit in re.findall(r"(\d+)([smh])", duration))
+
+
+def mounts(service: str) -> dict[str, bool]:
+    """Where a service mounts what, and whether it may write there."""
+    found = [volume.split(":") for volume in SERVICES[service].get("volumes", [])]
+    return {source: mode != ["ro"] for source, _, *mode in found}
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_what_a_service_runs_exists(service: str) -> None:
+    assert dockerfile_of(service).is_file()
+    program, *arguments = command_of(service)
+    if program == "uvicorn":
+        module, factory = next(word for word in arguments if ":" in word).split(":")
+    else:
+        assert [program, arguments[0]] == ["python", "-m"]
+        module, factory = arguments[1], "main"
+    tree = ast.parse((ROOT / module.replace(".", "/")).with_suffix(".py").read_text())
+    assert factory in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
+def test_an_image_runs_the_source_as_a_user_without_rights(dockerfile: Path) -> None:
+    lines = instructions(dockerfile)
+    words = [word for word, _ in lines]
+    assert "USER" in words[words.index("COPY") :], "root to the end"
+    assert dict(lines)["USER"] not in ("root", "0")
+    assert any("PYTHONPATH=/app" in rest for word, rest in lines if word == "ENV")
+    for word, rest in lines:
+        if word == "COPY":
+            source, target = rest.split()
+            assert (ROOT / source).exists()
+            assert (target == source) if (ROOT / source).is_dir() else target == "./"
+    health = dict(lines)["HEALTHCHECK"]
+    assert '"python"' in health, "slim images have no curl"
+
+
+def test_the_api_image_has_no_torch_and_the_worker_image_the_pinned_one() -> None:
+    pinned = re.search(r'"torch==([\d.]+)"', (ROOT / "pyproject.toml").read_text())
+    assert pinned
+    api, worker = ((ROOT / "docker" / f"{name}.Dockerfile").read_text() for name in ("api", "worker"))
+    assert '".[service]"' in api
+    assert not [rest for word, rest in instructions(ROOT / "docker/api.Dockerfile") if word == "RUN" and "torch" in rest]
+    assert f"ARG TORCH={pinned[1]}\n" in worker
+
+
+def test_both_images_have_one_user_so_that_volumes_have_one_owner() -> None:
+    assert len({re.search(r"--uid (\d+)", path.read_text())[1] for path in DOCKERFILES}) == 1  # type: ignore[index]
+
+
+def test_a_gpu_is_reserved_for_the_gpu_profile_alone() -> None:
+    for name, service in SERVICES.items():
+        devices = service.get("deploy", {}).get("resources", {}).get("reservations", {}).get("devices", [])
+        assert bool(devices) == name.endswith("-gpu")
+        assert all(device["driver"] == "nvidia" and device["capabilities"] == ["gpu"] for device in devices)
+
+
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+def test_each_profile_has_everything_once(profile: str) -> None:
+    active = [name for name, service in SERVICES.items() if profile in service.get("profiles", [profile])]
+    assert sorted(active) == sorted(["api", "redis", "prometheus", f"worker-{profile}", f"trainer-{profile}"])
+
+
+def test_only_the_api_is_published_beyond_this_machine() -> None:
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert published.keys() == {"api", "prometheus"}
+    assert all(port.startswith("127.0.0.1:") for port in published["prometheus"])
+
+
+def test_redis_forgets_nothing() -> None:
+    command = " ".join(SERVICES["redis"]["command"])
+    assert "--appendonly yes" in command
+    assert "--maxmemory-policy noeviction" in command
+    assert mounts("redis") == {"redis": True}
+
+
+def test_images_are_pinned_and_everything_restarts_and_reaps() -> None:
+    assert "version" not in COMPOSE
+    for name, service in SERVICES.items():
+        tag = service["image"].partition(":")[2]
+        assert tag, name
+        assert tag != "latest", name
+        assert service["restart"] == "unless-stopped"
+        assert service["init"] is True
+
+
+def test_services_wait_for_the_health_of_what_they_need() -> None:
+    for name, service in SERVICES.items():
+        for needed, how in service.get("depends_on", {}).items():
+            assert how == {"condition": "service_healthy"}, name
+            assert "healthcheck" in SERVICES[needed] or "HEALTHCHECK" in dockerfile_of(needed).read_text()
+    assert all("redis" in SERVICES[name]["depends_on"] for name in OURS)
+
+
+def test_checkpoints_are_written_by_trainers_alone() -> None:
+    writers = {name for name in OURS if mounts(name).get("checkpoints")}
+    readers = {name for name in OURS if mounts(name).get("checkpoints") is False}
+    assert (writers, readers) == (set(TRAINERS), {"api", *WORKERS})
+    named = {source for name in SERVICES for source in mounts(name) if not source.startswith(".")}
+    assert named == set(COMPOSE["volumes"])
+
+
+def test_nobody_is_killed_while_draining() -> None:
+    words = command_of("api")
+    assert seconds(SERVICES["api"]["stop_grace_period"]) > int(words[words.index("--timeout-graceful-shutdown") + 1])
+    assert all(seconds(service["stop_grace_period"]) > 10 for service in SERVICES.values()), "10 s is Docker's own"
+
+
+def test_prometheus_asks_every_service_on_the_port_it_answers() -> None:
+    prometheus = yaml.safe_load((ROOT / "docker/prometheus.yml").read_text())
+    targets = {discovery["names"][0]: discovery["port"] for job in prometheus["scrape_configs"] for discovery in job["dns_sd_configs"]}
+    listening = {}
+    for service in OURS:
+        for alias in SERVICES[service].get("networks", {}).get("default", {}).get("aliases", [service]):
+            listening[alias] = int(dict(instructions(dockerfile_of(service)))["EXPOSE"])
+    assert targets == listening
+    words = command_of("api")
+    assert int(words[words.index("--port") + 1]) == targets["api"]
+    worker = (ROOT / "docker/worker.Dockerfile").read_text()
+    assert f"EBBTIDE_METRICS_PORT={targets['worker']}" in worker
+    assert f"http://127.0.0.1:{targets['worker']}/" in worker
