@@ -1,0 +1,96 @@
+"""A job as answers: its view with links, its picture, all its pictures in a ZIP, or why there are none."""
+
+import io
+import time
+import zipfile
+
+from fastapi import Response
+
+from service.errors import Refusal
+from service.negotiation import JSON, PNG, ZIP
+from service.parts import Parts
+from service.schemas import JobLinks, JobReply
+from workers.jobs import GenerateJob, GenerateResult, JobView, Status
+
+GRID = "grid.png"
+FOR_EVER = {"Cache-Control": "private, max-age=31536000, immutable"}  # a job's images never change
+ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # equal jobs, equal archives
+
+
+def address(job_id: str) -> str:
+    """Where a job is."""
+    return f"/jobs/{job_id}"
+
+
+def picture(job: GenerateJob) -> str:
+    """The file that shows all images of a job."""
+    return GRID if job.num_images > 1 else "0.png"
+
+
+def offers(job: GenerateJob) -> tuple[str, ...]:
+    """Media types a finished job can be had in, the usual one first; several separate images are no one picture."""
+    return (ZIP, JSON) if job.layout == "images" and job.num_images > 1 else (PNG, JSON, ZIP)
+
+
+def image_address(job_id: str, name: str) -> str:
+    """Where one of a job's images is."""
+    return f"{address(job_id)}/images/{name.removesuffix('.png')}"
+
+
+def reply(view: JobView) -> JobReply:
+    """A job with its links and, while it runs, the seconds it still needs at its pace so far."""
+    return JobReply(**{name: getattr(view, name) for name in JobView.model_fields}, eta_s=_eta_s(view), links=_links(view))
+
+
+def _links(view: JobView) -> JobLinks:
+    here = address(view.id)
+    files = view.result.artifacts if view.result else ()
+    if not isinstance(view.result, GenerateResult):
+        return JobLinks(self=here, events=f"{here}/events", artifacts=tuple(f"{here}/artifacts/{name}" for name in files))
+    images = tuple(image_address(view.id, name) for name in files if name != GRID)
+    return JobLinks(self=here, events=f"{here}/events", images=images, grid=image_address(view.id, GRID) if GRID in files else None)
+
+
+def _eta_s(view: JobView) -> float | None:
+    progress = view.progress
+    if view.status is not Status.RUNNING or progress is None or not progress.done or view.started_at is None:
+        return None
+    return max(0.0, time.time() - view.started_at) * max(0, progress.total - progress.done) / progress.done
+
+
+def refuse_unfinished(view: JobView) -> None:
+    """Raises the Refusal that says why a job has no images; returns where it should have them."""
+    here = address(view.id)
+    if not view.status.over:
+        raise Refusal("no-image", f"the job is {view.status}; its images are not there yet", job=here)
+    if view.problem is not None:
+        raise Refusal(view.problem.reason, view.problem.detail, job=here)
+    if view.status is not Status.FINISHED:
+        raise Refusal("canceled" if view.status is Status.CANCELED else "internal", f"the job is {view.status}", job=here)
+
+
+async def picture_response(parts: Parts, job_id: str, name: str, headers: dict[str, str]) -> Response:
+    """One file of a job. Raises Refusal where there is none."""
+    content = await parts.image(job_id, name)
+    if content is not None:
+        return Response(content, media_type=PNG, headers=headers)
+    view = await parts.off_loop(lambda: parts.broker.view(job_id))
+    refuse_unfinished(view)
+    if view.result and name in view.result.artifacts:
+        raise Refusal("image-gone", f"{name} of this job is no longer kept", job=address(job_id))
+    raise Refusal("no-image", f"this job has no {name}", job=address(job_id))
+
+
+async def zip_response(parts: Parts, view: JobView, headers: dict[str, str]) -> Response:
+    """All images of a finished job. Raises Refusal where it has none."""
+    refuse_unfinished(view)
+    names = view.result.artifacts if view.result else ()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:  # PNGs are compressed already
+        for name in names:
+            content = await parts.image(view.id, name)
+            if content is None:
+                raise Refusal("image-gone", f"{name} of this job is no longer kept", job=address(view.id))
+            archive.writestr(zipfile.ZipInfo(name, ZIP_DATE), content)
+    disposition = {"Content-Disposition": f'attachment; filename="{view.id}.zip"'}
+    return Response(buffer.getvalue(), media_type=ZIP, headers=headers | disposition)

@@ -1,0 +1,53 @@
+"""What the caller would like: media types from `Accept` (RFC 9110 §12.5.1), patience from `Prefer` (RFC 7240)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+PNG, JSON, ZIP = "image/png", "application/json", "application/zip"
+
+
+class Preference(NamedTuple):
+    """How long to wait before answering 202, and what to tell the caller of that."""
+
+    wait_s: float | None  # None: until the job ends
+    applied: str | None
+
+
+def preference(header: str | None) -> Preference:
+    """`respond-async` waits not at all, `wait=N` N seconds, both N seconds; what is not understood is ignored, as RFC 7240 asks."""
+    wanted: dict[str, str] = {}
+    for part in (header or "").split(","):
+        name, _, value = part.partition(";")[0].partition("=")
+        wanted.setdefault(name.strip().lower(), value.strip().strip('"'))
+    wait = wanted.get("wait", "")
+    if wait.isascii() and wait.isdecimal() and len(wait) < 10:
+        return Preference(float(wait), f"wait={wait}")
+    return Preference(0.0, "respond-async") if "respond-async" in wanted else Preference(None, None)
+
+
+def acceptable(header: str | None, offered: Sequence[str]) -> str | None:
+    """The media type liked best among those offered, the first of equals; None where none is accepted."""
+    if not header:
+        return offered[0]
+    ranges = [_range(part) for part in header.split(",") if part.strip()]
+    liked = {media: _quality(media, ranges) for media in offered}
+    best = max(offered, key=lambda media: liked[media])  # max keeps the first of equals
+    return best if liked[best] > 0 else None
+
+
+def _range(part: str) -> tuple[str, float]:
+    media, *parameters = (piece.strip().lower() for piece in part.split(";"))
+    quality = next((value for name, _, value in (one.partition("=") for one in parameters) if name.strip() == "q"), "1")
+    try:
+        return media, float(quality)
+    except ValueError:
+        return media, 0.0
+
+
+def _quality(media: str, ranges: Sequence[tuple[str, float]]) -> float:
+    """The most specific range that covers a media type decides."""
+    for pattern in (media, media.partition("/")[0] + "/*", "*/*"):
+        for accepted, quality in ranges:
+            if accepted == pattern:
+                return quality
+    return 0.0

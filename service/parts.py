@@ -1,0 +1,96 @@
+"""What every route works with: broker, images, checkpoints, finishes and figures of one app."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Annotated, Self, TypeVar
+
+from fastapi import Depends, Request
+
+from models.checkpoints import Store
+from service.coalescing import Coalescer
+from service.errors import RETRY_SOON, Refusal
+from service.metrics import ApiMetrics, QueueState
+from service.settings import Settings
+from workers.artifacts import Artifacts
+from workers.broker import Broker, Finishes
+from workers.jobs import AnyJob
+
+T = TypeVar("T")
+LOOK_LIMIT_S = 2.0  # a probe or a scrape waits no longer for Redis
+
+
+class Parts:
+    """Everything an app is built from; blocking calls leave the event loop through it."""
+
+    def __init__(self, settings: Settings, *, broker: Broker, artifacts: Artifacts, store: Store, metrics: ApiMetrics) -> None:
+        self.settings = settings
+        self.broker = broker
+        self.store = store
+        self.metrics = metrics
+        self.finishes = Finishes(settings.redis_url)
+        self.closing = asyncio.Event()
+        self._artifacts = artifacts
+        self._threads = ThreadPoolExecutor(4, thread_name_prefix="broker")
+        self._submit = Coalescer[AnyJob, str](broker.submit_many, "submit")
+        self._fetch = Coalescer[tuple[str, str], bytes | None](self._get_each, "fetch")
+        self._worker_seen = float("-inf")
+
+    async def __aenter__(self) -> Self:
+        self._stack = AsyncExitStack()
+        await self._stack.enter_async_context(self.finishes)
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._stack.aclose()
+        self._submit.close()
+        self._fetch.close()
+        self._threads.shutdown(wait=False)
+
+    async def off_loop(self, call: Callable[[], T]) -> T:
+        """A blocking call, made in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+    async def submit(self, job: AnyJob) -> str:
+        """Enqueues a job, together with those of other requests; its id."""
+        return await self._submit(job)
+
+    async def image(self, job_id: str, name: str) -> bytes | None:
+        """A file a job made; None where there is none (any more)."""
+        return await self._fetch((job_id, name))
+
+    async def require_worker(self) -> None:
+        """Refuses where no generation worker was seen lately."""
+        if time.monotonic() - self._worker_seen < self.settings.worker_look_s:
+            return
+        if not await self.off_loop(self._has_worker):
+            detail = "no generation worker is alive; a job sent with Prefer: respond-async waits for one"
+            raise Refusal("no-worker", detail, headers=RETRY_SOON)
+        self._worker_seen = time.monotonic()
+
+    async def queue_state(self) -> QueueState | None:
+        """Queues and workers now; None where Redis does not answer in time."""
+        try:
+            return await asyncio.wait_for(self.off_loop(self._queue_state), LOOK_LIMIT_S)
+        except Exception:  # whatever it is, a scrape still wants the other figures
+            return None
+
+    def _has_worker(self) -> bool:
+        return any(worker.kind == "generate" for worker in self.broker.workers())
+
+    def _queue_state(self) -> QueueState:
+        return QueueState(tuple(self.broker.queues()), tuple(self.broker.workers()))
+
+    def _get_each(self, wanted: Sequence[tuple[str, str]]) -> list[bytes | None]:
+        return [self._artifacts.get(job_id, name) for job_id, name in wanted]
+
+
+def _parts(request: Request) -> Parts:
+    parts: Parts = request.app.state.parts
+    return parts
+
+
+ThisApp = Annotated[Parts, Depends(_parts)]

@@ -1,0 +1,113 @@
+"""POST /generate: images by return, or a job to come back for."""
+
+import asyncio
+
+from fastapi import APIRouter, Request, Response
+
+from service import delivery
+from service.bodies import documented, read
+from service.errors import Refusal
+from service.metrics import HANG_UP
+from service.negotiation import JSON, PNG, ZIP, Preference, acceptable, preference
+from service.parts import Parts, ThisApp
+from service.resolving import generate_job
+from service.schemas import Fault, GenerateRequest, JobReply
+from workers.jobs import GenerateJob
+
+router = APIRouter(tags=["generate"])
+PICTURES = {PNG: {"schema": {"type": "string", "format": "binary"}}, ZIP: {"schema": {"type": "string", "format": "binary"}}}
+
+
+@router.post(
+    "/generate",
+    openapi_extra=documented(GenerateRequest),
+    response_class=Response,
+    responses={
+        200: {"description": "The picture, a ZIP or the job with links, as `Accept` asks", "model": JobReply, "content": PICTURES},
+        202: {"description": "Accepted (`Prefer: respond-async`, or `wait=N` was too short); `Location` is the job", "model": JobReply},
+    },
+)
+async def generate(request: Request, parts: ThisApp) -> Response:
+    """Draws images from a model.
+
+    The answer is the picture: one image, or a grid of several. With `"layout": "images"` several images come as a ZIP.
+    `Accept` chooses between `image/png`, `application/json` and `application/zip`. `Prefer: respond-async` answers 202 at once,
+    `Prefer: wait=N` after N seconds at the latest; otherwise hanging up cancels the job.
+    """
+    body = await read(request, GenerateRequest, parts.settings.max_body_bytes)
+    job = generate_job(body, parts.store, parts.settings.max_images)
+    media = _media(request, job)
+    wish = preference(_all(request, "prefer"))
+    if wish.applied is None:
+        await parts.require_worker()
+    job_id = await parts.submit(job)
+    headers = _headers(job_id, job, wish)
+    match await _outcome(request, parts, job_id, parts.settings.wait_s if wish.wait_s is None else wish.wait_s):
+        case "ended":
+            return await _deliver(parts, job_id, job, media=media, headers=headers)
+        case "left":
+            await parts.off_loop(lambda: parts.broker.cancel(job_id))
+            return Response(status_code=HANG_UP)
+        case _:
+            return await _accepted(parts, job_id, headers)
+
+
+def _media(request: Request, job: GenerateJob) -> str:
+    """The media type of the answer. Raises Refusal where none of ours is accepted."""
+    accept, offered = _all(request, "accept"), delivery.offers(job)
+    media = acceptable(accept, offered)
+    if media is None:
+        fault = Fault(field="Accept", value=(accept or "")[:200], reason="cannot be made of these images", choices=offered)
+        raise Refusal("not-acceptable", f"these images can be had as {', '.join(offered)}", fault)
+    return media
+
+
+def _all(request: Request, name: str) -> str | None:
+    return ", ".join(request.headers.getlist(name)) or None
+
+
+def _headers(job_id: str, job: GenerateJob, wish: Preference) -> dict[str, str]:
+    headers = {"X-Ebbtide-Job": job_id, "X-Ebbtide-Seed": str(job.seed), "Vary": "Accept, Prefer"}
+    return headers | ({"Preference-Applied": wish.applied} if wish.applied else {})
+
+
+async def _outcome(request: Request, parts: Parts, job_id: str, wait_s: float) -> str:
+    """What came first: the job `ended`, the client `left`, or patience ran out (`pending`)."""
+    if wait_s <= 0:
+        return "pending"
+    ended = asyncio.create_task(parts.finishes.wait(job_id, wait_s))
+    left = asyncio.create_task(_hang_up(request))
+    try:
+        await asyncio.wait({ended, left}, return_when=asyncio.FIRST_COMPLETED)
+        if not ended.done():
+            return "left"
+        return "ended" if ended.result() else "pending"
+    finally:
+        ended.cancel()
+        left.cancel()
+
+
+async def _hang_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _deliver(parts: Parts, job_id: str, job: GenerateJob, *, media: str, headers: dict[str, str]) -> Response:
+    """A finished job in the media type chosen."""
+    if media == PNG:
+        name = delivery.picture(job)
+        return await delivery.picture_response(parts, job_id, name, headers | {"Content-Location": delivery.image_address(job_id, name)})
+    view = await parts.off_loop(lambda: parts.broker.view(job_id))
+    if media == ZIP:
+        return await delivery.zip_response(parts, view, headers)
+    delivery.refuse_unfinished(view)
+    headers |= {"Content-Location": delivery.address(job_id)}
+    return Response(delivery.reply(view).model_dump_json(), media_type=JSON, headers=headers)
+
+
+async def _accepted(parts: Parts, job_id: str, headers: dict[str, str]) -> Response:
+    """202 and where to look."""
+    view = await parts.off_loop(lambda: parts.broker.view(job_id))
+    return Response(
+        delivery.reply(view).model_dump_json(), 202, headers | {"Location": delivery.address(job_id), "Retry-After": "1"}, media_type=JSON
+    )

@@ -1,0 +1,92 @@
+"""Jobs: what became of them, their images, their events, and an end to them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Path, Query, Response
+from fastapi.exceptions import HTTPException
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from service import delivery
+from service.negotiation import PNG
+from service.parts import Parts, ThisApp
+from service.schemas import JobList, JobReply
+from workers.jobs import Event
+
+router = APIRouter(tags=["jobs"], prefix="/jobs")
+JobId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
+PICTURE: dict[int | str, dict[str, Any]] = {200: {"content": {PNG: {"schema": {"type": "string", "format": "binary"}}}}}
+LOOKS_PER_VIEW = 25  # quiet looks at a stream before asking whether the job is over
+
+
+@router.get("")
+async def jobs(parts: ThisApp, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> JobList:
+    """Recent jobs, newest first."""
+    views = await parts.off_loop(lambda: parts.broker.recent(limit))
+    return JobList(jobs=tuple(map(delivery.reply, views)))
+
+
+@router.get("/{job_id}")
+async def job(job_id: JobId, parts: ThisApp) -> JobReply:
+    """Status, place in the queue, progress, diagnostics and links of a job."""
+    return delivery.reply(await parts.off_loop(lambda: parts.broker.view(job_id)))
+
+
+@router.delete("/{job_id}")
+async def cancel(job_id: JobId, parts: ThisApp) -> JobReply:
+    """Cancels a job, queued or running, and no other; a job that is over stays as it is."""
+    return delivery.reply(await parts.off_loop(lambda: parts.broker.cancel(job_id)))
+
+
+@router.get("/{job_id}/images/grid", response_class=Response, responses=PICTURE)
+async def grid(job_id: JobId, parts: ThisApp) -> Response:
+    """All images of a job in one picture."""
+    return await delivery.picture_response(parts, job_id, delivery.GRID, delivery.FOR_EVER)
+
+
+@router.get("/{job_id}/images/{index}", response_class=Response, responses=PICTURE)
+async def image(job_id: JobId, index: Annotated[int, Path(ge=0, lt=10_000)], parts: ThisApp) -> Response:
+    """One image of a job, counted from 0."""
+    return await delivery.picture_response(parts, job_id, f"{index}.png", delivery.FOR_EVER)
+
+
+@router.get("/{job_id}/artifacts/{name}", response_class=Response, responses=PICTURE)
+async def artifact(job_id: JobId, name: Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9-]{0,62}\.png$")], parts: ThisApp) -> Response:
+    """A picture that a job left under a name, such as samples drawn while training."""
+    return await delivery.picture_response(parts, job_id, name, delivery.FOR_EVER)
+
+
+async def _first_events(
+    job_id: JobId, parts: ThisApp, last_event_id: Annotated[str | None, Header(pattern=r"^\d{1,20}(-\d{1,20})?$")] = None
+) -> list[Event]:
+    """Events after Last-Event-ID. 404 for an unknown job; 204, which tells a browser to stop asking, where none can follow."""
+    view = await parts.off_loop(lambda: parts.broker.view(job_id))
+    found = await parts.off_loop(lambda: parts.broker.events(job_id, last_event_id or "0"))
+    if not found and view.status.over:
+        raise HTTPException(204)
+    return list(found)
+
+
+@router.get("/{job_id}/events", response_class=EventSourceResponse)
+async def events(job_id: JobId, parts: ThisApp, first: Annotated[list[Event], Depends(_first_events)]) -> AsyncIterator[ServerSentEvent]:
+    """What happens to a job, as it happens (server-sent events); resumes after Last-Event-ID."""
+    with parts.metrics.event_streams.track_inprogress():
+        async for event in _followed(parts, job_id, first):
+            yield ServerSentEvent(data=event.data, event=event.name, id=event.id)
+
+
+async def _followed(parts: Parts, job_id: str, found: Sequence[Event]) -> AsyncIterator[Event]:
+    """Events until the job's last one, or until the app closes."""
+    after, quiet = "0", 0
+    while not parts.closing.is_set():
+        for event in found:
+            yield event
+            after, quiet = event.id, 0
+            if event.name == "end":
+                return
+        quiet += 1
+        if quiet % LOOKS_PER_VIEW == 0 and not found and (await parts.off_loop(lambda: parts.broker.view(job_id))).status.over:
+            return
+        await asyncio.sleep(parts.settings.event_poll_s)
+        found = await parts.off_loop(lambda last=after: parts.broker.events(job_id, last))  # type: ignore[misc]
