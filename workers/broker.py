@@ -1,0 +1,282 @@
+"""Submits, cancels and looks up jobs, and streams their events: RQ and Redis behind ten methods, safe to call from threads."""
+
+import json
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import uuid4
+
+import redis.exceptions
+from redis import Redis
+from redis.client import Pipeline
+from rq import Queue, Retry
+from rq.command import send_command
+from rq.job import Job
+from rq.registry import CanceledJobRegistry
+from rq.results import Result
+from rq.serializers import JSONSerializer
+from rq.worker import BaseWorker
+
+from workers import keys, queues, views
+from workers.connection import SOCKET_TIMEOUT_S, BrokerError, BrokerUnavailable, UnknownJob, connect, guarded
+from workers.finishes import Finishes
+from workers.jobs import AnyJob, Event, JobView, Status
+from workers.views import QueueView, WorkerView
+
+__all__ = ["Broker", "BrokerError", "BrokerLimits", "BrokerUnavailable", "Finishes", "QueueView", "UnknownJob", "WorkerView"]
+
+RECENT_KEPT = 1000
+EVENTS_KEPT = 1000
+_EVENT_ID = re.compile(r"\d{1,20}(-\d{1,20})?")
+
+# Wakes the workers when the job just pushed is the only one waiting: whoever left others behind has no room for it either.
+_RING = "if redis.call('LLEN', KEYS[1]) <= 1 then redis.call('PUBLISH', ARGV[1], '') end"
+
+# A job still in its queue ends here and now. One that was taken gets a mark that outlives its worker, and the caller tells the worker.
+_CANCEL = """
+local job, id, ended_at, kept = KEYS[1], ARGV[1], ARGV[8], ARGV[10]
+local status, origin, worker = unpack(redis.call('HMGET', job, 'status', 'origin', 'worker_name'))
+if not status then return nil end
+if status == 'queued' and redis.call('LREM', ARGV[2] .. origin, 1, id) == 1 then
+    redis.call('HINCRBY', ARGV[4], origin, -tonumber(redis.call('HGET', job, 'cost') or 0))
+    redis.call('HSET', job, 'status', 'canceled', 'ended_at', ended_at, 'cost', 0)
+    redis.call('EXPIRE', job, kept)
+    redis.call('ZADD', ARGV[3] .. origin, ARGV[9], id)
+    redis.call('XADD', ARGV[5], '*', 'name', 'end', 'data', '{"status": "canceled"}')
+    redis.call('EXPIRE', ARGV[5], kept)
+    redis.call('PUBLISH', ARGV[6], id)
+    redis.call('DEL', ARGV[7])
+    return 'canceled'
+end
+if status == 'queued' or status == 'started' then
+    redis.call('HSET', job, 'cancel_requested', 1)
+    return 'stop:' .. (worker or '')
+end
+return status
+"""
+
+
+class ConnectionSettings(Protocol):
+    """What `Broker.connect` reads of a process's settings."""
+
+    @property
+    def redis_url(self) -> str: ...
+    @property
+    def result_ttl_s(self) -> int: ...
+    @property
+    def failure_ttl_s(self) -> int: ...
+    @property
+    def job_timeout_s(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class BrokerLimits:
+    """How long things are kept and may take, in seconds."""
+
+    result_ttl_s: int = 3600
+    failure_ttl_s: int = 7 * 86400
+    job_timeout_s: int = 3600
+
+
+class Broker:
+    """The waiting room between the API and the workers."""
+
+    def __init__(self, redis: Redis, limits: BrokerLimits) -> None:
+        self.redis = redis
+        self.limits = limits
+        self._queues = {name: Queue(name, connection=redis, serializer=JSONSerializer) for name in queues.QUEUES}
+
+    @classmethod
+    def connect(cls, settings: ConnectionSettings) -> "Broker":
+        limits = BrokerLimits(settings.result_ttl_s, settings.failure_ttl_s, settings.job_timeout_s)
+        return cls(connect(settings.redis_url), limits)
+
+    def ping(self) -> None:
+        """Raises BrokerUnavailable when Redis is away."""
+        with guarded():
+            self.redis.ping()
+
+    # Submitting and canceling
+
+    def submit(self, job: AnyJob, job_id: str | None = None) -> str:
+        """Queues a job and returns its id. With an id of the caller's, a second submission returns the first one's job."""
+        if job_id is None:
+            return self.submit_many([job])[0]
+        with guarded(), self.redis.pipeline() as pipe:
+            while True:
+                try:
+                    pipe.watch(Job.key_for(job_id))  # type: ignore[no-untyped-call]
+                    if pipe.exists(Job.key_for(job_id)):
+                        return job_id
+                    pipe.multi()
+                    self._enqueue(pipe, job, job_id)
+                    pipe.execute()
+                    return job_id
+                except redis.exceptions.WatchError:
+                    continue
+
+    def submit_many(self, jobs: Sequence[AnyJob]) -> list[str]:
+        """Queues all the jobs in one round trip, or none of them."""
+        ids = [uuid4().hex for _ in jobs]
+        with guarded(), self.redis.pipeline() as pipe:
+            for job, job_id in zip(jobs, ids, strict=True):
+                self._enqueue(pipe, job, job_id)
+            pipe.execute()
+        return ids
+
+    def _enqueue(self, pipe: Pipeline, job: AnyJob, job_id: str) -> None:
+        queue, deadline_s = self._queues[queues.queue_of(job)], getattr(job, "deadline_s", None)
+        outlived_s = None if deadline_s is None else int(deadline_s) + 1 + self.limits.result_ttl_s  # to say that it expired
+        data = Queue.prepare_data(
+            queues.FUNCTIONS[job.kind],
+            kwargs={"job": job.model_dump(mode="json")},
+            description=queues.describe(job),
+            job_id=job_id,
+            timeout=self.limits.job_timeout_s if job.kind == "generate" else -1,
+            result_ttl=self.limits.result_ttl_s,
+            failure_ttl=self.limits.failure_ttl_s,
+            ttl=outlived_s,
+            retry=Retry(max=1, enqueue_at_front=True),  # killed twice: failed
+        )
+        queue.enqueue_many([data], pipeline=pipe)
+        now, steps = time.time(), queues.chain_steps(job)
+        fields: dict[Any, Any] = {keys.CHAINS: getattr(job, "num_images", 1), keys.COST: steps}
+        if deadline_s is not None:
+            fields[keys.EXPIRES_AT] = now + deadline_s
+        pipe.hset(Job.key_for(job_id), mapping=fields)
+        pipe.hincrby(keys.BACKLOG, queue.name, steps)
+        pipe.zadd(keys.RECENT, {job_id: now})
+        pipe.zremrangebyrank(keys.RECENT, 0, -RECENT_KEPT - 1)
+        self._add_event(pipe, job_id, "queued", {"queue": queue.name})
+        pipe.eval(_RING, 1, queue.key, keys.SUBMITTED)
+
+    def cancel(self, job_id: str) -> JobView:
+        """Ends a queued job at once, asks a running one to stop, leaves one that is over as it is. Decided atomically."""
+        now, kept_s = time.time(), self.limits.result_ttl_s
+        ended = time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime(now))
+        prefixes = (Queue.redis_queue_namespace_prefix, CanceledJobRegistry.key_template.format(""))
+        names = (keys.BACKLOG, keys.events(job_id), keys.ENDED, keys.progress(job_id))
+        with guarded():
+            decision: Any = self.redis.eval(_CANCEL, 1, Job.key_for(job_id), job_id, *prefixes, *names, ended, now + kept_s, kept_s)
+            if decision is None:
+                raise UnknownJob(job_id)
+            if decision.startswith(b"stop:"):
+                send_command(self.redis, decision.removeprefix(b"stop:").decode(), "stop-job", job_id=job_id)
+        return self.view(job_id)
+
+    # Looking up
+
+    def view(self, job_id: str) -> JobView:
+        """Everything known of a job; raises UnknownJob."""
+        found = self._views([job_id])
+        if not found:
+            raise UnknownJob(job_id)
+        return found[0]
+
+    def recent(self, limit: int = 50) -> list[JobView]:
+        """The last jobs submitted, newest first."""
+        with guarded():
+            ids: Any = self.redis.zrevrange(keys.RECENT, 0, limit - 1)
+        return self._views([job_id.decode() for job_id in ids])
+
+    def _views(self, ids: Sequence[str]) -> list[JobView]:
+        with guarded():
+            with self.redis.pipeline(transaction=False) as pipe:
+                for job_id in ids:
+                    pipe.hgetall(Job.key_for(job_id))
+                    pipe.xrevrange(Result.get_key(job_id), count=1)  # type: ignore[no-untyped-call]
+                    pipe.get(keys.progress(job_id))
+                answers = pipe.execute()
+            found = {job_id: answers[i : i + 3] for i, job_id in zip(range(0, len(answers), 3), ids, strict=True)}
+            jobs = {job_id: self._restore(job_id, raw) for job_id, (raw, _, _) in found.items() if b"data" in raw}
+            positions = self._positions([job for job_id, job in jobs.items() if views.status_of(found[job_id][0]) is Status.QUEUED])
+        return [
+            views.job_view(job, found[job_id][0], self._result(job_id, found[job_id][1]), found[job_id][2], positions.get(job_id))
+            for job_id, job in jobs.items()
+        ]
+
+    def _restore(self, job_id: str, raw: dict[bytes, bytes]) -> Job:
+        job = Job(job_id, connection=self.redis, serializer=JSONSerializer)
+        job.restore(raw)
+        return job
+
+    def _result(self, job_id: str, entries: Sequence[tuple[bytes, dict[bytes, bytes]]]) -> Result | None:
+        if not entries:
+            return None
+        entry_id, payload = entries[0]
+        return Result.restore(job_id, entry_id.decode(), payload, connection=self.redis, serializer=JSONSerializer)
+
+    def _positions(self, queued: Sequence[Job]) -> dict[str, int]:
+        """Jobs ahead of each: those before it in its queue and all in the queues served first."""
+        if not queued:
+            return {}
+        with self.redis.pipeline(transaction=False) as pipe:
+            for name in queues.QUEUES:
+                pipe.llen(self._queues[name].key)
+            for job in queued:
+                pipe.lpos(self._queues[job.origin].key, job.id)
+            answers = pipe.execute()
+        depths = dict(zip(queues.QUEUES, answers, strict=False))
+        return {
+            job.id: (place or 0) + sum(depths[name] for name in queues.served_before(job.origin))
+            for job, place in zip(queued, answers[len(queues.QUEUES) :], strict=True)
+        }
+
+    def workers(self) -> list[WorkerView]:
+        """The live worker processes."""
+        with guarded():
+            names: Any = self.redis.smembers(BaseWorker.redis_workers_keys)
+            worker_keys = sorted(names)
+            with self.redis.pipeline(transaction=False) as pipe:
+                for key in worker_keys:
+                    pipe.hgetall(key)
+                    pipe.scard(key + b":executions")
+                answers = pipe.execute()
+        pairs = zip(worker_keys, answers[::2], answers[1::2], strict=True)
+        return [views.worker_view(key, raw, running) for key, raw, running in pairs if b"last_heartbeat" in raw and b"death" not in raw]
+
+    def queues(self) -> list[QueueView]:
+        """All queues, with how much waits in each."""
+        with guarded():
+            with self.redis.pipeline(transaction=False) as pipe:
+                pipe.hgetall(keys.BACKLOG)
+                for queue in self._queues.values():
+                    pipe.llen(queue.key)
+                    pipe.lindex(queue.key, 0)
+                backlog, *answers = pipe.execute()
+            with self.redis.pipeline(transaction=False) as pipe:
+                for job_id in answers[1::2]:
+                    pipe.hget(Job.key_for(job_id.decode() if job_id else ""), "created_at")
+                created = pipe.execute()
+        waiting = zip(self._queues, answers[::2], created, strict=True)
+        return [views.queue_view(name, depth, born, int(backlog.get(name.encode(), 0))) for name, depth, born in waiting]
+
+    # Events
+
+    def publish(self, job_id: str, name: str, data: dict[str, Any]) -> None:
+        """Adds to a job's events; its last thousand are kept."""
+        with guarded(), self.redis.pipeline(transaction=False) as pipe:
+            self._add_event(pipe, job_id, name, data)
+            pipe.execute()
+
+    def events(self, job_id: str, after: str = "0", block_s: float = 0) -> list[Event]:
+        """What happened after event `after`; waits up to `block_s` seconds for something to happen."""
+        if not _EVENT_ID.fullmatch(after):
+            raise BrokerError(f"no event has the id {after!r}: resume with an id that the stream gave")
+        give_up = time.monotonic() + block_s
+        while True:
+            wait_s = min(give_up - time.monotonic(), SOCKET_TIMEOUT_S / 2)
+            with guarded():
+                answer: Any = self.redis.xread({keys.events(job_id): after}, block=max(1, int(wait_s * 1000)) if wait_s > 0 else None)
+            if answer or wait_s <= 0:
+                return [_event(entry_id, fields) for _, entries in answer or () for entry_id, fields in entries]
+
+    def _add_event(self, pipe: Pipeline, job_id: str, name: str, data: dict[str, Any]) -> None:
+        pipe.xadd(keys.events(job_id), {"name": name, "data": json.dumps(data)}, maxlen=EVENTS_KEPT, approximate=True)
+        pipe.expire(keys.events(job_id), self.limits.failure_ttl_s)
+
+
+def _event(entry_id: bytes, fields: dict[bytes, bytes]) -> Event:
+    return Event.model_validate({"id": entry_id.decode(), "name": fields[b"name"].decode(), "data": json.loads(fields[b"data"])})

@@ -1,0 +1,47 @@
+"""The connection to Redis, and the errors of everything that stands on it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import redis.exceptions
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+SOCKET_TIMEOUT_S = 10.0
+
+
+class BrokerError(Exception):
+    """Root of what a broker raises.
+
+    BrokerError
+    ├── UnknownJob           no job has that id (any more)
+    ├── BrokerUnavailable    Redis is away
+    └── ArtifactError        the store of images refused (workers/artifacts.py)
+    """
+
+
+class UnknownJob(BrokerError):  # noqa: N818
+    """No job has that id, or it was too long ago."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"no job {job_id!r}: ids are kept for a while after a job has ended")
+        self.job_id = job_id
+
+
+class BrokerUnavailable(BrokerError):  # noqa: N818
+    """Redis does not answer."""
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Turns a lost connection into BrokerUnavailable."""
+    try:
+        yield
+    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
+        raise BrokerUnavailable(f"Redis does not answer: {error}") from error
+
+
+def connect(url: str) -> Redis:
+    """A connection pool for threads; commands fail after ten seconds rather than hang."""
+    return Redis.from_url(url, socket_timeout=SOCKET_TIMEOUT_S, socket_connect_timeout=3.0, retry=Retry(NoBackoff(), 1))

@@ -1,0 +1,34 @@
+"""Which queue a job waits in, what runs it, and what it costs."""
+
+from workers.jobs import AnyJob
+
+GENERATE_QUEUES = ("generate-high", "generate", "generate-low")  # in the order they are served
+TRAIN_QUEUE = "train"
+QUEUES = (*GENERATE_QUEUES, TRAIN_QUEUE)
+FUNCTIONS = {"generate": "workers.generation.generate", "train": "workers.training.train_job"}
+
+
+def queue_of(job: AnyJob) -> str:
+    """The queue a job waits in."""
+    if job.kind == "train":
+        return TRAIN_QUEUE
+    return "generate" if job.priority == "normal" else f"generate-{job.priority}"
+
+
+def chain_steps(job: AnyJob) -> int:
+    """What a job costs a generation worker: evaluations of one chain, a plain decoder pass counting as one."""
+    if job.kind == "train":
+        return 0
+    return job.num_images * (job.mcmc.ticks if job.mcmc else 1)
+
+
+def describe(job: AnyJob) -> str:
+    """A line for RQ's logs and dashboards."""
+    if job.kind == "train":
+        return f"train {job.name} ({job.family} on {job.dataset}, {job.steps} steps)"
+    return f"{job.num_images} x {job.model} v{job.version} by {job.sampler}, seed {job.seed}"
+
+
+def served_before(queue: str) -> tuple[str, ...]:
+    """The queues a worker empties before it takes from this one."""
+    return GENERATE_QUEUES[: GENERATE_QUEUES.index(queue)] if queue in GENERATE_QUEUES else ()

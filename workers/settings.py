@@ -1,0 +1,38 @@
+"""What a worker process is told by its environment (`EBBTIDE_*`), read once in `main()` and passed on."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class WorkerSettings(BaseSettings):
+    """Every setting of the processes that take jobs; the API reads the first block too."""
+
+    model_config = SettingsConfigDict(env_prefix="EBBTIDE_", frozen=True, extra="ignore")
+
+    redis_url: str = Field("redis://localhost:6379/0", description="queue, job states and, by default, images")
+    artifacts: str = Field("", description="where images go: empty for Redis, otherwise any fsspec URL or folder")
+    result_ttl_s: int = Field(3600, ge=1, description="seconds a finished job, its events and its images are kept")
+    failure_ttl_s: int = Field(7 * 86400, ge=1, description="seconds a failed job is kept")
+    job_timeout_s: int = Field(3600, ge=1, description="seconds a generation may run")
+
+    data: Path = Field(Path("data"), description="folder of everything a process keeps on disk")
+    checkpoints: Path = Field(
+        default_factory=lambda given: given["data"] / "checkpoints", description="where versions are published; <data>/checkpoints if unset"
+    )
+
+    device: str = Field("auto", description="torch device: auto, cpu, cuda, cuda:1, ...")
+    threads: int = Field(2, ge=1, description="threads torch computes with; give the processes of one machine its cores between them")
+    capacity: int = Field(64, ge=1, le=4096, description="chains that run at once")
+    encoders: int = Field(2, ge=1, le=64, description="threads that make PNGs beside the stepping one")
+    metrics_port: int = Field(0, ge=0, le=65535, description="port of this process's Prometheus page; 0 for none")
+
+    heartbeat_s: float = Field(1.0, gt=0, le=60, description="seconds between signs of life, each for all running jobs")
+    lease_s: int = Field(5, ge=1, description="seconds after the last sign of life at which a job counts as abandoned")
+    maintenance_s: float = Field(2.0, gt=0, description="seconds between looks for abandoned jobs, by any one live worker")
+
+    @property
+    def runs_folder(self) -> Path:
+        """Holds the state of unfinished training, one folder a job."""
+        return self.data / "runs"
