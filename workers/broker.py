@@ -22,7 +22,7 @@ from rq.worker import BaseWorker
 from workers import keys, queues, views
 from workers.connection import SOCKET_TIMEOUT_S, BrokerError, BrokerUnavailable, UnknownJob, connect, guarded
 from workers.finishes import Finishes
-from workers.jobs import AnyJob, Event, JobView, Status
+from workers.jobs import AnyJob, Event, JobView, Progress, Status
 from workers.views import QueueView, WorkerView
 
 __all__ = ["Broker", "BrokerError", "BrokerLimits", "BrokerUnavailable", "Finishes", "QueueView", "UnknownJob", "WorkerView"]
@@ -272,6 +272,19 @@ class Broker:
                 answer: Any = self.redis.xread({keys.events(job_id): after}, block=max(1, int(wait_s * 1000)) if wait_s > 0 else None)
             if answer or wait_s <= 0:
                 return [_event(entry_id, fields) for _, entries in answer or () for entry_id, fields in entries]
+
+    def report_progress(self, job_id: str, *, done: int, total: int) -> None:
+        """Tells how far a running training job is, to those who look and those who listen."""
+        progress = Progress(done=done, total=total, unit="steps")
+        with guarded(), self.redis.pipeline(transaction=False) as pipe:
+            pipe.set(keys.progress(job_id), progress.model_dump_json(), ex=self.limits.failure_ttl_s)
+            self._add_event(pipe, job_id, "progress", progress.model_dump())
+            pipe.execute()
+
+    def cancel_requested(self, job_id: str) -> bool:
+        """Whether somebody asked for a running job to stop."""
+        with guarded():
+            return bool(self.redis.hexists(Job.key_for(job_id), keys.CANCEL_REQUESTED))
 
     def _add_event(self, pipe: Pipeline, job_id: str, name: str, data: dict[str, Any]) -> None:
         pipe.xadd(keys.events(job_id), {"name": name, "data": json.dumps(data)}, maxlen=EVENTS_KEPT, approximate=True)

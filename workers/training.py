@@ -1,0 +1,94 @@
+"""`python -m workers.training` serves the queue of training jobs; with `--name` it trains one model here and now, without Redis."""
+
+import argparse
+import os
+import shlex
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from models import datasets, families
+from models.checkpoints import Store
+from workers.settings import WorkerSettings
+
+if TYPE_CHECKING:
+    from models.trainer import TrainSettings
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of both modes."""
+    settings = WorkerSettings()
+    given = _parser(settings).parse_args(arguments)
+    os.environ.setdefault("OMP_NUM_THREADS", str(settings.threads))  # read by torch when it is first imported
+    if given.name is not None:
+        raise SystemExit(train_here(given, settings))
+    raise SystemExit("serving the queue is not there yet")
+
+
+def train_here(given: argparse.Namespace, settings: WorkerSettings) -> int:
+    """Trains in the foreground and publishes into `--checkpoints`; Ctrl-C saves, and the same command goes on."""
+    import torch
+
+    from models.trainer import TrainingStopped, TrainSettings, train
+    from workers.reporting import Terminal
+
+    torch.set_num_threads(settings.threads)
+    wanted = TrainSettings.model_validate({name: getattr(given, name) for name in TrainSettings.model_fields})
+    run_folder = settings.runs_folder / given.name
+    command = command_line(wanted)
+    print(command, flush=True)
+    try:
+        card = train(wanted, run_folder=run_folder, store=Store(given.checkpoints), command=command, reporter=Terminal(_interrupted()))
+    except TrainingStopped as stopped:
+        print(f"{stopped}; the same command goes on from {run_folder}")
+        return 130
+    print(f"published {card.name} version {card.version} in {given.checkpoints / card.name / str(card.version)}")
+    return 0
+
+
+def command_line(wanted: "TrainSettings") -> str:
+    """The command that trains exactly this."""
+    options = wanted.model_dump(exclude={"calibrate"})
+    words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    return shlex.join(["python", "-m", "workers.training", *words, *([] if wanted.calibrate else ["--no-calibrate"])])
+
+
+def _interrupted() -> "Interrupted":
+    interrupted = Interrupted()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupted.note)
+    return interrupted
+
+
+class Interrupted:
+    """Remembers that a signal came; asking it is asking whether to stop."""
+
+    def __init__(self) -> None:
+        self._noted = False
+
+    def note(self, number: int, frame: object) -> None:
+        self._noted = True
+
+    def __call__(self) -> bool:
+        return self._noted
+
+
+def _parser(settings: WorkerSettings) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m workers.training", description=__doc__)
+    parser.add_argument("--name", help="train this model in the foreground; without it, serve the queue")
+    parser.add_argument("--family", choices=families.names(), default="sngan")
+    parser.add_argument("--dataset", choices=datasets.names(), default="mnist")
+    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--width", type=int, default=64, help="channels of the widest layers")
+    parser.add_argument("--latent-size", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-calibrate", dest="calibrate", action="store_false", help="skip the ratio head")
+    parser.add_argument("--checkpoints", type=Path, default=settings.checkpoints, help="folder to publish into (%(default)s)")
+    parser.add_argument("--burst", action="store_true", help="serving: leave when the queue is empty")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
