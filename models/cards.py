@@ -61,7 +61,9 @@ class ModelCard(Frozen):
     image_shape: tuple[int, int, int] = Field(description="channels, height, width")
     latent_shape: tuple[int, ...]
     networks: dict[str, Any] = Field(description="the family's settings that the networks are rebuilt from")
-    samplers: dict[SamplerName, AnyKernel | None] = Field(description="samplers offered, with their default kernel; None where there is none")
+    samplers: dict[SamplerName, AnyKernel | None] = Field(
+        description="samplers offered, with their default kernel; None where there is none"
+    )
     default_sampler: SamplerName
     calibration: Calibration | None = None
     metrics: tuple[Metric, ...] = ()

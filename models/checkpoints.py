@@ -1,0 +1,143 @@
+"""Checkpoints on disk, `<root>/<name>/<version>/`: the card is written last, so a card on disk means a complete model.
+
+Errors:
+
+    CheckpointError
+    ├── UnknownModel      no such name, or no such version of it
+    └── DamagedWeights    the weights are not those the card describes
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from models.cards import ModelCard
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ZOO = Path(__file__).parent / "zoo"
+
+
+class CheckpointError(Exception):
+    """Root of what can be wrong with a checkpoint."""
+
+
+class UnknownModel(CheckpointError):
+    """No such model; `choices` are the names, or the versions of a name that exists."""
+
+    def __init__(self, name: str, choices: tuple[str, ...]) -> None:
+        super().__init__(f"unknown model {name!r}; there are: {', '.join(choices) or 'none'}")
+        self.name = name
+        self.choices = choices
+
+
+class DamagedWeights(CheckpointError):
+    """The file's sha256 is not the card's."""
+
+
+class Store:
+    """Every published checkpoint: those under `root`, where new versions go, and those shipped read-only."""
+
+    def __init__(self, root: Path, *shipped: Path) -> None:
+        self.root = root
+        self._roots = (root, *(shipped or (ZOO,)))
+        self._read: dict[Path, ModelCard] = {}  # a published card never changes
+
+    def cards(self) -> list[ModelCard]:
+        """The newest version of each model, by name."""
+        return [self._card(newest) for name in self._names() if (newest := self._newest(name))]
+
+    def versions(self, name: str) -> list[int]:
+        """Versions of a model, oldest first; empty where there is none."""
+        return sorted(self._folders(name))
+
+    def card(self, name: str, version: int | None = None) -> ModelCard:
+        """The card of a version, the newest where none is named. Raises UnknownModel."""
+        folders = self._folders(name)
+        if not folders:
+            raise UnknownModel(name, tuple(self._names()))
+        chosen = max(folders) if version is None else version
+        if chosen not in folders:
+            raise UnknownModel(f"{name}@{chosen}", tuple(f"{name}@{known}" for known in sorted(folders)))
+        return self._card(folders[chosen])
+
+    def folder(self, card: ModelCard) -> Path:
+        """Where a card's files are."""
+        return self._folders(card.name)[card.version]
+
+    def weights(self, card: ModelCard) -> dict[str, Tensor]:
+        """The weights a card describes, on the CPU. Raises DamagedWeights where their sha256 is not the card's."""
+        from safetensors.torch import load
+
+        content = (self.folder(card) / "weights.safetensors").read_bytes()
+        if hashlib.sha256(content).hexdigest() != card.digest:
+            raise DamagedWeights(f"{card.name}@{card.version}: the sha256 of weights.safetensors is not the card's {card.digest}")
+        return load(content)
+
+    def publish(self, card: ModelCard, weights: dict[str, Tensor], samples_png: bytes) -> ModelCard:
+        """Puts a new version on disk in one rename; the card returned has its version and digest filled in."""
+        from safetensors.torch import save
+
+        content = save({name: tensor.contiguous().cpu() for name, tensor in weights.items()})
+        digest = hashlib.sha256(content).hexdigest()
+        home = self.root / card.name
+        home.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=home))
+        try:
+            draft.chmod(0o755)
+            _write(draft / "weights.safetensors", content)
+            _write(draft / "samples.png", samples_png)
+            return self._place(card.model_copy(update={"digest": digest}), draft)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+
+    def _place(self, card: ModelCard, draft: Path) -> ModelCard:
+        """Renames a draft to the next free version; another publisher may take that number first."""
+        while True:
+            version = max(self.versions(card.name), default=0) + 1
+            numbered = card.model_copy(update={"version": version})
+            _write(draft / "card.json", (numbered.model_dump_json(indent=2) + "\n").encode())
+            try:
+                draft.rename(self.root / card.name / str(version))
+            except OSError:
+                if not (self.root / card.name / str(version)).exists():
+                    raise
+            else:
+                return numbered
+
+    def _names(self) -> list[str]:
+        return sorted({card.parent.parent.name for root in self._roots for card in root.glob("*/*/card.json")})
+
+    def _folders(self, name: str) -> dict[int, Path]:
+        """Version to folder; a published version hides a shipped one of the same number."""
+        cards = [card for root in reversed(self._roots) for card in (root / name).glob("[0-9]*/card.json")]
+        return {int(card.parent.name): card.parent for card in cards if card.parent.name.isdecimal()}
+
+    def _newest(self, name: str) -> Path | None:
+        folders = self._folders(name)
+        return folders[max(folders)] if folders else None
+
+    def _card(self, folder: Path) -> ModelCard:
+        if folder not in self._read:
+            try:
+                self._read[folder] = ModelCard.model_validate_json((folder / "card.json").read_bytes())
+            except ValidationError as error:
+                raise CheckpointError(f"{folder / 'card.json'} is not a model card: {error}") from error
+        return self._read[folder]
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Writes through to the disk, so that a rename afterwards never shows an empty file."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

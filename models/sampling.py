@@ -1,0 +1,68 @@
+"""One kernel on one target until it is done: the plain loop for training, measuring and proving. Serving batches the same functions."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from models.kernels import Chains, Kernel
+from models.targets import Target, evaluate
+
+
+class GeneratorNoise:
+    """Noise from one torch.Generator: a tick's numbers, drawn when first asked for."""
+
+    def __init__(self, like: Tensor, random: torch.Generator) -> None:
+        self._like = like  # (chains, latent)
+        self._random = random
+        self._normal: Tensor | None = None
+        self._log_uniform: Tensor | None = None
+
+    def normal(self) -> Tensor:
+        if self._normal is None:
+            self._normal = self._like.new_empty(self._like.shape).normal_(generator=self._random)
+        return self._normal
+
+    def log_uniform(self) -> Tensor:
+        if self._log_uniform is None:
+            self._log_uniform = -self._like.new_empty(len(self._like)).exponential_(generator=self._random)
+        return self._log_uniform
+
+
+class Ran(NamedTuple):
+    """Where the chains ended and what they did."""
+
+    chains: Chains
+    acceptance: Tensor  # (chains,), of all ticks
+    energies: Tensor  # (ticks + 1, chains)
+
+
+def begin(kernel: Kernel, target: Target, z: Tensor, data: Tensor | None = None) -> Chains:
+    """Chains at `z`, (chains, latent), evaluated and ready for their first tick."""
+    settings = {name: z.new_full((len(z), 1), getattr(kernel, name)) for name in kernel.columns}
+    chains = Chains(*evaluate(target, z, data), settings)
+    kernel.begin(chains)
+    return chains
+
+
+def run(
+    kernel: Kernel,
+    target: Target,
+    z: Tensor,
+    *,
+    random: torch.Generator,
+    data: Tensor | None = None,
+    watch: Callable[[Chains], None] | None = None,
+) -> Ran:
+    """Runs chains from `z`, (chains, latent), for all steps of the kernel; `watch` sees them after each tick."""
+    chains = begin(kernel, target, z, data)
+    energies, accepted = [chains.energy], torch.zeros_like(chains.energy)
+    for _ in range(kernel.ticks):
+        noise = GeneratorNoise(chains.z, random)
+        points = evaluate(target, kernel.propose(chains, noise), data)
+        accepted += kernel.update(chains, points, noise).accepted
+        energies.append(chains.energy)
+        if watch is not None:
+            watch(chains)
+    return Ran(chains, accepted / max(kernel.decisions, 1), torch.stack(energies))

@@ -1,0 +1,50 @@
+"""Which batch sizes give the same bits: found by running the same rows in every size, in several slots, and keeping those that agree."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+CANDIDATES = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256)
+Evaluate = Callable[[Tensor], tuple[Tensor, ...]]  # (rows, latent) -> results of (rows, ...)
+
+
+def agreeing(evaluate: Evaluate, rows: Tensor, capacity: int) -> dict[int, float]:
+    """Bucket sizes up to `capacity` whose results equal the largest one's bitwise, with seconds a call; at least the largest itself.
+
+    `rows`, (4, latent), are run in the first, a middle and the last slots of each size, the other slots filled with other rows.
+    """
+    sizes = [size for size in CANDIDATES if size <= max(capacity, CANDIDATES[0])]
+    expected = _in_slot(evaluate, rows, sizes[-1], 0)
+    kept = {}
+    for size in sizes:
+        slots = {0, (size - len(rows)) // 2, size - len(rows)}
+        if all(_same(_in_slot(evaluate, rows, size, slot), expected) for slot in slots):
+            kept[size] = _seconds(evaluate, rows, size)
+    return kept or {sizes[-1]: _seconds(evaluate, rows, sizes[-1])}
+
+
+def _in_slot(evaluate: Evaluate, rows: Tensor, size: int, slot: int) -> tuple[Tensor, ...]:
+    """What the rows give when they stand at `slot` of a batch of `size`."""
+    batch = rows[:1].expand(size, -1) * torch.linspace(-1, 1, size, device=rows.device).unsqueeze(1)
+    batch = torch.cat([batch[:slot], rows, batch[slot + len(rows) :]])
+    return tuple(result[slot : slot + len(rows)].clone() for result in evaluate(batch))
+
+
+def _same(left: tuple[Tensor, ...], right: tuple[Tensor, ...]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
+
+
+def _seconds(evaluate: Evaluate, rows: Tensor, size: int) -> float:
+    """The faster of two calls."""
+    batch, times = rows[:1].expand(size, -1).contiguous(), []
+    for _ in range(2):
+        started = time.perf_counter()
+        evaluate(batch)
+        if batch.is_cuda:
+            torch.cuda.synchronize(batch.device)
+        times.append(time.perf_counter() - started)
+    return min(times)

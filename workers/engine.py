@@ -1,0 +1,259 @@
+"""Continuous batching of Markov chains on one device: admit, tick, retire. Knows no Redis; every method is called from one thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models import noise
+from models.cards import ModelCard
+from models.checkpoints import CheckpointError, Store
+from models.kernels import Kernel
+from models.pixels import to_pixels
+from models.prepared import Prepared, load
+from workers.chain_group import Chain, Retired, streams_of
+from workers.jobs import ChainReport, Diagnostics, GenerateJob, Problem, Progress
+from workers.lane import Decoder, Lane, LaneName
+from workers.reports import chain_report, diagnostics
+from workers.scheduler import Admission, Scheduler
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """What the engine may use."""
+
+    capacity: int = 64  # chains in a batch
+    device: str = "cpu"
+    prior_chains_per_tick: int = 256  # images of `prior` jobs decoded between two ticks
+    checkpoints_kept: int = 4
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A job whose chains are all done."""
+
+    job_id: str
+    images: np.ndarray  # uint8, (images, height, width, channels)
+    chains: tuple[ChainReport, ...]
+    diagnostics: Diagnostics
+    sampling_s: float
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A job that will have no images, and why."""
+
+    job_id: str
+    problem: Problem
+
+
+class Observer(Protocol):
+    """Who counts."""
+
+    def stepped(self, model: str, sampler: str, chains: int, bucket: int, seconds: float) -> None: ...
+
+    def retired(self, model: str, sampler: str, chains: int, steps: int, acceptance: float | None, nonfinite: int) -> None: ...
+
+    def loaded(self, model: str, version: int, seconds: float) -> None: ...
+
+
+@dataclass
+class Run:
+    """A job inside the engine."""
+
+    job_id: str
+    job: GenerateJob
+    expires_at: float | None  # Unix seconds
+    admitted: float = field(default_factory=time.perf_counter)
+    retired: dict[int, Retired] = field(default_factory=dict)
+
+    @property
+    def lane(self) -> LaneName:
+        return LaneName(self.job.model, self.job.version, self.job.sampler)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A checkpoint in memory."""
+
+    prepared: Prepared
+    decoder: Decoder
+
+
+class Engine:
+    """Runs the chains of all jobs it was given, one evaluation a tick."""
+
+    def __init__(self, store: Store, settings: EngineSettings, observer: Observer) -> None:
+        self._store = store
+        self._settings = settings
+        self._observer = observer
+        self._device = torch.device(settings.device)
+        self._scheduler = Scheduler(settings.capacity)
+        self._checkpoints: dict[tuple[str, int], Loaded] = {}  # least recently used first
+        self._lanes: dict[LaneName, Lane] = {}
+        self._runs: dict[str, Run] = {}
+        self._outcomes: list[Finished | Failed] = []
+
+    @property
+    def free(self) -> int:
+        """Chains that can still be admitted."""
+        running = sum(lane.points for lane in self._lanes.values())
+        return max(0, self._settings.capacity - running - self._scheduler.waiting)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a tick has anything to do."""
+        return bool(self._runs or self._outcomes)
+
+    def admit(self, job_id: str, job: GenerateJob, expires_at: float | None) -> None:
+        """Takes a job in; its chains start as room comes. What is wrong with it comes out of the next tick."""
+        self._runs[job_id] = Run(job_id, job, expires_at)
+        if job.mcmc is not None:
+            self._scheduler.add(job_id, job.num_images, job.mcmc.points_per_chain)
+
+    def cancel(self, job_id: str, problem: Problem) -> None:
+        """Ends a job at once with that problem, which comes out of the next tick; its neighbours notice nothing."""
+        run = self._runs.pop(job_id, None)
+        if run is None:
+            return
+        self._scheduler.remove(job_id)
+        if run.lane in self._lanes:
+            self._lanes[run.lane].drop(job_id)
+        self._outcomes.append(Failed(job_id, problem))
+
+    def tick(self) -> list[Finished | Failed]:
+        """Priors first, then one evaluation for every chain; gives back the jobs that ended."""
+        self._expire()
+        self._run_priors()
+        for admission in self._scheduler.admit(sum(lane.points for lane in self._lanes.values())):
+            self._start(admission)
+        for name, lane in self._lanes.items():
+            if lane.chains():
+                self._advance(name, lane)
+        outcomes, self._outcomes = self._outcomes, []
+        return outcomes
+
+    def progress(self) -> dict[str, Progress]:
+        """Chain-steps made by every job inside."""
+        return {job_id: self._progress(run) for job_id, run in self._runs.items()}
+
+    def _progress(self, run: Run) -> Progress:
+        per_chain = run.job.mcmc.ticks if run.job.mcmc else 1
+        done = len(run.retired) * per_chain + (self._lanes[run.lane].done(run.job_id) if run.lane in self._lanes else 0)
+        return Progress(done=done, total=run.job.num_images * per_chain)
+
+    def _expire(self) -> None:
+        now = time.time()
+        for run in [run for run in self._runs.values() if run.expires_at is not None and run.expires_at <= now]:
+            self.cancel(run.job_id, Problem(reason="expired", detail=f"the deadline of {run.job.deadline_s:g} s passed while it ran"))
+
+    def _run_priors(self) -> None:
+        """Decodes waiting `prior` jobs, the oldest first, until a tick's share is used up."""
+        left = self._settings.prior_chains_per_tick
+        for run in [run for run in self._runs.values() if run.job.mcmc is None]:
+            if left <= 0:
+                return
+            left -= run.job.num_images
+            self._guarded(run, self._run_prior)
+
+    def _run_prior(self, run: Run) -> None:
+        loaded = self._checkpoint(run.job)
+        chains = [Chain(run.job_id, index, run.job.seed, _NO_KERNEL) for index in range(run.job.num_images)]
+        z = noise.start(streams_of(chains, self._device), loaded.prepared.latent)
+        reports = tuple(ChainReport(energy_first=None, energy_last=None, acceptance=None) for _ in chains)
+        self._finish(run, z, reports, diagnostics(loaded.prepared.card, "prior", None, ()))
+        self._observer.retired(run.job.model, "prior", len(chains), 0, None, 0)
+
+    def _start(self, admission: Admission) -> None:
+        run = self._runs[admission.job_id]
+        self._guarded(run, lambda run: self._start_chains(run, admission))
+
+    def _start_chains(self, run: Run, admission: Admission) -> None:
+        lane, kernel = self._lane(run), run.job.mcmc
+        assert kernel is not None
+        indices = range(admission.first, admission.first + admission.count)
+        lane.start([Chain(run.job_id, index, run.job.seed, kernel) for index in indices])
+
+    def _advance(self, name: LaneName, lane: Lane) -> None:
+        ticked = lane.tick()
+        self._observer.stepped(name.model, name.sampler, ticked.chains, ticked.bucket, ticked.seconds)
+        for retired in ticked.retired:
+            run = self._runs.get(retired.chain.job_id)
+            if run is None:
+                continue  # a sister chain diverged on this very tick
+            if not retired.finite:
+                self._diverged(run, retired)
+                continue
+            run.retired[retired.chain.index] = retired
+            if len(run.retired) == run.job.num_images:
+                self._guarded(run, self._complete)
+
+    def _diverged(self, run: Run, retired: Retired) -> None:
+        step = len(retired.energies) - 1
+        detail = f"the chain of image {retired.chain.index} diverged at step {step}: its energy is {float(retired.energies[-1])}"
+        self.cancel(run.job_id, Problem(reason="diverged", detail=detail))
+        self._observer.retired(run.job.model, run.job.sampler, 1, step, None, 1)
+
+    def _complete(self, run: Run) -> None:
+        ordered = [run.retired[index] for index in range(run.job.num_images)]
+        told = diagnostics(self._checkpoint(run.job).prepared.card, run.job.sampler, run.job.mcmc, ordered)
+        self._finish(run, torch.stack([chain.z for chain in ordered]), tuple(map(chain_report, ordered)), told)
+        steps = sum(chain.chain.kernel.ticks for chain in ordered)
+        self._observer.retired(run.job.model, run.job.sampler, len(ordered), steps, told.acceptance, 0)
+
+    def _finish(self, run: Run, z: Tensor, reports: tuple[ChainReport, ...], told: Diagnostics) -> None:
+        images = self._checkpoint(run.job).decoder.decode(z)
+        if not images.isfinite().all():
+            self.cancel(run.job_id, Problem(reason="diverged", detail="the generator gave an image that is not finite"))
+            return
+        del self._runs[run.job_id]
+        self._outcomes.append(Finished(run.job_id, to_pixels(images), reports, told, time.perf_counter() - run.admitted))
+
+    def _guarded(self, run: Run, act: Callable[[Run], None]) -> None:
+        """A checkpoint that cannot be used fails the job that asked for it, and no other."""
+        try:
+            act(run)
+        except (CheckpointError, OSError) as error:
+            self.cancel(run.job_id, Problem(reason="unavailable", detail=str(error)))
+
+    def _lane(self, run: Run) -> Lane:
+        if run.lane not in self._lanes:
+            prepared = self._checkpoint(run.job).prepared
+            self._lanes[run.lane] = Lane(prepared, prepared.targets[run.job.sampler], self._settings.capacity, self._device)
+        return self._lanes[run.lane]
+
+    def _checkpoint(self, job: GenerateJob) -> Loaded:
+        """The checkpoint a job names, from memory or disk; the one longest unused makes room."""
+        key = (job.model, job.version)
+        if key not in self._checkpoints:
+            started = time.perf_counter()
+            prepared = load(self._store, self._card(job), self._device)
+            self._make_room()
+            self._checkpoints[key] = Loaded(prepared, Decoder(prepared, self._settings.capacity, self._device))
+            self._observer.loaded(job.model, job.version, time.perf_counter() - started)
+        self._checkpoints[key] = self._checkpoints.pop(key)
+        return self._checkpoints[key]
+
+    def _card(self, job: GenerateJob) -> ModelCard:
+        card = self._store.card(job.model, job.version)
+        if card.digest != job.digest:
+            raise CheckpointError(f"{job.model}@{job.version} on this worker has weights {card.digest}, the job asks for {job.digest}")
+        return card
+
+    def _make_room(self) -> None:
+        """Forgets checkpoints that no chain uses, beyond those kept."""
+        used = {(name.model, name.version) for name, lane in self._lanes.items() if lane.chains()}
+        for key in [key for key in self._checkpoints if key not in used][
+            : max(0, len(self._checkpoints) + 1 - self._settings.checkpoints_kept)
+        ]:
+            del self._checkpoints[key]
+            self._lanes = {name: lane for name, lane in self._lanes.items() if (name.model, name.version) != key}
+
+
+_NO_KERNEL = Kernel(kernel="none")

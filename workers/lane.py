@@ -1,0 +1,144 @@
+"""All chains of one checkpoint on one target: every kernel's proposals go through the networks in one padded call a tick."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models import noise
+from models.kernels import Evaluated
+from models.prepared import Prepared
+from models.targets import Target, evaluate
+from workers.buckets import agreeing
+from workers.chain_group import Chain, ChainGroup, Retired, streams_of
+from workers.scheduler import buckets_for
+
+
+class LaneName(NamedTuple):
+    """What chains must share to share a network call."""
+
+    model: str
+    version: int
+    sampler: str
+
+
+@dataclass(frozen=True)
+class Ticked:
+    """What one tick of a lane did."""
+
+    retired: list[Retired]
+    chains: int
+    bucket: int  # rows evaluated, padding included
+    seconds: float
+
+
+class Lane:
+    """Chains join by `start`, advance by `tick`, and leave when done, when not finite, or by `drop`."""
+
+    def __init__(self, prepared: Prepared, target: Target, capacity: int, device: torch.device) -> None:
+        self._target = target
+        self._latent = prepared.latent
+        self._device = device
+        self._fresh: list[Chain] = []
+        self._groups: dict[str, ChainGroup] = {}
+        self.buckets = agreeing(self._results, probe(self._latent, device), capacity)
+
+    @property
+    def points(self) -> int:
+        """The most points the lane's chains may ask for in a tick."""
+        return sum(chain.kernel.points_per_chain for chain in self.chains())
+
+    def chains(self) -> list[Chain]:
+        """Every chain under way."""
+        return [*self._fresh, *(chain for group in self._groups.values() for chain in group.members)]
+
+    def start(self, chains: list[Chain]) -> None:
+        """New chains: the next tick evaluates their first latents."""
+        self._fresh += chains
+
+    def drop(self, job_id: str) -> None:
+        """Takes a job's chains out at once; nobody else's numbers change."""
+        self._fresh = [chain for chain in self._fresh if chain.job_id != job_id]
+        for group in self._groups.values():
+            group.leave(group.rows_of(job_id))
+
+    def done(self, job_id: str) -> int:
+        """Ticks that a job's running chains have made."""
+        return sum(group.now - chain.began_at for group in self._groups.values() for chain in group.members if chain.job_id == job_id)
+
+    def tick(self) -> Ticked:
+        """One evaluation for all chains, then every kernel's update."""
+        started = time.perf_counter()
+        fresh, self._fresh = self._fresh, []
+        groups = [group for group in self._groups.values() if group.members]
+        asked = [group.propose() for group in groups]
+        if fresh:
+            asked.append(noise.start(streams_of(fresh, self._device), self._latent))
+        chains = len(fresh) + sum(len(group.members) for group in groups)
+        points, bucket = self._evaluate(torch.cat(asked) if len(asked) > 1 else asked[0])
+        retired, at = [], 0
+        for group, rows in zip(groups, asked, strict=False):
+            retired += group.update(_between(points, at, at + len(rows)))
+            at += len(rows)
+        retired += self._join(fresh, _between(points, at, at + len(fresh)))
+        return Ticked(retired, chains, bucket, time.perf_counter() - started)
+
+    def _join(self, fresh: list[Chain], points: Evaluated) -> list[Retired]:
+        """Sorts new chains to their kernels' groups; those whose first latent has no finite energy are out at once."""
+        finite = points.energy.isfinite().tolist()
+        lost = [
+            Retired(chain, points.z[row], points.energy[row : row + 1], 0.0, finite=False)
+            for row, chain in enumerate(fresh)
+            if not finite[row]
+        ]
+        for name in {chain.kernel.kernel for chain in fresh}:
+            rows = [row for row, chain in enumerate(fresh) if chain.kernel.kernel == name and finite[row]]
+            if rows:
+                kernel = type(fresh[rows[0]].kernel)
+                group = self._groups.setdefault(name, ChainGroup(kernel, self._latent, self._device))
+                index = torch.tensor(rows, device=self._device)
+                group.join([fresh[row] for row in rows], Evaluated(*(column[index] for column in points)))
+        return lost
+
+    def _evaluate(self, z: Tensor) -> tuple[Evaluated, int]:
+        """Energies and gradients of any number of rows, by way of the bucket sizes that agree; and the rows that this cost."""
+        parts, padded, at = [], 0, 0
+        for rows, bucket in buckets_for(len(z), tuple(self.buckets)):
+            points = evaluate(self._target, F.pad(z[at : at + rows], (0, 0, 0, bucket - rows)))
+            parts.append(_between(points, 0, rows))
+            at, padded = at + rows, padded + bucket
+        return (parts[0] if len(parts) == 1 else Evaluated(*(torch.cat(column) for column in zip(*parts, strict=True)))), padded
+
+    def _results(self, z: Tensor) -> tuple[Tensor, ...]:
+        points = evaluate(self._target, z)
+        return points.energy, points.gradient
+
+
+class Decoder:
+    """Latents to images in buckets of its own, for chains that are done and for those that never were (`prior`)."""
+
+    def __init__(self, prepared: Prepared, capacity: int, device: torch.device) -> None:
+        self._prepared = prepared
+        self.buckets = agreeing(lambda z: (prepared.decode(z),), probe(prepared.latent, device), capacity)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """(rows, latent) -> (rows, channels, height, width) in [-1, 1], each row's bits its own."""
+        images, at = [], 0
+        for rows, bucket in buckets_for(len(z), tuple(self.buckets)):
+            images.append(self._prepared.decode(F.pad(z[at : at + rows], (0, 0, 0, bucket - rows)))[:rows])
+            at += rows
+        return torch.cat(images)
+
+
+def probe(latent: int, device: torch.device) -> Tensor:
+    """Four latents to compare bucket sizes by."""
+    return noise.start(noise.Streams(torch.arange(4, device=device), torch.arange(4, device=device)), latent)
+
+
+def _between(points: Evaluated, first: int, last: int) -> Evaluated:
+    return Evaluated(points.z[first:last], points.energy[first:last], points.gradient[first:last])
