@@ -1,7 +1,6 @@
 """The API: `create_app` builds it from its settings and, in tests, from parts made elsewhere."""
 
 import asyncio
-import importlib.metadata
 import signal
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -17,6 +16,7 @@ from service.openapi import describing
 from service.parts import Parts
 from service.routes import generate, health, jobs, models, train
 from service.settings import Settings
+from service.version import version
 from workers.artifacts import Artifacts
 from workers.broker import Broker
 
@@ -38,9 +38,7 @@ def create_app(
         store=store or Store(settings.checkpoints),
         metrics=metrics,
     )
-    app = FastAPI(
-        title="Ebbtide", version=importlib.metadata.version("ebbtide"), description=DESCRIPTION, lifespan=_lifespan, redirect_slashes=False
-    )
+    app = FastAPI(title="Ebbtide", version=version(), description=DESCRIPTION, lifespan=_lifespan, redirect_slashes=False)
     app.state.parts = parts
     app.add_middleware(MetricsMiddleware, metrics=metrics)
     errors.install(app, metrics)

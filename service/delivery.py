@@ -37,6 +37,11 @@ def image_address(job_id: str, name: str) -> str:
     return f"{address(job_id)}/images/{name.removesuffix('.png')}"
 
 
+def artifact_address(job_id: str, name: str) -> str:
+    """Where a file is that a job left under a name."""
+    return f"{address(job_id)}/artifacts/{name}"
+
+
 def reply(view: JobView) -> JobReply:
     """A job with its links and, while it runs, the seconds it still needs at its pace so far."""
     return JobReply(**{name: getattr(view, name) for name in JobView.model_fields}, eta_s=_eta_s(view), links=_links(view))
@@ -46,7 +51,7 @@ def _links(view: JobView) -> JobLinks:
     here = address(view.id)
     files = view.result.artifacts if view.result else ()
     if not isinstance(view.result, GenerateResult):
-        return JobLinks(self=here, events=f"{here}/events", artifacts=tuple(f"{here}/artifacts/{name}" for name in files))
+        return JobLinks(self=here, events=f"{here}/events", artifacts=tuple(artifact_address(view.id, name) for name in files))
     images = tuple(image_address(view.id, name) for name in files if name != GRID)
     return JobLinks(self=here, events=f"{here}/events", images=images, grid=image_address(view.id, GRID) if GRID in files else None)
 

