@@ -31,8 +31,9 @@ RECENT_KEPT = 1000
 EVENTS_KEPT = 1000
 _EVENT_ID = re.compile(r"\d{1,20}(-\d{1,20})?")
 
-# Wakes the workers when the job just pushed is the only one waiting: whoever left others behind has no room for it either.
-_RING = "if redis.call('LLEN', KEYS[1]) <= 1 then redis.call('PUBLISH', ARGV[1], '') end"
+# Wakes the workers when the job just pushed is the only one waiting: whoever left others behind has no room for it either,
+# unless it only decodes.
+_RING = "if redis.call('LLEN', KEYS[1]) <= 1 or ARGV[2] == '1' then redis.call('PUBLISH', ARGV[1], '') end"
 
 # A job still in its queue ends here and now. One that was taken gets a mark that outlives its worker, and the caller tells the worker.
 _CANCEL = """
@@ -143,6 +144,9 @@ class Broker:
         queue.enqueue_many([data], pipeline=pipe)
         now, steps = time.time(), queues.chain_steps(job)
         fields: dict[Any, Any] = {keys.CHAINS: getattr(job, "num_images", 1), keys.COST: steps}
+        decodes = job.kind == "generate" and job.mcmc is None
+        if decodes:
+            fields[keys.DECODES] = 1
         if deadline_s is not None:
             fields[keys.EXPIRES_AT] = now + deadline_s
         pipe.hset(Job.key_for(job_id), mapping=fields)
@@ -150,7 +154,7 @@ class Broker:
         pipe.zadd(keys.RECENT, {job_id: now})
         pipe.zremrangebyrank(keys.RECENT, 0, -RECENT_KEPT - 1)
         self._add_event(pipe, job_id, "queued", {"queue": queue.name})
-        pipe.eval(_RING, 1, queue.key, keys.SUBMITTED)
+        pipe.eval(_RING, 1, queue.key, keys.SUBMITTED, int(decodes))
 
     def cancel(self, job_id: str) -> JobView:
         """Ends a queued job at once, asks a running one to stop, leaves one that is over as it is. Decided atomically."""

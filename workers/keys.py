@@ -11,6 +11,7 @@ ENDED = f"{PREFIX}:ended"  # channel: the id of each job that ends
 # In RQ's job hash, which keeps fields it does not know:
 CHAINS = "chains"  # images the job makes
 COST = "cost"  # chain-steps, 0 once they no longer count as waiting
+DECODES = "decodes"  # present where no chain runs: `prior`
 EXPIRES_AT = "expires_at"  # Unix seconds; absent without a deadline
 CANCEL_REQUESTED = "cancel_requested"  # set while the job runs; survives the worker
 

@@ -31,7 +31,7 @@ def train_here(given: argparse.Namespace, settings: WorkerSettings) -> int:
     import torch
 
     from models.trainer import TrainingStopped, TrainSettings, train
-    from workers.reporting import Terminal
+    from workers.training_reports import Terminal
 
     torch.set_num_threads(settings.threads)
     wanted = TrainSettings.model_validate({name: getattr(given, name) for name in TrainSettings.model_fields})

@@ -71,13 +71,13 @@ def job_view(job: Job, raw: RawHash, result: Result | None, progress: bytes | No
         status=status,
         job=request_of(job),
         created_at=job.created_at.timestamp(),
-        started_at=_seconds(job.started_at),
+        started_at=_seconds(job.started_at) if status is not Status.QUEUED else None,  # a retried job keeps traces of its first try
         ended_at=_seconds(job.ended_at) if status.over else None,
         queue_position=(position or 0) if status is Status.QUEUED else None,
         progress=Progress.model_validate_json(progress) if progress and status is Status.RUNNING else None,
         result=_RESULT.validate_python(result.return_value) if finished and result else None,
         problem=problem,
-        worker=job.worker_name or None,
+        worker=job.worker_name or None if status is not Status.QUEUED else None,
     )
 
 

@@ -1,0 +1,93 @@
+"""An engine that computes nothing: a job takes as many ticks as its kernel has, and its images are its seed and their index.
+
+Run as a program it is a whole worker process: `python -m tests.workers.fake_engine --tick 0.01` (settings from the environment).
+"""
+
+import argparse
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from workers.artifacts import Artifacts
+from workers.batch_worker import BatchWorker
+from workers.broker import Broker
+from workers.engine import Failed, Finished
+from workers.jobs import ChainReport, Diagnostics, GenerateJob, Problem, Progress
+from workers.metrics import WorkerMetrics
+from workers.settings import WorkerSettings
+
+POISON, DIVERGES = 666, 667  # seeds: the first kills the engine, the second diverges at the first tick
+
+
+@dataclass
+class FakeEngine:
+    capacity: int = 64
+    tick_s: float = 0.0
+    admitted: list[GenerateJob] = field(default_factory=list)
+    most_running: int = 0
+    _left: dict[str, int] = field(default_factory=dict)
+    _jobs: dict[str, tuple[GenerateJob, float | None]] = field(default_factory=dict)
+    _outcomes: list[Finished | Failed] = field(default_factory=list)
+
+    @property
+    def free(self) -> int:
+        return max(0, self.capacity - sum(job.num_images for job, _ in self._jobs.values() if job.mcmc))
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._jobs or self._outcomes)
+
+    def admit(self, job_id: str, job: GenerateJob, expires_at: float | None) -> None:
+        self.admitted.append(job)
+        self._jobs[job_id], self._left[job_id] = (job, expires_at), ticks(job)
+        self.most_running = max(self.most_running, len(self._jobs))
+
+    def cancel(self, job_id: str, problem: Problem) -> None:
+        if self._jobs.pop(job_id, None):
+            self._outcomes.append(Failed(job_id, problem))
+
+    def tick(self) -> list[Finished | Failed]:
+        time.sleep(self.tick_s)
+        for job_id, (job, expires_at) in list(self._jobs.items()):
+            assert job.seed != POISON, "poison"
+            self._left[job_id] -= 1
+            if job.seed == DIVERGES:
+                self.cancel(job_id, Problem(reason="diverged", detail="chain 0 at step 1"))
+            elif expires_at and expires_at < time.time():
+                self.cancel(job_id, Problem(reason="expired", detail="the deadline passed while it ran"))
+            elif self._left[job_id] <= 0:
+                del self._jobs[job_id]
+                self._outcomes.append(finished(job_id, job))
+        outcomes, self._outcomes = self._outcomes, []
+        return outcomes
+
+    def progress(self) -> dict[str, Progress]:
+        totals = {job_id: ticks(job) for job_id, (job, _) in self._jobs.items()}
+        return {job_id: Progress(done=total - self._left[job_id], total=total) for job_id, total in totals.items()}
+
+
+def ticks(job: GenerateJob) -> int:
+    return job.mcmc.ticks if job.mcmc else 1
+
+
+def finished(job_id: str, job: GenerateJob) -> Finished:
+    images = np.arange(job.num_images, dtype=np.uint8).reshape(-1, 1, 1, 1) + np.full((1, 4, 4, 1), job.seed % 200, np.uint8)
+    chains = tuple(ChainReport(energy_first=1.0, energy_last=0.0, acceptance=None) for _ in range(job.num_images))
+    return Finished(job_id, images, chains, Diagnostics(exact=True, effective_temperature=1.0), sampling_s=0.0)
+
+
+def worker(engine: FakeEngine, settings: WorkerSettings) -> BatchWorker:
+    broker = Broker.connect(settings)
+    return BatchWorker(engine, broker, Artifacts.open(settings.artifacts, broker.redis), settings, WorkerMetrics(settings.capacity))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--tick", type=float, default=0.0)
+    settings = WorkerSettings()
+    worker(FakeEngine(settings.capacity, parser.parse_args().tick), settings).work()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,245 @@
+"""The RQ worker that runs many jobs at once: the engine steps in the main thread, Redis has a thread of its own, PNGs are made in others.
+
+    Redis thread: take what fits -> main thread: admit, tick -> encoders: PNG, store -> Redis thread: end
+
+While Redis is away the engine keeps stepping and what has ended waits. A job whose lease ran out meanwhile is dropped here, because
+somebody else has it. Every call of RQ's that is not public stands here, in `rq_bulk` or in `rq_maintenance`.
+"""
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any, cast
+
+from redis import exceptions
+from rq import Queue
+from rq.command import parse_payload
+from rq.serializers import JSONSerializer
+from rq.suspension import is_suspended
+from rq.utils import now
+from rq.worker import BaseWorker, WorkerStatus
+from rq.worker_registration import register
+
+from workers import keys, queues
+from workers.artifacts import Artifacts
+from workers.broker import Broker
+from workers.connection import BrokerUnavailable
+from workers.encoders import Encoders
+from workers.jobs import GenerateResult, Problem, Progress, Status
+from workers.metrics import WorkerMetrics
+from workers.rq_bulk import LOST, STOP, Bulk, Ended, Taken
+from workers.rq_maintenance import maintain
+from workers.settings import WorkerSettings
+from workers.stepping import Admit, Cancel, Leave, StepLoop, Steps
+
+if TYPE_CHECKING:
+    from workers.engine import Finished
+
+LOOK_EVERY_S = 0.5  # for jobs whose submission nobody announced, such as those requeued by hand
+RETRY_EVERY_S = 0.2  # while Redis does not answer
+_AWAY = (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.OutOfMemoryError, exceptions.ReadOnlyError, BrokerUnavailable)
+
+
+class BatchWorker(BaseWorker):
+    """Serves the queues of generation until told to stop."""
+
+    def __init__(self, engine: Steps, broker: Broker, artifacts: Artifacts, settings: WorkerSettings, metrics: WorkerMetrics) -> None:
+        served = [Queue(name, connection=broker.redis, serializer=JSONSerializer) for name in queues.GENERATE_QUEUES]
+        super().__init__(served, connection=broker.redis, serializer=JSONSerializer, worker_ttl=settings.lease_s)
+        self._watched = [*served, Queue(queues.TRAIN_QUEUE, connection=broker.redis, serializer=JSONSerializer)]
+        self._settings, self._metrics = settings, metrics
+        self._wake = threading.Event()  # the Redis thread has something to do
+        self._loop = StepLoop(engine, self._wake.set)
+        self._bulk = Bulk(broker, self.name, self.key, settings.lease_s)
+        self._encoders = Encoders(artifacts, settings, self.name, self._wake.set)
+        self._running: dict[str, Taken] = {}  # by execution: the same job may come back
+        self._ended: list[Ended] = []  # over here, not yet in Redis
+        self._told: dict[str, Progress] = {}
+        self._due = {self._beat: 0.0, self._maintain: 0.0}
+        self._burst = self._crashed = self._suspended = False
+
+    # Main thread
+
+    def work(self, burst: bool = False, *args: Any, **kwargs: Any) -> bool:
+        """Runs until SIGTERM, SIGINT or, with `burst`, until the queues are empty; what has started is always finished."""
+        self._burst = burst
+        self.bootstrap(logging_level=None)
+        self._install_signal_handlers()  # type: ignore[no-untyped-call]
+        redis_thread = threading.Thread(target=self._serve, name="redis")
+        redis_thread.start()
+        try:
+            self._loop.run()
+        except BaseException:
+            self._crashed = True
+            raise
+        finally:
+            self._wake.set()
+            self._encoders.close()
+            redis_thread.join()
+            self.teardown()  # type: ignore[no-untyped-call]
+        return True
+
+    def _shutdown(self) -> None:
+        """RQ's signal handlers end here: take no more jobs. (RQ's own raises wherever the main thread happens to be.)"""
+        self._stop_requested = True
+        self._wake.set()
+
+    # RQ's thread for commands
+
+    def subscribe(self) -> None:
+        """Listens for commands to this worker, and for submissions."""
+        self.pubsub = self.connection.pubsub()  # type: ignore[no-untyped-call]
+        self.pubsub.subscribe(**{self.pubsub_channel_name: self.handle_payload, keys.SUBMITTED: lambda _: self._wake.set()})
+        self.pubsub_thread = self.pubsub.run_in_thread(  # type: ignore[assignment]
+            sleep_time=60, daemon=True, exception_handler=self._listen_again
+        )
+
+    def handle_payload(self, message: Any) -> None:
+        """`stop-job` and `stop-execution` end that job alone; RQ's own look at one job a worker."""
+        payload = parse_payload(message)
+        if payload["command"] not in ("stop-job", "stop-execution"):
+            super().handle_payload(message)  # type: ignore[no-untyped-call]
+            return
+        for job in list(self._running.values()):
+            if job.id == payload["job_id"] and payload.get("execution_id", job.execution_id) == job.execution_id:
+                self._cancel(job)
+
+    def _cancel(self, job: Taken) -> None:
+        self._loop.send(Cancel(job.execution_id, Problem(reason="canceled", detail="canceled on request")))
+
+    def _listen_again(self, error: Exception, *rest: Any) -> None:
+        if not isinstance(error, _AWAY):
+            raise error
+        time.sleep(RETRY_EVERY_S)  # redis-py connects and subscribes anew by itself
+
+    # Redis thread
+
+    def _serve(self) -> None:
+        """Keeps Redis and the engine in step until there is nothing left to do."""
+        error: BaseException | None = None
+        try:
+            while not self._crashed and self._turn_or_retry():
+                self._wake.wait(self._pause())
+                self._wake.clear()
+        except BaseException as caught:
+            error = caught
+        self._loop.send(Leave(error))
+        if self._crashed or error:
+            self._give_up()
+
+    def _turn_or_retry(self) -> bool:
+        try:
+            return self._turn()
+        except _AWAY as away:
+            self._metrics.redis_errors.inc()
+            self.log.warning("Worker %s: Redis does not answer, trying again: %s", self.name, away)
+            time.sleep(RETRY_EVERY_S)
+            return True
+
+    def _turn(self) -> bool:
+        """One round of everything; False when nothing is left to do and nobody wants more."""
+        for task in [task for task, due in self._due.items() if due <= time.monotonic()]:
+            task()
+        self._collect()
+        self._end()
+        took = not (self._stop_requested or self._suspended) and self._take()
+        self._metrics.running.set(len(self._running))
+        return bool(self._running) or not (self._stop_requested or (self._burst and not took))
+
+    def _pause(self) -> float:
+        return max(0.0, min(LOOK_EVERY_S, min(self._due.values()) - time.monotonic()))
+
+    def _take(self) -> bool:
+        """Starts what fits, once all that was sent before is admitted; False when there was nothing to start."""
+        room = self._loop.room
+        if room is None:
+            return True
+        self._metrics.free.set(room)
+        taken = self._bulk.take(self.queues, room)
+        self._running |= {job.execution_id: job for job in taken}
+        self._ended += [Ended(job, job.refused) for job in taken if job.refused]
+        self._loop.admit(Admit(job.execution_id, job.request, job.expires_at) for job in taken if job.request and not job.refused)
+        if self._ended:
+            self._wake.set()
+        self._show_state()
+        return bool(taken)
+
+    def _collect(self) -> None:
+        """What the engine gave back goes to the encoders; a failure needs none."""
+        for outcome in self._loop.outcomes():
+            job = self._running.get(outcome.job_id)  # the engine knows our executions, not jobs
+            if job is None:
+                continue  # somebody else has it by now
+            problem: Problem | None = getattr(outcome, "problem", None)
+            if problem:
+                self._ended.append(Ended(job, problem))
+            else:
+                self._encoders.submit(job, cast("Finished", outcome))
+        self._ended += self._encoders.ended()
+
+    def _end(self) -> None:
+        if not self._ended:
+            return
+        for one, ours in zip(self._ended, self._bulk.end(self._ended), strict=True):
+            self._running.pop(one.taken.execution_id, None)
+            if ours:
+                self._count(one)
+        self._ended = []
+        self._show_state()
+
+    def _count(self, ended: Ended) -> None:
+        job, outcome = ended.taken, ended.outcome
+        if isinstance(outcome, GenerateResult):
+            self._metrics.ended(job.request, Status.FINISHED, job.created_at, outcome.timings)
+            return
+        status = Status(outcome.reason) if outcome.reason in ("canceled", "expired") else Status.FAILED
+        self._metrics.ended(job.request, status, job.created_at)
+
+    def _beat(self) -> None:
+        """Signs of life: for the worker and every running job. What comes back tells of jobs to stop and jobs lost."""
+        jobs, progress = list(self._running.values()), self._loop.progress
+        news = {label: told for label, told in progress.items() if self._told.get(label) != told}
+        for job, answer in zip(jobs, self._bulk.beat(jobs, news), strict=True):
+            if answer == STOP:
+                self._cancel(job)
+            elif answer == LOST:
+                self._running.pop(job.execution_id)
+                self._loop.send(Cancel(job.execution_id, Problem(reason="abandoned", detail="the lease ran out")))
+        self._told = progress
+        self._beat_worker()
+        self._due[self._beat] = time.monotonic() + self._settings.heartbeat_s
+
+    def _beat_worker(self) -> None:
+        about: dict[Any, Any] = {"capacity": self._settings.capacity, "device": self._settings.device}
+        if rate := self._metrics.chain_steps_per_s():
+            about["chain_steps_per_s"] = rate
+        with self.connection.pipeline() as pipe:
+            self.heartbeat(self._settings.lease_s, pipeline=pipe)
+            pipe.hset(self.key, mapping=about)
+            known_before = pipe.execute()[0] == 0
+        if not known_before:  # it had expired while Redis or this process was away
+            with self.connection.pipeline() as pipe:
+                pipe.hset(self.key, mapping=self.serialize())
+                register(self, pipe)
+                pipe.execute()
+        self._suspended = bool(is_suspended(self.connection))
+
+    def _maintain(self) -> None:
+        found = maintain(self, self._watched)
+        self.last_cleaned_at = now()  # type: ignore[assignment]
+        self._metrics.abandoned.labels("requeued").inc(len(found.requeued))
+        self._metrics.abandoned.labels("failed").inc(len(found.failed))
+        self._due[self._maintain] = time.monotonic() + self._settings.maintenance_s
+
+    def _show_state(self) -> None:
+        idle = WorkerStatus.SUSPENDED if self._suspended else WorkerStatus.IDLE
+        state = WorkerStatus.BUSY if self._running else idle
+        if state != self.get_state():
+            self.set_state(state)
+
+    def _give_up(self) -> None:
+        """After a crash: hands running jobs to whoever comes next, rather than let them wait for the lease to run out."""
+        try:
+            self._bulk.abandon(list(self._running.values()))
+            maintain(self, self._watched)
+        except _AWAY as away:
+            self.log.warning("Worker %s: left without Redis: %s", self.name, away)

@@ -1,0 +1,75 @@
+"""`python -m workers.generation`: one process, one device, the chains of all jobs in one running batch."""
+
+import argparse
+import logging
+import os
+import time
+from collections.abc import Sequence
+
+from prometheus_client import start_http_server
+
+from models.checkpoints import Store
+from workers.artifacts import Artifacts
+from workers.batch_worker import BatchWorker
+from workers.broker import Broker
+from workers.connection import BrokerUnavailable
+from workers.metrics import WorkerMetrics
+from workers.settings import WorkerSettings
+
+_logger = logging.getLogger("rq.worker")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serves the queues until SIGTERM or SIGINT, then finishes what runs."""
+    parser = argparse.ArgumentParser(prog="python -m workers.generation", description=__doc__)
+    parser.add_argument("--burst", action="store_true", help="leave when the queues are empty")
+    given = parser.parse_args(arguments)
+    settings = WorkerSettings()
+    worker = assemble(settings)
+    worker.work(burst=given.burst)
+
+
+def assemble(settings: WorkerSettings) -> BatchWorker:
+    """A worker with its engine, its place in Redis and its page of metrics; waits for Redis to be there."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(settings.threads))  # read by torch when it is first imported
+    import torch
+
+    from workers.engine import Engine, EngineSettings
+
+    torch.set_num_threads(settings.threads)
+    settings = settings.model_copy(update={"device": device_of(settings.device)})
+    broker = reachable(Broker.connect(settings))
+    metrics = WorkerMetrics(settings.capacity)
+    if settings.metrics_port:
+        start_http_server(settings.metrics_port, registry=metrics.registry)
+    engine = Engine(Store(settings.checkpoints), EngineSettings(capacity=settings.capacity, device=settings.device), metrics)
+    return BatchWorker(engine, broker, Artifacts.open(settings.artifacts, broker.redis), settings, metrics)
+
+
+def device_of(wanted: str) -> str:
+    """`auto` is the GPU where there is one."""
+    import torch
+
+    if wanted != "auto":
+        return wanted
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def reachable(broker: Broker) -> Broker:
+    """The broker, once Redis answers."""
+    while True:
+        try:
+            broker.ping()
+            return broker
+        except BrokerUnavailable as error:
+            _logger.warning("waiting for Redis: %s", error)
+            time.sleep(1.0)
+
+
+def generate(job: dict[str, object]) -> None:
+    """What a generation job names as its function. Only the batch worker runs such jobs, and it never calls this."""
+    raise RuntimeError("generation jobs are run by `python -m workers.generation`, not by a stock RQ worker")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Every figure a generation worker exports: names, labels and buckets here and nowhere else."""
+
+import time
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+from workers.jobs import GenerateJob, Status, Timings
+
+MODEL = ("model", "sampler")
+# `prior` takes milliseconds, long chains under load take minutes.
+LATENCY_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
+STEP_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)
+RATIO_BUCKETS = tuple(step / 10 for step in range(1, 11))
+LOAD_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class WorkerMetrics:
+    """The figures of one worker; also the engine's observer, called from the stepping thread."""
+
+    def __init__(self, capacity: int) -> None:
+        self.registry = CollectorRegistry()
+        self._total = self._seen = (0, 0.0)  # chain-steps and the seconds they took: replaced as a whole, so never torn
+        self._rate = 0.0
+        self._capacity = capacity
+        self._jobs = self._counter("ebbtide_jobs_total", "Jobs ended", *MODEL, "outcome")
+        self._images = self._counter("ebbtide_images_total", "Images made", *MODEL)
+        self._chain_steps = self._counter("ebbtide_chain_steps_total", "Evaluations of one chain", *MODEL)
+        self._chains = self._counter("ebbtide_chains_total", "Chains ended", *MODEL)
+        self._nonfinite = self._counter("ebbtide_nonfinite_chains_total", "Chains whose energy was not a number", *MODEL)
+        self.abandoned = self._counter("ebbtide_abandoned_jobs_total", "Jobs found without a worker", "fate")
+        self.redis_errors = self._counter("ebbtide_redis_errors_total", "Times that Redis did not answer this worker")
+        self._latency = self._histogram("ebbtide_job_latency_seconds", "From submission to the end", LATENCY_BUCKETS, *MODEL)
+        self._queue = self._histogram("ebbtide_job_queue_seconds", "From submission to a worker", LATENCY_BUCKETS, *MODEL)
+        self._sampling = self._histogram("ebbtide_job_sampling_seconds", "From a worker to all images", LATENCY_BUCKETS, *MODEL)
+        self._encoding = self._histogram("ebbtide_job_encoding_seconds", "From images to PNG", LATENCY_BUCKETS, *MODEL)
+        self._step = self._histogram("ebbtide_step_seconds", "One evaluation for all chains of a batch", STEP_BUCKETS, "bucket")
+        self._occupancy = self._histogram("ebbtide_batch_occupancy_ratio", "Chains of a batch over the worker's capacity", RATIO_BUCKETS)
+        self._acceptance = self._histogram("ebbtide_acceptance_ratio", "Proposals accepted, a job", RATIO_BUCKETS, *MODEL)
+        self._load = self._histogram("ebbtide_model_load_seconds", "Loading a checkpoint", LOAD_BUCKETS, "model")
+        self.running = Gauge("ebbtide_jobs_running", "Jobs started and not ended", registry=self.registry)
+        self.free = Gauge("ebbtide_chains_free", "Chains that could still be admitted", registry=self.registry)
+        Gauge("ebbtide_chains_capacity", "Chains the worker can run at once", registry=self.registry).set(capacity)
+        ProcessCollector(registry=self.registry)
+
+    def ended(self, job: GenerateJob | None, outcome: Status, created_at: float, timings: Timings | None = None) -> None:
+        """Counts a job that is over; `job` is None where the request could not be read."""
+        labels = (job.model, job.sampler) if job else ("unknown", "unknown")
+        self._jobs.labels(*labels, outcome.value).inc()
+        self._latency.labels(*labels).observe(max(0.0, time.time() - created_at))
+        if job is None or timings is None:
+            return
+        self._images.labels(*labels).inc(job.num_images)
+        self._queue.labels(*labels).observe(timings.queue_s)
+        self._sampling.labels(*labels).observe(timings.sampling_s)
+        self._encoding.labels(*labels).observe(timings.encoding_s)
+
+    def chain_steps_per_s(self) -> float:
+        """How fast chains step while any do, as of late; 0 until one did. Called from one thread beside the stepping one."""
+        (made, seconds), (seen, seconds_seen) = self._total, self._seen
+        if seconds > seconds_seen:
+            self._seen, self._rate = (made, seconds), (made - seen) / (seconds - seconds_seen)
+        return self._rate
+
+    def stepped(self, model: str, sampler: str, chains: int, bucket: int, seconds: float) -> None:
+        self._total = (self._total[0] + chains, self._total[1] + seconds)
+        self._chain_steps.labels(model, sampler).inc(chains)
+        self._step.labels(bucket).observe(seconds)
+        self._occupancy.observe(chains / self._capacity)
+
+    def retired(self, model: str, sampler: str, chains: int, steps: int, acceptance: float | None, nonfinite: int) -> None:
+        self._chains.labels(model, sampler).inc(chains)
+        self._nonfinite.labels(model, sampler).inc(nonfinite)
+        if acceptance is not None:
+            self._acceptance.labels(model, sampler).observe(acceptance)
+
+    def loaded(self, model: str, version: int, seconds: float) -> None:
+        self._load.labels(model).observe(seconds)
+
+    def _counter(self, name: str, about: str, *labels: str) -> Counter:
+        return Counter(name, about, labels, registry=self.registry)
+
+    def _histogram(self, name: str, about: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(name, about, labels, buckets=buckets, registry=self.registry)

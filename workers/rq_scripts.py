@@ -1,0 +1,96 @@
+"""What RQ 3.0 does for one job in about sixty commands, as three atomic Lua scripts; arguments are described in rq_bulk.py."""
+
+# Walks the queues in order. A job that needs chains is taken while there is room; one that only decodes has room of its own, so that
+# it never waits behind long chains. Popping and starting are one: a job is in its queue or in the registry of started ones.
+TAKE = """
+local p, g = cjson.decode(ARGV[1]), cjson.decode(ARGV[2])
+local room, decoding_room, taken = g.room, g.decoding_room, {}
+
+local function start(origin, id, job, cost)
+    local execution_id = g.execution .. string.format('%03x', #taken)
+    local composite = id .. ':' .. execution_id
+    redis.call('HINCRBY', p.backlog, origin, -tonumber(cost or 0))
+    redis.call('HSET', job, 'status', 'started', 'started_at', g.now, 'last_heartbeat', g.now, 'worker_name', g.worker, 'cost', 0)
+    redis.call('PERSIST', job)
+    redis.call('HSET', p.execution .. composite, 'id', execution_id, 'job_id', id,
+        'created_at', g.unix, 'last_heartbeat', g.unix, 'worker_name', g.worker)
+    redis.call('EXPIRE', p.execution .. composite, g.lease)
+    redis.call('ZADD', p.executions .. id, g.unix + g.lease + 60, execution_id)
+    redis.call('EXPIRE', p.executions .. id, g.lease + 60)
+    redis.call('ZADD', p.started .. origin, g.unix + g.lease, composite)
+    redis.call('SADD', g.worker_executions, composite)
+    redis.call('EXPIRE', g.worker_executions, g.lease + 60)
+    redis.call('XADD', p.events .. id, 'MAXLEN', '~', g.events_kept, '*', 'name', 'started', 'data', g.started)
+    redis.call('EXPIRE', p.events .. id, g.kept)
+    table.insert(taken, {origin, id, execution_id, redis.call('HGETALL', job)})
+end
+
+for _, queue in ipairs(KEYS) do
+    local origin = string.sub(queue, #p.queue + 1)
+    local waiting = redis.call('LRANGE', queue, 0, g.look - 1)
+    if #waiting == 0 then redis.call('HDEL', p.backlog, origin) end
+    for _, id in ipairs(waiting) do
+        if room <= 0 and decoding_room <= 0 then return taken end
+        local job = p.job .. id
+        local status, chains, cost, decodes = unpack(redis.call('HMGET', job, 'status', 'chains', 'cost', 'decodes'))
+        chains = tonumber(chains or 1)
+        if status ~= 'queued' then
+            redis.call('LREM', queue, 1, id)
+        elseif decodes and decoding_room > 0 then
+            redis.call('LREM', queue, 1, id)
+            decoding_room = decoding_room - chains
+            start(origin, id, job, cost)
+        elseif not decodes and room > 0 then
+            redis.call('LREM', queue, 1, id)
+            room = room - chains
+            start(origin, id, job, cost)
+        end
+    end
+end
+return taken
+"""
+
+# 0: the job is no longer ours (it counted as abandoned); 1: ours; 2: ours, and somebody asked it to stop.
+BEAT = """
+local p, g, id, origin, execution_id, progress = cjson.decode(ARGV[1]), cjson.decode(ARGV[2]), ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local composite, job = id .. ':' .. execution_id, p.job .. id
+local status, canceled = unpack(redis.call('HMGET', job, 'status', 'cancel_requested'))
+if status ~= 'started' or not redis.call('ZSCORE', p.started .. origin, composite) then return 0 end
+redis.call('ZADD', p.started .. origin, 'XX', g.unix + g.lease, composite)
+redis.call('HSET', p.execution .. composite, 'id', execution_id, 'job_id', id,
+    'created_at', ARGV[7], 'last_heartbeat', g.unix, 'worker_name', g.worker)
+redis.call('EXPIRE', p.execution .. composite, g.lease)
+redis.call('ZADD', p.executions .. id, g.unix + g.lease + 60, execution_id)
+redis.call('EXPIRE', p.executions .. id, g.lease + 60)
+redis.call('HSET', job, 'last_heartbeat', g.now)
+if progress ~= '' then
+    redis.call('SET', p.progress .. id, progress, 'EX', g.lease + 60)
+    redis.call('XADD', p.events .. id, 'MAXLEN', '~', g.events_kept, '*', 'name', 'progress', 'data', progress)
+    redis.call('EXPIRE', p.events .. id, g.kept)
+end
+return canceled and 2 or 1
+"""
+
+# 1 when the job was still ours to end, 0 when somebody else has it by now.
+END = """
+local p, g, e = cjson.decode(ARGV[1]), cjson.decode(ARGV[2]), cjson.decode(ARGV[3])
+local id, origin, composite = e.id, e.origin, e.id .. ':' .. e.execution_id
+local job = p.job .. id
+redis.call('DEL', p.execution .. composite)
+redis.call('SREM', g.worker_executions, composite)
+redis.call('ZREM', p.executions .. id, e.execution_id)
+local ours = redis.call('ZREM', p.started .. origin, composite) == 1 and redis.call('HGET', job, 'status') == 'started'
+if not ours then return 0 end
+redis.call('HSET', job, 'status', e.status, 'ended_at', g.now, 'last_heartbeat', g.now)
+redis.call('EXPIRE', job, e.ttl)
+redis.call('ZADD', p[e.registry] .. origin, g.unix + e.ttl, id)
+redis.call('XADD', p.results .. id, 'MAXLEN', 10, '*', unpack(ARGV, 4))
+redis.call('EXPIRE', p.results .. id, e.ttl)
+redis.call('HINCRBY', g.worker_key, e.counter, 1)
+redis.call('HINCRBYFLOAT', g.worker_key, 'total_working_time', e.seconds)
+redis.call('XADD', p.events .. id, 'MAXLEN', '~', g.events_kept, '*', 'name', 'end', 'data', e.announced)
+redis.call('EXPIRE', p.events .. id, e.ttl)
+redis.call('DEL', p.progress .. id)
+redis.call('PUBLISH', p.ended, id)
+return 1
+"""

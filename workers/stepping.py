@@ -1,0 +1,129 @@
+"""The main thread's loop around an engine: admit, cancel, tick. Other threads leave messages and pick up what came out."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from workers.jobs import GenerateJob, Problem, Progress
+
+if TYPE_CHECKING:
+    from workers.engine import Failed, Finished
+
+T = TypeVar("T")
+PROGRESS_EVERY_S = 0.5
+
+
+class Steps(Protocol):
+    """What is needed of an engine; called from one thread."""
+
+    @property
+    def free(self) -> int: ...
+    @property
+    def busy(self) -> bool: ...
+    def admit(self, job_id: str, job: GenerateJob, expires_at: float | None) -> None: ...
+    def cancel(self, job_id: str, problem: Problem) -> None: ...
+    def tick(self) -> "Sequence[Finished | Failed]": ...
+    def progress(self) -> dict[str, Progress]: ...
+
+
+@dataclass(frozen=True)
+class Admit:
+    """A job to run, under the label it will come out with."""
+
+    label: str
+    job: GenerateJob
+    expires_at: float | None
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """A job to end early."""
+
+    label: str
+    problem: Problem
+
+
+@dataclass(frozen=True)
+class Leave:
+    """Nothing is left to do, or another thread died of `error`."""
+
+    error: BaseException | None = None
+
+
+class StepLoop:
+    """Runs an engine until told to leave; `changed` is called when there are outcomes or there is room again."""
+
+    def __init__(self, engine: Steps, changed: Callable[[], None]) -> None:
+        self.progress: dict[str, Progress] = {}
+        self._engine, self._changed = engine, changed
+        self._inbox: SimpleQueue[Admit | Cancel | Leave] = SimpleQueue()
+        self._outbox: SimpleQueue[Finished | Failed] = SimpleQueue()
+        self._sent = 0
+        self._state = (0, engine.free)  # jobs admitted, chains free after that: replaced as a whole, so never torn
+
+    # For other threads
+
+    @property
+    def room(self) -> int | None:
+        """Chains that could be admitted; None while jobs sent before still wait to be."""
+        admitted, free = self._state
+        return free if admitted == self._sent else None
+
+    def admit(self, jobs: Iterable[Admit]) -> None:
+        for job in jobs:
+            self._sent += 1
+            self._inbox.put(job)
+
+    def send(self, message: Cancel | Leave) -> None:
+        self._inbox.put(message)
+
+    def outcomes(self) -> "list[Finished | Failed]":
+        """What has come out since the last call."""
+        return _drained(self._outbox)
+
+    # For the main thread
+
+    def run(self) -> None:
+        """Sleeps in the inbox while there is nothing to tick; raises the error another thread died of."""
+        admitted, told_at = 0, 0.0
+        while True:
+            for message in self._messages():
+                if isinstance(message, Leave):
+                    if message.error:
+                        raise message.error
+                    return
+                admitted += self._obey(message)
+            outcomes = self._engine.tick() if self._engine.busy else ()
+            for outcome in outcomes:
+                self._outbox.put(outcome)
+            if time.monotonic() - told_at > PROGRESS_EVERY_S:
+                self.progress, told_at = self._engine.progress(), time.monotonic()
+            state = (admitted, self._engine.free)
+            if outcomes or state != self._state:
+                self._state = state
+                self._changed()
+
+    def _obey(self, message: Admit | Cancel) -> int:
+        """Returns the number of jobs admitted."""
+        if isinstance(message, Admit):
+            self._engine.admit(message.label, message.job, message.expires_at)
+            return 1
+        self._engine.cancel(message.label, message.problem)
+        return 0
+
+    def _messages(self) -> list[Admit | Cancel | Leave]:
+        if self._engine.busy:
+            return _drained(self._inbox)
+        try:
+            return [self._inbox.get(timeout=1.0), *_drained(self._inbox)]
+        except Empty:
+            return []
+
+
+def _drained(queue: "SimpleQueue[T]") -> list[T]:
+    found = []
+    while not queue.empty():
+        found.append(queue.get())
+    return found
