@@ -13,13 +13,11 @@ PACKAGES = ("models", "workers", "service")  # each may import itself and those 
 
 # Inside models, lowest first; names of one layer may not import each other.
 LAYERS = (
-    ("kernels", "noise", "pixels"),
+    ("kernels", "noise", "images"),
     ("cards", "targets"),
     ("checkpoints", "datasets", "diagnostics", "networks", "sampling"),
-    ("families",),
-    ("prepared", "training_state"),
-    ("metrics",),
-    ("calibration",),
+    ("families", "metrics"),
+    ("prepared", "training_state", "measurement", "calibration"),
     ("publication",),
     ("trainer",),
 )
