@@ -26,12 +26,14 @@ class Child:
         self._started = 0.0
         self._pause_s = 0.5
         self._restart_at: float | None = None
+        self._log_begin = 0
 
     def start(self) -> None:
         """Starts the process; it gets a SIGTERM of its own should this process be killed."""
         prepare = _preparation(self._nice, os.getpid())
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
+            self._log_begin = log.tell()
             self._process = subprocess.Popen(
                 self._command,
                 stdin=subprocess.DEVNULL,
@@ -78,8 +80,9 @@ class Child:
             self._process.wait()
 
     def last_words(self) -> str:
-        """The last lines of its log."""
-        lines = self.log.read_text(errors="replace").splitlines() if self.log.is_file() else []
+        """The last lines it wrote since it was started."""
+        written = self.log.read_bytes()[self._log_begin :] if self.log.is_file() else b""
+        lines = written.decode(errors="replace").splitlines()
         return "\n".join(f"    {line}" for line in lines[-LAST_WORDS:])
 
 

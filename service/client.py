@@ -10,6 +10,7 @@ Errors:
     └── Refused        the API said no; `.problem` names field, value and choices
 """
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -153,15 +154,14 @@ class Client:
         """What happens to a job, from its first event to its last; takes up a broken stream where it broke."""
         last: Event | None = None
         while last is None or last.name != "end":
-            try:
+            before = last
+            with contextlib.suppress(httpx.TransportError):  # an API that is gone fails the look below
                 for event in self._stream(job_id, last):
                     last = event
                     yield event
-            except httpx.TransportError:
-                pass  # the look below tells a hiccup from an API that is gone
-            if self.job(job_id).status.over and (last is None or last.name != "end"):
-                return
-            if last is None or last.name != "end":
+            if last is before:
+                if self.job(job_id).status.over:
+                    return
                 time.sleep(0.2)
 
     def _stream(self, job_id: str, last: Event | None) -> Iterator[Event]:

@@ -122,14 +122,18 @@ def _ready(children: list[Child], url: str, asked: list[int]) -> bool:
 
 
 def _not_ready_because(url: str) -> str | None:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"{url}/readyz", timeout=3):
+        with _opener().open(f"{url}/readyz", timeout=3):
             return None
     except urllib.error.HTTPError as error:
         return str(json.loads(error.read()).get("detail", error))
     except OSError:
         return "the API does not answer yet"
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """Asks this machine, whatever proxy the environment names."""
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def _tend(children: list[Child]) -> None:
@@ -154,13 +158,19 @@ def _stop(children: list[Child], asked: list[int]) -> None:
 
 
 def _welcome(url: str, data: Path) -> None:
+    """Where everything is, and a first request that works."""
+    with _opener().open(f"{url}/models", timeout=5) as answer:
+        names = [model["name"] for model in json.loads(answer.read())["models"]]
     console.rule("Ebbtide is ready")
     console.print(f"  playground   {url}/")
     console.print(f"  API          {url}/docs")
     console.print(f"  metrics      {url}/metrics")
     console.print(f"  data, logs   {data}")
-    console.print(f"\n  curl -s {url}/models")
-    console.print(f'  curl -s {url}/generate -d \'{{"model": "mnist-sngan", "num_images": 16}}\' -o digits.png', markup=False)
+    if names:
+        body = json.dumps({"model": names[0], "num_images": 16})
+        console.print(f"\n  curl -s {url}/generate -d '{body}' -o {names[0]}.png", markup=False)
+    else:
+        console.print("\n  there is no model yet:  ebbtide train my-digits --family sngan --dataset digits", markup=False)
     console.rule("Ctrl-C stops everything; jobs are kept")
 
 

@@ -97,6 +97,7 @@ class Painter:
     def finish(self, job: Job) -> None:
         """Paints what a started job asks for, or fails it."""
         asked = self._broker.view(job.id).job
+        self._broker.report_progress(job.id, done=1, total=2)
         if self.failure is not None:
             Result.create_failure(job, 60, self.failure)
             self._end(job, JobStatus.FAILED)

@@ -74,10 +74,10 @@ def test_events_are_streamed_to_the_end_and_resumed_in_the_middle(api: httpx.Cli
         assert events(head)[0]["event"] == "queued"
         painter.working.set()
         everything = events(head + list(lines))
-    assert [event["event"] for event in everything] == ["queued", "started", "end"]
+    assert [event["event"] for event in everything] == ["queued", "started", "progress", "end"]
     resumed = api.get(f"/jobs/{job}/events", headers={"Last-Event-ID": everything[1]["id"]})
-    assert [event["event"] for event in events(resumed.text.splitlines())] == ["end"]
-    assert api.get(f"/jobs/{job}/events", headers={"Last-Event-ID": everything[2]["id"]}).status_code == 204
+    assert [event["event"] for event in events(resumed.text.splitlines())] == ["progress", "end"]
+    assert api.get(f"/jobs/{job}/events", headers={"Last-Event-ID": everything[3]["id"]}).status_code == 204
 
 
 @pytest.mark.parametrize("last", ["x", "1-2-3", "$"])
