@@ -1,11 +1,11 @@
 """Submits, cancels and looks up jobs, and streams their events: RQ and Redis behind ten methods, safe to call from threads."""
 
 import json
+import logging
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 from uuid import uuid4
 
 import redis.exceptions
@@ -20,65 +20,27 @@ from rq.serializers import JSONSerializer
 from rq.worker import BaseWorker
 
 from workers import keys, queues, views
-from workers.connection import SOCKET_TIMEOUT_S, BrokerError, BrokerUnavailable, UnknownJob, connect, guarded
+from workers.connection import (
+    SOCKET_TIMEOUT_S,
+    BrokerError,
+    BrokerLimits,
+    BrokerUnavailable,
+    ConnectionSettings,
+    UnknownJob,
+    connect,
+    guarded,
+)
 from workers.finishes import Finishes
 from workers.jobs import AnyJob, Event, JobView, Progress, Status
+from workers.rq_scripts import CANCEL, RING
 from workers.views import QueueView, WorkerView
 
 __all__ = ["Broker", "BrokerError", "BrokerLimits", "BrokerUnavailable", "Finishes", "QueueView", "UnknownJob", "WorkerView"]
 
 RECENT_KEPT = 1000
 EVENTS_KEPT = 1000
+_logger = logging.getLogger("rq.worker")
 _EVENT_ID = re.compile(r"\d{1,20}(-\d{1,20})?")
-
-# Wakes the workers when the job just pushed is the only one waiting: whoever left others behind has no room for it either,
-# unless it only decodes.
-_RING = "if redis.call('LLEN', KEYS[1]) <= 1 or ARGV[2] == '1' then redis.call('PUBLISH', ARGV[1], '') end"
-
-# A job still in its queue ends here and now. One that was taken gets a mark that outlives its worker, and the caller tells the worker.
-_CANCEL = """
-local job, id, ended_at, kept = KEYS[1], ARGV[1], ARGV[8], ARGV[10]
-local status, origin, worker = unpack(redis.call('HMGET', job, 'status', 'origin', 'worker_name'))
-if not status then return nil end
-if status == 'queued' and redis.call('LREM', ARGV[2] .. origin, 1, id) == 1 then
-    redis.call('HINCRBY', ARGV[4], origin, -tonumber(redis.call('HGET', job, 'cost') or 0))
-    redis.call('HSET', job, 'status', 'canceled', 'ended_at', ended_at, 'cost', 0)
-    redis.call('EXPIRE', job, kept)
-    redis.call('ZADD', ARGV[3] .. origin, ARGV[9], id)
-    redis.call('XADD', ARGV[5], '*', 'name', 'end', 'data', '{"status": "canceled"}')
-    redis.call('EXPIRE', ARGV[5], kept)
-    redis.call('PUBLISH', ARGV[6], id)
-    redis.call('DEL', ARGV[7])
-    return 'canceled'
-end
-if status == 'queued' or status == 'started' then
-    redis.call('HSET', job, 'cancel_requested', 1)
-    return 'stop:' .. (worker or '')
-end
-return status
-"""
-
-
-class ConnectionSettings(Protocol):
-    """What `Broker.connect` reads of a process's settings."""
-
-    @property
-    def redis_url(self) -> str: ...
-    @property
-    def result_ttl_s(self) -> int: ...
-    @property
-    def failure_ttl_s(self) -> int: ...
-    @property
-    def job_timeout_s(self) -> int: ...
-
-
-@dataclass(frozen=True)
-class BrokerLimits:
-    """How long things are kept and may take, in seconds."""
-
-    result_ttl_s: int = 3600
-    failure_ttl_s: int = 7 * 86400
-    job_timeout_s: int = 3600
 
 
 class Broker:
@@ -93,6 +55,19 @@ class Broker:
     def connect(cls, settings: ConnectionSettings) -> "Broker":
         limits = BrokerLimits(settings.result_ttl_s, settings.failure_ttl_s, settings.job_timeout_s)
         return cls(connect(settings.redis_url), limits)
+
+    @classmethod
+    def connect_patiently(cls, settings: ConnectionSettings) -> "Broker":
+        """The same, once Redis answers."""
+        broker = cls.connect(settings)
+        while True:
+            try:
+                broker.ping()
+            except BrokerUnavailable as error:
+                _logger.warning("waiting for Redis: %s", error)
+                time.sleep(1.0)
+            else:
+                return broker
 
     def ping(self) -> None:
         """Raises BrokerUnavailable when Redis is away."""
@@ -154,7 +129,7 @@ class Broker:
         pipe.zadd(keys.RECENT, {job_id: now})
         pipe.zremrangebyrank(keys.RECENT, 0, -RECENT_KEPT - 1)
         self._add_event(pipe, job_id, "queued", {"queue": queue.name})
-        pipe.eval(_RING, 1, queue.key, keys.SUBMITTED, int(decodes))
+        pipe.eval(RING, 1, queue.key, keys.SUBMITTED, int(decodes))
 
     def cancel(self, job_id: str) -> JobView:
         """Ends a queued job at once, asks a running one to stop, leaves one that is over as it is. Decided atomically."""
@@ -163,7 +138,7 @@ class Broker:
         prefixes = (Queue.redis_queue_namespace_prefix, CanceledJobRegistry.key_template.format(""))
         names = (keys.BACKLOG, keys.events(job_id), keys.ENDED, keys.progress(job_id))
         with guarded():
-            decision: Any = self.redis.eval(_CANCEL, 1, Job.key_for(job_id), job_id, *prefixes, *names, ended, now + kept_s, kept_s)
+            decision: Any = self.redis.eval(CANCEL, 1, Job.key_for(job_id), job_id, *prefixes, *names, ended, now + kept_s, kept_s)
             if decision is None:
                 raise UnknownJob(job_id)
             if decision.startswith(b"stop:"):
@@ -239,7 +214,7 @@ class Broker:
                     pipe.scard(key + b":executions")
                 answers = pipe.execute()
         pairs = zip(worker_keys, answers[::2], answers[1::2], strict=True)
-        return [views.worker_view(key, raw, running) for key, raw, running in pairs if b"last_heartbeat" in raw and b"death" not in raw]
+        return [views.worker_view(key, raw, running) for key, raw, running in pairs if views.is_alive(raw)]
 
     def queues(self) -> list[QueueView]:
         """All queues, with how much waits in each."""
@@ -289,6 +264,18 @@ class Broker:
         """Whether somebody asked for a running job to stop."""
         with guarded():
             return bool(self.redis.hexists(Job.key_for(job_id), keys.CANCEL_REQUESTED))
+
+    def announce_end(self, job_id: str) -> None:
+        """Tells those who wait and those who listen that RQ has ended a job; does nothing for one that goes on."""
+        view = self.view(job_id)
+        if not view.status.over:
+            return
+        told = {"status": view.status} | (view.problem.model_dump() if view.problem else {})
+        with guarded(), self.redis.pipeline() as pipe:
+            self._add_event(pipe, job_id, "end", told)
+            pipe.delete(keys.progress(job_id))
+            pipe.publish(keys.ENDED, job_id)
+            pipe.execute()
 
     def _add_event(self, pipe: Pipeline, job_id: str, name: str, data: dict[str, Any]) -> None:
         pipe.xadd(keys.events(job_id), {"name": name, "data": json.dumps(data)}, maxlen=EVENTS_KEPT, approximate=True)

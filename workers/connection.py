@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
 
 import redis.exceptions
 from redis import Redis
@@ -21,7 +23,7 @@ class BrokerError(Exception):
     """
 
 
-class UnknownJob(BrokerError):  # noqa: N818
+class UnknownJob(BrokerError):
     """No job has that id, or it was too long ago."""
 
     def __init__(self, job_id: str) -> None:
@@ -29,7 +31,7 @@ class UnknownJob(BrokerError):  # noqa: N818
         self.job_id = job_id
 
 
-class BrokerUnavailable(BrokerError):  # noqa: N818
+class BrokerUnavailable(BrokerError):
     """Redis does not answer."""
 
 
@@ -45,3 +47,25 @@ def guarded() -> Iterator[None]:
 def connect(url: str) -> Redis:
     """A connection pool for threads; commands fail after ten seconds rather than hang."""
     return Redis.from_url(url, socket_timeout=SOCKET_TIMEOUT_S, socket_connect_timeout=3.0, retry=Retry(NoBackoff(), 1))
+
+
+class ConnectionSettings(Protocol):
+    """What `Broker.connect` reads of a process's settings."""
+
+    @property
+    def redis_url(self) -> str: ...
+    @property
+    def result_ttl_s(self) -> int: ...
+    @property
+    def failure_ttl_s(self) -> int: ...
+    @property
+    def job_timeout_s(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class BrokerLimits:
+    """How long things are kept and may take, in seconds."""
+
+    result_ttl_s: int = 3600
+    failure_ttl_s: int = 7 * 86400
+    job_timeout_s: int = 3600

@@ -1,9 +1,7 @@
 """`python -m workers.generation`: one process, one device, the chains of all jobs in one running batch."""
 
 import argparse
-import logging
 import os
-import time
 from collections.abc import Sequence
 
 from prometheus_client import start_http_server
@@ -12,11 +10,8 @@ from models.checkpoints import Store
 from workers.artifacts import Artifacts
 from workers.batch_worker import BatchWorker
 from workers.broker import Broker
-from workers.connection import BrokerUnavailable
 from workers.metrics import WorkerMetrics
 from workers.settings import WorkerSettings
-
-_logger = logging.getLogger("rq.worker")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -38,7 +33,7 @@ def assemble(settings: WorkerSettings) -> BatchWorker:
 
     torch.set_num_threads(settings.threads)
     settings = settings.model_copy(update={"device": device_of(settings.device)})
-    broker = reachable(Broker.connect(settings))
+    broker = Broker.connect_patiently(settings)
     metrics = WorkerMetrics(settings.capacity)
     if settings.metrics_port:
         start_http_server(settings.metrics_port, registry=metrics.registry)
@@ -53,17 +48,6 @@ def device_of(wanted: str) -> str:
     if wanted != "auto":
         return wanted
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def reachable(broker: Broker) -> Broker:
-    """The broker, once Redis answers."""
-    while True:
-        try:
-            broker.ping()
-            return broker
-        except BrokerUnavailable as error:
-            _logger.warning("waiting for Redis: %s", error)
-            time.sleep(1.0)
 
 
 def generate(job: dict[str, object]) -> None:

@@ -1,6 +1,7 @@
 """Starts, keeps alive and ends many RQ jobs at once: each job one atomic script, each call one round trip, RQ's own records true.
 
-They stand for RQ's `prepare_execution`, `prepare_job_execution`, `maintain_heartbeats`, `handle_job_success` and `handle_job_failure`.
+The scripts do in three commands a job what RQ's `prepare_execution`, `prepare_job_execution`, `maintain_heartbeats`, `handle_job_success`
+and `handle_job_failure` do in about sixty.
 """
 
 import json

@@ -1,4 +1,31 @@
-"""What RQ 3.0 does for one job in about sixty commands, as three atomic Lua scripts; arguments are described in rq_bulk.py."""
+"""The Lua scripts: what has to be atomic when a job is submitted, canceled, started, kept alive and ended."""
+
+# Wakes the workers when the job just pushed is the only one waiting: whoever left others behind has no room for it either,
+# unless it only decodes.
+RING = "if redis.call('LLEN', KEYS[1]) <= 1 or ARGV[2] == '1' then redis.call('PUBLISH', ARGV[1], '') end"
+
+# A job still in its queue ends here and now. One that was taken gets a mark that outlives its worker, and the caller tells the worker.
+CANCEL = """
+local job, id, ended_at, kept = KEYS[1], ARGV[1], ARGV[8], ARGV[10]
+local status, origin, worker = unpack(redis.call('HMGET', job, 'status', 'origin', 'worker_name'))
+if not status then return nil end
+if status == 'queued' and redis.call('LREM', ARGV[2] .. origin, 1, id) == 1 then
+    redis.call('HINCRBY', ARGV[4], origin, -tonumber(redis.call('HGET', job, 'cost') or 0))
+    redis.call('HSET', job, 'status', 'canceled', 'ended_at', ended_at, 'cost', 0)
+    redis.call('EXPIRE', job, kept)
+    redis.call('ZADD', ARGV[3] .. origin, ARGV[9], id)
+    redis.call('XADD', ARGV[5], '*', 'name', 'end', 'data', '{"status": "canceled"}')
+    redis.call('EXPIRE', ARGV[5], kept)
+    redis.call('PUBLISH', ARGV[6], id)
+    redis.call('DEL', ARGV[7])
+    return 'canceled'
+end
+if status == 'queued' or status == 'started' then
+    redis.call('HSET', job, 'cancel_requested', 1)
+    return 'stop:' .. (worker or '')
+end
+return status
+"""
 
 # Walks the queues in order. A job that needs chains is taken while there is room; one that only decodes has room of its own, so that
 # it never waits behind long chains. Popping and starting are one: a job is in its queue or in the registry of started ones.

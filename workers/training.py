@@ -6,11 +6,17 @@ import shlex
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry, start_http_server
+from rq import Retry
 
 from models import datasets, families
 from models.checkpoints import Store
+from workers.broker import Broker
+from workers.jobs import TrainJob
 from workers.settings import WorkerSettings
+from workers.train_worker import TrainingCollector, TrainWorker, run_job
 
 if TYPE_CHECKING:
     from models.trainer import TrainSettings
@@ -23,7 +29,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(settings.threads))  # read by torch when it is first imported
     if given.name is not None:
         raise SystemExit(train_here(given, settings))
-    raise SystemExit("serving the queue is not there yet")
+    serve(settings, burst=given.burst)
+
+
+def serve(settings: WorkerSettings, *, burst: bool) -> None:
+    """Takes training jobs until SIGTERM or SIGINT; this process never imports torch, so that its children may use a GPU."""
+    worker = TrainWorker(Broker.connect_patiently(settings), settings)
+    if settings.metrics_port:
+        registry = CollectorRegistry()
+        registry.register(TrainingCollector(worker))
+        start_http_server(settings.metrics_port, registry=registry)
+    worker.work(burst=burst)
+
+
+def train_job(job: dict[str, Any]) -> dict[str, Any] | Retry:
+    """What a training job names as its function; runs in a process of its own."""
+    import torch
+
+    settings, wanted = WorkerSettings(), TrainJob.model_validate(job)
+    torch.set_num_threads(settings.threads)
+    return run_job(wanted, settings, command_line(wanted))
 
 
 def train_here(given: argparse.Namespace, settings: WorkerSettings) -> int:
@@ -31,15 +56,18 @@ def train_here(given: argparse.Namespace, settings: WorkerSettings) -> int:
     import torch
 
     from models.trainer import TrainingStopped, TrainSettings, train
-    from workers.training_reports import Terminal
+    from workers.training_reports import StopFlag, Terminal
 
+    stop = StopFlag()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop.note)
     torch.set_num_threads(settings.threads)
     wanted = TrainSettings.model_validate({name: getattr(given, name) for name in TrainSettings.model_fields})
     run_folder = settings.runs_folder / given.name
     command = command_line(wanted)
     print(command, flush=True)
     try:
-        card = train(wanted, run_folder=run_folder, store=Store(given.checkpoints), command=command, reporter=Terminal(_interrupted()))
+        card = train(wanted, run_folder=run_folder, store=Store(given.checkpoints), command=command, reporter=Terminal(stop))
     except TrainingStopped as stopped:
         print(f"{stopped}; the same command goes on from {run_folder}")
         return 130
@@ -47,31 +75,11 @@ def train_here(given: argparse.Namespace, settings: WorkerSettings) -> int:
     return 0
 
 
-def command_line(wanted: "TrainSettings") -> str:
+def command_line(wanted: "TrainSettings | TrainJob") -> str:
     """The command that trains exactly this."""
-    options = wanted.model_dump(exclude={"calibrate"})
+    options = wanted.model_dump(exclude={"calibrate", "kind"})
     words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     return shlex.join(["python", "-m", "workers.training", *words, *([] if wanted.calibrate else ["--no-calibrate"])])
-
-
-def _interrupted() -> "Interrupted":
-    interrupted = Interrupted()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupted.note)
-    return interrupted
-
-
-class Interrupted:
-    """Remembers that a signal came; asking it is asking whether to stop."""
-
-    def __init__(self) -> None:
-        self._noted = False
-
-    def note(self, number: int, frame: object) -> None:
-        self._noted = True
-
-    def __call__(self) -> bool:
-        return self._noted
 
 
 def _parser(settings: WorkerSettings) -> argparse.ArgumentParser:

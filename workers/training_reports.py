@@ -16,6 +16,19 @@ if TYPE_CHECKING:
 LOOK_EVERY_S = 0.5  # between two questions to Redis whether the job shall stop
 
 
+class StopFlag:
+    """Remembers that a signal came; calling it asks whether to stop."""
+
+    def __init__(self) -> None:
+        self._noted = False
+
+    def note(self, number: int, frame: object) -> None:
+        self._noted = True
+
+    def __call__(self) -> bool:
+        return self._noted
+
+
 class Terminal:
     """Prints a line a report; stops when `stop_requested` says so."""
 

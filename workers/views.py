@@ -14,6 +14,7 @@ from models.cards import Frozen
 from workers import keys
 from workers.jobs import AnyJob, AnyResult, JobView, Problem, Progress, Status
 
+ALIVE_S = 30.0
 RawHash = Mapping[bytes, bytes]
 _JOB: TypeAdapter[AnyJob] = TypeAdapter(AnyJob)
 _RESULT: TypeAdapter[AnyResult] = TypeAdapter(AnyResult)
@@ -112,6 +113,12 @@ def timestamp(moment: bytes | None) -> float | None:
     if not moment:
         return None
     return datetime.strptime(moment.decode(), "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC).timestamp()
+
+
+def is_alive(raw: RawHash) -> bool:
+    """Whether a worker has given a sign of life lately and never said goodbye; an idle training worker gives one in fifteen seconds."""
+    seen = timestamp(raw.get(b"last_heartbeat"))
+    return seen is not None and b"death" not in raw and time.time() - seen < ALIVE_S
 
 
 def worker_view(key: bytes, raw: RawHash, running: int) -> WorkerView:

@@ -1,0 +1,154 @@
+"""RQ's forking worker for training: a job a process, killable, its memory freed at the end; a killed one resumes where it last saved."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+from rq import Queue, Retry, Worker, get_current_job
+from rq.exceptions import AbandonedJobError
+from rq.job import Job
+from rq.serializers import JSONSerializer
+
+from models.checkpoints import Store
+from workers import queues
+from workers.artifacts import Artifacts
+from workers.broker import Broker
+from workers.connection import BrokerUnavailable
+from workers.jobs import Problem, TrainJob, TrainResult
+from workers.settings import WorkerSettings
+from workers.training_reports import JobEvents, StopFlag
+from workers.views import reason_text
+
+LEASE_S = 6  # seconds after the last sign of life at which a training job counts as abandoned
+STOP = StopFlag()  # set in the process of a job when its worker has to leave
+
+
+class JobFailedError(Exception):
+    """Ends a training job with a problem people can read."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(reason_text(problem))
+
+
+class TrainWorker(Worker):
+    """Serves the queue of training jobs, one at a time."""
+
+    def __init__(self, broker: Broker, settings: WorkerSettings) -> None:
+        queue = Queue(queues.TRAIN_QUEUE, connection=broker.redis, serializer=JSONSerializer)
+        super().__init__(
+            [queue],
+            connection=broker.redis,
+            serializer=JSONSerializer,
+            worker_ttl=30,
+            job_monitoring_interval=2,
+            maintenance_interval=max(1, int(settings.maintenance_s)),
+            exception_handlers=[only_lost_jobs_try_again],
+        )
+        self.broker = broker
+        self.training: str | None = None
+        self.jobs_ended = 0
+
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        """Runs a job in a process of its own, then tells whoever waits for it."""
+        self.training = job.id
+        try:
+            super().execute_job(job, queue)
+        finally:
+            self.training = None
+        self.jobs_ended += 1
+        self.broker.announce_end(job.id)
+
+    def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
+        """RQ's own is a minute longer."""
+        return LEASE_S
+
+    def handle_warm_shutdown_request(self) -> None:
+        """Leaving must not take as long as a training run: the job saves, goes back to its queue and resumes elsewhere."""
+        super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
+        if self.horse_pid:
+            os.kill(self.horse_pid, signal.SIGTERM)
+
+    def setup_work_horse_signals(self) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, STOP.note)
+
+
+def only_lost_jobs_try_again(job: Job, kind: type[BaseException], *rest: Any) -> bool:
+    """A run that failed by itself would fail again; only one that lost its process deserves another."""
+    if not issubclass(kind, AbandonedJobError):
+        job.retries_left = 0
+    return True
+
+
+def run_job(wanted: TrainJob, settings: WorkerSettings, command: str) -> dict[str, Any] | Retry:
+    """Trains what the current RQ job asks for; a Retry puts the job back because this worker has to leave."""
+    from models.families.base import Diverged
+    from models.trainer import TrainingStopped, TrainSettings, train
+
+    rq_job = get_current_job()
+    assert rq_job is not None
+    broker = Broker.connect(settings)
+    events = JobEvents(rq_job.id, broker, Artifacts.open(settings.artifacts, broker.redis), STOP)
+    broker.publish(rq_job.id, "started", {"worker": rq_job.worker_name})
+    run_folder, store = settings.runs_folder / rq_job.id, Store(settings.checkpoints)
+    train_settings = TrainSettings.model_validate(wanted.model_dump(exclude={"kind"}))
+    try:
+        card = train(train_settings, run_folder=run_folder, store=store, command=command, reporter=events)
+    except TrainingStopped:
+        return _stopped(events, run_folder)
+    except Diverged as error:
+        raise JobFailedError(Problem(reason="diverged", detail=str(error))) from error
+    result = TrainResult(
+        model=card.name, version=card.version, digest=card.digest, seconds=card.training.seconds, artifacts=tuple(events.samples)
+    )
+    return result.model_dump(mode="json")
+
+
+def _stopped(events: JobEvents, run_folder: Path) -> Retry:
+    if events.canceled:
+        _forget(run_folder)
+        raise JobFailedError(Problem(reason="canceled", detail="canceled on request"))
+    if events.orphaned:
+        os._exit(1)  # the job has another worker by now, or soon; nothing of this process may be recorded
+    return Retry(max=1_000_000, enqueue_at_front=True)
+
+
+def _forget(run_folder: Path) -> None:
+    for file in run_folder.glob("*"):
+        file.unlink()
+    if run_folder.exists():
+        run_folder.rmdir()
+
+
+class TrainingCollector(Collector):
+    """What the running job last told: its process is not ours, so Redis is asked at each scrape."""
+
+    def __init__(self, worker: TrainWorker) -> None:
+        self._worker = worker
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily("ebbtide_training_jobs", "Training jobs that ran to an end here", self._worker.jobs_ended)
+        step = GaugeMetricFamily("ebbtide_training_step", "Steps made by the run under way", labels=["model"])
+        metric = GaugeMetricFamily("ebbtide_training_metric", "Last figures told by the run under way", labels=["model", "metric"])
+        for model, values in self._told():
+            step.add_metric([model], float(values.pop("step")))
+            for name, value in values.items():
+                metric.add_metric([model, name], float(value))
+        yield from (step, metric)
+
+    def _told(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        job_id = self._worker.training
+        if job_id is None:
+            return
+        try:
+            told = [event.data for event in self._worker.broker.events(job_id) if event.name == "metrics"]
+            if told:
+                job = self._worker.broker.view(job_id).job
+                yield (job.name if job.kind == "train" else job.model), dict(told[-1])
+        except BrokerUnavailable:
+            return  # a scrape without figures says it all
