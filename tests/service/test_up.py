@@ -77,7 +77,7 @@ def test_one_signal_ends_everything_in_order_and_jobs_are_kept(tmp_path: Path, e
     for _ in range(2):  # the second time finds what the first left
         process = ebbtide_up(*options)
         try:
-            eventually(lambda: answers(port), 60)
+            eventually(lambda: answers(port), limit_s=60)
             if job_id:
                 assert httpx.get(f"http://127.0.0.1:{port}/jobs/{job_id}", trust_env=False).status_code == 200
             request = {"name": "mine", "family": "sngan", "dataset": "digits"}
