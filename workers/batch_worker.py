@@ -142,7 +142,7 @@ class BatchWorker(BaseWorker):
         self._collect()
         self._end()
         took = not (self._stop_requested or self._suspended) and self._take()
-        self._metrics.running.set(len(self._running))
+        self._show_state()
         return bool(self._running) or not (self._stop_requested or (self._burst and not took))
 
     def _pause(self) -> float:
@@ -160,7 +160,6 @@ class BatchWorker(BaseWorker):
         self._loop.admit(Admit(job.execution_id, job.request, job.expires_at) for job in taken if job.request and not job.refused)
         if self._ended:
             self._wake.set()
-        self._show_state()
         return bool(taken)
 
     def _collect(self) -> None:
@@ -184,7 +183,6 @@ class BatchWorker(BaseWorker):
             if ours:
                 self._count(one)
         self._ended = []
-        self._show_state()
 
     def _count(self, ended: Ended) -> None:
         job, outcome = ended.taken, ended.outcome
@@ -231,6 +229,7 @@ class BatchWorker(BaseWorker):
         self._due[self._maintain] = time.monotonic() + self._settings.maintenance_s
 
     def _show_state(self) -> None:
+        self._metrics.running.set(len(self._running))
         idle = WorkerStatus.SUSPENDED if self._suspended else WorkerStatus.IDLE
         state = WorkerStatus.BUSY if self._running else idle
         if state != self.get_state():

@@ -120,7 +120,7 @@ class Bulk:
 
     def _now(self, unix: float | None = None, **more: Any) -> str:
         unix = time.time() if unix is None else unix
-        return json.dumps(self._us | {"unix": unix, "now": utcformat(datetime.fromtimestamp(unix, UTC))} | more)
+        return json.dumps(self._us | {"unix": f"{unix:.6f}", "now": utcformat(datetime.fromtimestamp(unix, UTC))} | more)
 
     def _ending(self, ended: Ended) -> dict[str, Any]:
         taken, outcome = ended.taken, ended.outcome
