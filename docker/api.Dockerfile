@@ -8,7 +8,7 @@ COPY pyproject.toml ./
 RUN touch README.md && pip install ".[service]"
 
 # A fresh named volume takes the owner of the folder it is mounted on.
-RUN useradd --uid 10001 --no-create-home ebbtide && install -d -o ebbtide -g ebbtide /checkpoints
+RUN useradd --uid 10001 --create-home ebbtide && install -d -o ebbtide -g ebbtide /checkpoints
 ENV EBBTIDE_CHECKPOINTS=/checkpoints
 
 COPY models models
