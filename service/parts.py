@@ -88,7 +88,7 @@ class Parts:
         return [self._artifacts.get(job_id, name) for job_id, name in wanted]
 
 
-def _parts(request: Request) -> Parts:
+async def _parts(request: Request) -> Parts:  # async, or FastAPI would ask a thread for it
     parts: Parts = request.app.state.parts
     return parts
 

@@ -65,7 +65,8 @@ def _kernel(given: dict[str, Any] | None, sampler: str, card: ModelCard) -> Kern
     default = card.samplers[sampler]  # type: ignore[index]  # checked against the card
     if default is None:
         if given is not None:
-            raise _refuse("mcmc", given, f"sampler {sampler} runs no chain and takes no settings")
+            others = tuple(name for name, kernel in card.samplers.items() if kernel is not None)
+            raise _refuse("mcmc", given, f"sampler {sampler} runs no chain and takes no settings; samplers that do are the choices", others)
         return None
     if not given:
         return default

@@ -1,5 +1,6 @@
 """Pydantic's complaints in the words of the API: field, value, reason and, where there are any, choices."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args, get_origin
 
@@ -32,8 +33,8 @@ def shown(value: object) -> Any:
 
 def _text(value: object) -> str:
     try:
-        return repr(value)
-    except (ValueError, RecursionError):  # an integer of thousands of digits, nesting without end
+        return json.dumps(value)
+    except (TypeError, ValueError, RecursionError):  # no JSON, an integer of thousands of digits, nesting without end
         return f"<{type(value).__name__}>"
 
 
@@ -65,7 +66,7 @@ def literals(annotation: object) -> tuple[str, ...]:
 
 
 def _sentence(fault: Fault) -> str:
-    value = "" if fault.value is None else f" (got {fault.value!r})"
+    value = "" if fault.value is None else f" (got {json.dumps(fault.value, ensure_ascii=False)})"
     choices = f"; choices: {', '.join(fault.choices)}" if fault.choices else ""
     return f"{fault.field or 'body'}: {fault.reason}{value}{choices}"
 

@@ -190,7 +190,7 @@ def test_the_description_covers_bodies_and_refusals(api: httpx.Client) -> None:
             assert "application/problem+json" in operation["responses"]["default"]["content"]
 
 
-def test_an_open_stream_does_not_hold_up_the_end(serve, settings, painter) -> None:
+def test_a_follower_hears_of_a_cancelation(serve, settings, painter) -> None:
     api = serve(settings)
     painter.working.clear()
     job = queued(api)

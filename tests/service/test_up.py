@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,11 +83,13 @@ def test_one_signal_ends_everything_in_order_and_jobs_are_kept(tmp_path: Path, e
                 assert httpx.get(f"http://127.0.0.1:{port}/jobs/{job_id}", trust_env=False).status_code == 200
             request = {"name": "mine", "family": "sngan", "dataset": "digits"}
             job_id = httpx.post(f"http://127.0.0.1:{port}/train", json=request, trust_env=False).json()["id"]
+            read = follow(f"http://127.0.0.1:{port}/jobs/{job_id}/events")
+            eventually(read.is_set)
             second, _ = ebbtide_up("--port", str(free_port()), "--data", str(tmp_path)).communicate(timeout=60)
             assert "another `ebbtide up`" in second
         finally:
             process.send_signal(signal.SIGINT)
-            said, _ = process.communicate(timeout=120)
+            said, _ = process.communicate(timeout=25)  # less than the API would wait for an open stream
         assert process.returncode == 0, said
         assert "did not end in time" not in said
         assert not answers(port)
@@ -96,8 +99,46 @@ def test_one_signal_ends_everything_in_order_and_jobs_are_kept(tmp_path: Path, e
         )
 
 
+def follow(url: str) -> threading.Event:
+    """Reads an event stream in a thread, to the end; set once something came."""
+    read = threading.Event()
+
+    def lines() -> None:
+        with httpx.stream("GET", url, timeout=60, trust_env=False) as stream:
+            for _ in stream.iter_lines():
+                read.set()
+
+    threading.Thread(target=lines, daemon=True).start()
+    return read
+
+
 def answers(port: int) -> bool:
     try:
         return httpx.get(f"http://127.0.0.1:{port}/livez", trust_env=False).status_code == 200
     except httpx.TransportError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")
+def test_nothing_outlives_a_killed_parent(tmp_path: Path, eventually: Callable) -> None:
+    script = (
+        "import sys, signal; from pathlib import Path; from service.children import Child\n"
+        f"child = Child('child', (sys.executable, '-c', {FOR_EVER!r}), env={{}}, log=Path(sys.argv[1]))\n"
+        "child.start(); print(child._process.pid, flush=True); signal.pause()"
+    )
+    log = tmp_path / "child.log"
+    parent = subprocess.Popen([sys.executable, "-c", script, str(log)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    eventually(lambda: log.is_file() and "here" in log.read_text())
+    parent.kill()
+    parent.communicate()
+    eventually(lambda: not running(pid))
+
+
+def running(pid: int) -> bool:
+    """Whether a process runs; one that has ended but was not collected by its new parent does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
         return False
