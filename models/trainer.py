@@ -18,7 +18,8 @@ from models.cards import Frozen, ModelCard, ModelName, Training
 from models.checkpoints import Store
 from models.families import family
 from models.families.base import Family, Size, TrainState, published
-from models.pixels import to_pixels
+from models.images import to_pixels
+from models.publication import Trained, publish
 from models.training_state import restore, save
 
 REPORT_EVERY = 20  # steps between progress reports
@@ -69,8 +70,6 @@ def train(settings: TrainSettings, *, run_folder: Path, store: Store, command: s
     run = Run(settings, run_folder, reporter, state, started=time.monotonic())
     run.seconds_before = restore(state, run_folder, settings.model_dump_json())
     run.fit(kind, images.train)
-    from models.publication import publish
-
     origin = Training(
         command=command,
         dataset=settings.dataset,
@@ -79,7 +78,8 @@ def train(settings: TrainSettings, *, run_folder: Path, store: Store, command: s
         seconds=round(run.seconds),
         torch=torch.__version__,
     )
-    card = publish(kind, published(kind, state), size, settings, images, origin, store)
+    trained = Trained(settings.name, settings.family, published(kind, state), size, origin, settings.calibrate)
+    card = publish(trained, images, store)
     shutil.rmtree(run_folder, ignore_errors=True)
     return card
 

@@ -29,7 +29,7 @@ def save(state: TrainState, folder: Path, fingerprint: str, seconds: float) -> N
 
 
 def restore(state: TrainState, folder: Path, fingerprint: str) -> float:
-    """Fills a fresh state with what the folder holds, if anything; gives back the seconds spent. Raises ValueError for another run's folder."""
+    """Fills a fresh state with what the folder holds, if anything; gives back seconds spent. Raises ValueError for another run's folder."""
     path = folder / "state.safetensors"
     if not path.exists():
         return 0.0

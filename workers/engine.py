@@ -15,7 +15,7 @@ from models import noise
 from models.cards import ModelCard
 from models.checkpoints import CheckpointError, Store
 from models.kernels import Kernel
-from models.pixels import to_pixels
+from models.images import to_pixels
 from models.prepared import Prepared, load
 from workers.chain_group import Chain, Retired, streams_of
 from workers.jobs import ChainReport, Diagnostics, GenerateJob, Problem, Progress

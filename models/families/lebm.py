@@ -1,7 +1,7 @@
 """LEBM: a latent energy-based prior p(z) ∝ exp(f(z)) N(0, I) under a generator x = g(z) + σe.
 
-Algorithm 1 of Pang et al. 2020 (arXiv 2006.08205). Short-run Langevin from fresh N(0, I) latents draws from the prior and the posterior at every step; then
-f ascends E_posterior f - E_prior f, and g descends |x - g(z)|²/2σ² at the posterior's draws.
+Algorithm 1 of Pang et al. 2020 (arXiv 2006.08205): short-run Langevin from fresh N(0, I) latents draws from the prior and the
+posterior at every step; then f ascends E_posterior f - E_prior f, and g descends |x - g(z)|²/2σ² at the posterior's draws.
 """
 
 from collections.abc import Callable

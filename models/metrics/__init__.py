@@ -1,0 +1,1 @@
+"""Figures for sample quality, one a file."""
