@@ -265,17 +265,18 @@ class Broker:
         with guarded():
             return bool(self.redis.hexists(Job.key_for(job_id), keys.CANCEL_REQUESTED))
 
-    def announce_end(self, job_id: str) -> None:
-        """Tells those who wait and those who listen that RQ has ended a job; does nothing for one that goes on."""
+    def announce_end(self, job_id: str) -> JobView:
+        """Tells those who wait and those who listen that RQ has ended a job; says nothing of one that goes on."""
         view = self.view(job_id)
         if not view.status.over:
-            return
+            return view
         told = {"status": view.status} | (view.problem.model_dump() if view.problem else {})
         with guarded(), self.redis.pipeline() as pipe:
             self._add_event(pipe, job_id, "end", told)
             pipe.delete(keys.progress(job_id))
             pipe.publish(keys.ENDED, job_id)
             pipe.execute()
+        return view
 
     def _add_event(self, pipe: Pipeline, job_id: str, name: str, data: dict[str, Any]) -> None:
         pipe.xadd(keys.events(job_id), {"name": name, "data": json.dumps(data)}, maxlen=EVENTS_KEPT, approximate=True)

@@ -1,9 +1,9 @@
 """RQ's forking worker for training: a job a process, killable, its memory freed at the end; a killed one resumes where it last saved."""
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -19,7 +19,7 @@ from workers import queues
 from workers.artifacts import Artifacts
 from workers.broker import Broker
 from workers.connection import BrokerUnavailable
-from workers.jobs import Problem, TrainJob, TrainResult
+from workers.jobs import Problem, Status, TrainJob, TrainResult
 from workers.settings import WorkerSettings
 from workers.training_reports import JobEvents, StopFlag
 from workers.views import reason_text
@@ -50,6 +50,7 @@ class TrainWorker(Worker):
             exception_handlers=[only_lost_jobs_try_again],
         )
         self.broker = broker
+        self._runs_folder = settings.runs_folder
         self.training: str | None = None
         self.jobs_ended = 0
 
@@ -61,7 +62,8 @@ class TrainWorker(Worker):
         finally:
             self.training = None
         self.jobs_ended += 1
-        self.broker.announce_end(job.id)
+        if self.broker.announce_end(job.id).status is Status.CANCELED:
+            shutil.rmtree(self._runs_folder / job.id, ignore_errors=True)  # nobody will resume it
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
         """RQ's own is a minute longer."""
@@ -100,7 +102,7 @@ def run_job(wanted: TrainJob, settings: WorkerSettings, command: str) -> dict[st
     try:
         card = train(train_settings, run_folder=run_folder, store=store, command=command, reporter=events)
     except TrainingStopped:
-        return _stopped(events, run_folder)
+        return _stopped(events)
     except Diverged as error:
         raise JobFailedError(Problem(reason="diverged", detail=str(error))) from error
     result = TrainResult(
@@ -109,20 +111,12 @@ def run_job(wanted: TrainJob, settings: WorkerSettings, command: str) -> dict[st
     return result.model_dump(mode="json")
 
 
-def _stopped(events: JobEvents, run_folder: Path) -> Retry:
+def _stopped(events: JobEvents) -> Retry:
     if events.canceled:
-        _forget(run_folder)
         raise JobFailedError(Problem(reason="canceled", detail="canceled on request"))
     if events.orphaned:
         os._exit(1)  # the job has another worker by now, or soon; nothing of this process may be recorded
     return Retry(max=1_000_000, enqueue_at_front=True)
-
-
-def _forget(run_folder: Path) -> None:
-    for file in run_folder.glob("*"):
-        file.unlink()
-    if run_folder.exists():
-        run_folder.rmdir()
 
 
 class TrainingCollector(Collector):

@@ -1,0 +1,71 @@
+"""The figures of a worker: named as Prometheus wants them, and true."""
+
+import re
+
+import pytest
+
+from tests.workers.fake_engine import DIVERGES, FakeEngine
+from workers.metrics import WorkerMetrics
+
+UNITS = ("_total", "_seconds", "_ratio", "_bytes", "_info")
+COUNTS = {"ebbtide_jobs_running", "ebbtide_chains_free", "ebbtide_chains_capacity"}  # gauges without a unit
+
+
+def test_names_follow_the_conventions():
+    for family in WorkerMetrics(64).registry.collect():
+        name = family.name + ("_total" if family.type == "counter" else "")
+        if name.startswith("process_"):
+            continue
+        assert re.fullmatch(r"ebbtide_[a-z_]+", name)
+        assert name.endswith(UNITS) or name in COUNTS, name
+        assert family.documentation
+
+
+def test_no_label_can_take_a_value_for_every_job():
+    allowed = {"model", "sampler", "outcome", "bucket", "fate", "le"}
+    metrics = WorkerMetrics(64)
+    metrics.stepped("m", "ddls", 3, 4, 0.01)
+    metrics.retired("m", "ddls", 3, 60, 0.5, 1)
+    metrics.loaded("m", 1, 0.2)
+    assert {label for family in metrics.registry.collect() for sample in family.samples for label in sample.labels} <= allowed
+
+
+def test_the_engine_is_observed():
+    metrics = WorkerMetrics(8)
+    metrics.stepped("m", "ddls", 4, 4, 0.01)
+    metrics.stepped("m", "ddls", 8, 8, 0.03)
+    metrics.retired("m", "ddls", 3, 60, 0.57, 1)
+    metrics.loaded("m", 2, 0.2)
+    get, labels = metrics.registry.get_sample_value, {"model": "m", "sampler": "ddls"}
+    assert get("ebbtide_chain_steps_total", labels) == 12
+    assert get("ebbtide_batch_occupancy_ratio_sum") == 1.5
+    assert get("ebbtide_step_seconds_sum", {"bucket": "8"}) == 0.03
+    assert get("ebbtide_nonfinite_chains_total", labels) == 1
+    assert get("ebbtide_acceptance_ratio_bucket", labels | {"le": "0.6"}) == 1
+    assert get("ebbtide_model_load_seconds_count", {"model": "m"}) == 1
+
+
+def test_speed_is_that_of_the_time_spent_stepping():
+    metrics = WorkerMetrics(8)
+    assert metrics.chain_steps_per_s() == 0
+    metrics.stepped("m", "ddls", 8, 8, 0.5)
+    metrics.stepped("m", "ddls", 4, 4, 0.5)
+    assert metrics.chain_steps_per_s() == pytest.approx(12)
+    assert metrics.chain_steps_per_s() == pytest.approx(12)  # nothing new: as of late
+    metrics.stepped("m", "ddls", 8, 8, 0.1)
+    assert metrics.chain_steps_per_s() == pytest.approx(80)
+
+
+def test_jobs_are_counted_by_how_they_ended(broker, start_worker, eventually, generate_job):
+    jobs = [generate_job(), generate_job(seed=DIVERGES), generate_job(deadline_s=0.001), generate_job(sampler="prior", mcmc=None)]
+    ids = broker.submit_many(jobs)
+    get = start_worker(FakeEngine())._metrics.registry.get_sample_value
+    eventually(lambda: all(broker.view(job_id).status.over for job_id in ids))
+    ddls, prior = ({"model": "toy", "sampler": sampler} for sampler in ("ddls", "prior"))
+    for outcome in ("finished", "failed", "expired"):
+        eventually(lambda outcome=outcome: get("ebbtide_jobs_total", ddls | {"outcome": outcome}) == 1)
+    eventually(lambda: get("ebbtide_jobs_total", prior | {"outcome": "finished"}) == 1)
+    assert get("ebbtide_images_total", ddls) == 4
+    assert get("ebbtide_job_latency_seconds_count", ddls) == 3
+    assert get("ebbtide_job_queue_seconds_count", ddls) == get("ebbtide_job_encoding_seconds_count", ddls) == 1
+    eventually(lambda: get("ebbtide_jobs_running") == 0)
