@@ -7,10 +7,12 @@ import zipfile
 from fastapi import Response
 
 from service.errors import Refusal
+from service.metrics import QueueState
 from service.negotiation import JSON, PNG, ZIP
 from service.parts import Parts
 from service.schemas import JobLinks, JobReply
 from workers.jobs import GenerateJob, GenerateResult, JobView, Status
+from workers.queues import chain_steps, queue_of, served_before
 
 GRID = "grid.png"
 FOR_EVER = {"Cache-Control": "private, max-age=31536000, immutable"}  # a job's images never change
@@ -42,9 +44,10 @@ def artifact_address(job_id: str, name: str) -> str:
     return f"{address(job_id)}/artifacts/{name}"
 
 
-def reply(view: JobView) -> JobReply:
-    """A job with its links and, while it runs, the seconds it still needs at its pace so far."""
-    return JobReply(**{name: getattr(view, name) for name in JobView.model_fields}, eta_s=_eta_s(view), links=_links(view))
+def reply(view: JobView, state: QueueState | None = None) -> JobReply:
+    """A job with its links and, where something is known of it, the seconds it still needs."""
+    eta_s = _queued_s(view, state) if view.status is Status.QUEUED else _running_s(view)
+    return JobReply(**{name: getattr(view, name) for name in JobView.model_fields}, eta_s=eta_s, links=_links(view))
 
 
 def _links(view: JobView) -> JobLinks:
@@ -56,7 +59,20 @@ def _links(view: JobView) -> JobLinks:
     return JobLinks(self=here, events=f"{here}/events", images=images, grid=image_address(view.id, GRID) if GRID in files else None)
 
 
-def _eta_s(view: JobView) -> float | None:
+def _queued_s(view: JobView, state: QueueState | None) -> float | None:
+    """Its own chain-steps and its share of those waiting before it, at the pace the workers have lately."""
+    pace = sum(worker.chain_steps_per_s or 0.0 for worker in state.workers) if state else 0.0
+    if state is None or pace <= 0 or view.job.kind != "generate" or view.queue_position is None:
+        return None
+    waiting = {queue.name: queue for queue in state.queues}
+    own, before = waiting[queue_of(view.job)], [waiting[name] for name in served_before(queue_of(view.job))]
+    place = max(0, view.queue_position - sum(queue.depth for queue in before))
+    ahead = sum(queue.backlog_chain_steps for queue in before) + own.backlog_chain_steps * place / max(1, own.depth)
+    return (ahead + chain_steps(view.job)) / pace
+
+
+def _running_s(view: JobView) -> float | None:
+    """What is left, at the job's pace so far."""
     progress = view.progress
     if view.status is not Status.RUNNING or progress is None or not progress.done or view.started_at is None:
         return None

@@ -109,7 +109,7 @@ class Answers:
     async def routing(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         slug = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code)
-        if slug is None:
+        if slug is None:  # 204: nothing to say
             return Response(status_code=error.status_code, headers=dict(error.headers or {}))
         return self.refuse(Refusal(slug, f"{request.method} {request.url.path}: {error.detail.lower()}", headers=error.headers))
 

@@ -76,7 +76,7 @@ class JobLinks(Frozen):
 class JobReply(JobView):
     """A job as the API tells it."""
 
-    eta_s: float | None = Field(None, description="seconds until a running job ends at its pace so far; None where that is not known")
+    eta_s: float | None = Field(None, description="estimate of the seconds until the job ends; None where no pace has been measured yet")
     links: JobLinks
 
 

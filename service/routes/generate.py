@@ -6,12 +6,13 @@ from fastapi import APIRouter, Request, Response
 
 from service import delivery
 from service.bodies import documented, read
-from service.errors import Refusal
+from service.errors import RETRY_SOON, Refusal
 from service.metrics import HANG_UP
 from service.negotiation import JSON, PNG, ZIP, Preference, acceptable, preference
 from service.parts import Parts, ThisApp
 from service.resolving import generate_job
 from service.schemas import Fault, GenerateRequest, JobReply
+from workers.broker import BrokerUnavailable
 from workers.jobs import GenerateJob
 
 router = APIRouter(tags=["generate"])
@@ -42,7 +43,12 @@ async def generate(request: Request, parts: ThisApp) -> Response:
         await parts.require_worker()
     job_id = await parts.submit(job)
     headers = _headers(job_id, job, wish)
-    match await _outcome(request, parts, job_id, parts.settings.wait_s if wish.wait_s is None else wish.wait_s):
+    try:
+        outcome = await _outcome(request, parts, job_id, parts.settings.wait_s if wish.wait_s is None else wish.wait_s)
+    except BrokerUnavailable:
+        detail = "Redis went away after it had taken the job; look at the job in a moment"
+        raise Refusal("redis-away", detail, job=delivery.address(job_id), headers=RETRY_SOON) from None
+    match outcome:
         case "ended":
             return await _deliver(parts, job_id, job, media=media, headers=headers)
         case "left":

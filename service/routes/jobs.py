@@ -12,7 +12,7 @@ from service import delivery
 from service.negotiation import PNG
 from service.parts import Parts, ThisApp
 from service.schemas import JobList, JobReply
-from workers.jobs import Event
+from workers.jobs import Event, Status
 
 router = APIRouter(tags=["jobs"], prefix="/jobs")
 JobId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
@@ -30,7 +30,8 @@ async def jobs(parts: ThisApp, limit: Annotated[int, Query(ge=1, le=200)] = 50) 
 @router.get("/{job_id}")
 async def job(job_id: JobId, parts: ThisApp) -> JobReply:
     """Status, place in the queue, progress, diagnostics and links of a job."""
-    return delivery.reply(await parts.off_loop(lambda: parts.broker.view(job_id)))
+    view = await parts.off_loop(lambda: parts.broker.view(job_id))
+    return delivery.reply(view, await parts.queue_state() if view.status is Status.QUEUED else None)
 
 
 @router.delete("/{job_id}")

@@ -47,6 +47,16 @@ def test_a_running_job_tells_its_progress_and_when_it_may_end(api: httpx.Client,
     assert api.get(f"/jobs/{job_id}").json()["eta_s"] is None
 
 
+def test_a_queued_job_tells_when_it_may_end_once_a_pace_is_known(api: httpx.Client, painter, broker: Broker) -> None:
+    painter.working.clear()
+    first, second = queued(api), queued(api)
+    urgent = queued(api, priority="high", mcmc={"steps": 10})
+    assert api.get(f"/jobs/{first}").json()["eta_s"] is None
+    broker.redis.hset("rq:worker:painter", "chain_steps_per_s", 10)
+    etas = [api.get(f"/jobs/{job}").json()["eta_s"] for job in (urgent, first, second)]
+    assert etas == [1.0, 5.0, 9.0]
+
+
 def test_images_of_a_job_that_has_none_yet(api: httpx.Client) -> None:
     answer = api.get(f"/jobs/{queued(api)}/images/0")
     assert (answer.status_code, answer.json()["type"]) == (404, "urn:ebbtide:no-image")

@@ -204,6 +204,20 @@ def test_refusals_are_counted_by_reason(serve, settings, broker: Broker) -> None
     assert 'ebbtide_rejected_total{reason="malformed-json"} 1.0' in figures
 
 
+def test_an_error_of_ours_is_a_500_without_its_trace(serve, settings, broker: Broker) -> None:
+    card = settings.checkpoints / "damaged" / "1" / "card.json"
+    card.parent.mkdir(parents=True)
+    card.write_text("{}")
+    api = serve(settings)
+    try:
+        answer = api.get("/models/damaged")
+    finally:
+        card.unlink()
+    assert answer.status_code == 500
+    assert "card.json" not in problem(answer)["detail"]
+    assert 'route="/models/{reference}",status="500"' in api.get("/metrics").text
+
+
 def test_redis_away_is_a_503_that_says_when_to_come_back(serve, settings, broker: Broker) -> None:
     api = serve(settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"}))
     for answer in (
