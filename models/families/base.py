@@ -77,7 +77,7 @@ class Diverged(Exception):
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     """One optimiser step down the loss, (), in the parameters the optimiser holds."""
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     optimizer.step()
 
 

@@ -71,6 +71,6 @@ def _trained(images: Images, epochs: int) -> Classifier:
         for rows in torch.randperm(len(images.train)).split(64):
             loss = F.cross_entropy(classifier.head(classifier(images.train[rows])), images.train_labels[rows])
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
     return classifier.eval().requires_grad_(False)

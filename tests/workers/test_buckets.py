@@ -1,0 +1,43 @@
+"""Only batch sizes that give the same bits are used: a network that breaks the rule is caught."""
+
+import torch
+from torch import Tensor
+
+from workers.buckets import CANDIDATES, agreeing
+
+ROWS = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+
+
+def honest(z: Tensor) -> tuple[Tensor, ...]:
+    return z.square().sum(1), 2 * z
+
+
+def test_sizes_up_to_capacity_are_kept_where_rows_are_independent():
+    assert tuple(agreeing(honest, ROWS, 64)) == tuple(size for size in CANDIDATES if size <= 64)
+
+
+def test_a_network_that_sees_its_batch_is_left_one_size():
+    def coupled(z: Tensor) -> tuple[Tensor, ...]:  # as BatchNorm in training mode does
+        return ((z - z.mean(0)).square().sum(1),)
+
+    assert tuple(agreeing(coupled, ROWS, 64)) == (64,)
+
+
+def test_a_size_whose_last_bit_differs_is_left_out():
+    def rounds_at_sixteen(z: Tensor) -> tuple[Tensor, ...]:
+        energy = z.square().sum(1)
+        return (torch.nextafter(energy, energy + 1) if len(z) == 16 else energy,)
+
+    assert 16 not in agreeing(rounds_at_sixteen, ROWS, 64)
+
+
+def test_a_size_where_one_slot_differs_is_left_out():
+    def odd_tail(z: Tensor) -> tuple[Tensor, ...]:
+        energy = z.square().sum(1)
+        if len(z) == 8:
+            energy[-1] = torch.nextafter(energy[-1], energy[-1] + 1)
+        return (energy,)
+
+    kept = agreeing(odd_tail, ROWS, 64)
+    assert 8 not in kept
+    assert 16 in kept
