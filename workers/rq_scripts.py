@@ -10,7 +10,7 @@ local job, id, ended_at, kept = KEYS[1], ARGV[1], ARGV[8], ARGV[10]
 local status, origin, worker = unpack(redis.call('HMGET', job, 'status', 'origin', 'worker_name'))
 if not status then return nil end
 if status == 'queued' and redis.call('LREM', ARGV[2] .. origin, 1, id) == 1 then
-    redis.call('HINCRBY', ARGV[4], origin, -tonumber(redis.call('HGET', job, 'cost') or 0))
+    redis.call('HINCRBY', ARGV[4], origin, 0 - tonumber(redis.call('HGET', job, 'cost') or 0))
     redis.call('HSET', job, 'status', 'canceled', 'ended_at', ended_at, 'cost', 0)
     redis.call('EXPIRE', job, kept)
     redis.call('ZADD', ARGV[3] .. origin, ARGV[9], id)
@@ -36,7 +36,7 @@ local room, decoding_room, taken = g.room, g.decoding_room, {}
 local function start(origin, id, job, cost)
     local execution_id = g.execution .. string.format('%03x', #taken)
     local composite = id .. ':' .. execution_id
-    redis.call('HINCRBY', p.backlog, origin, -tonumber(cost or 0))
+    redis.call('HINCRBY', p.backlog, origin, 0 - tonumber(cost or 0))
     redis.call('HSET', job, 'status', 'started', 'started_at', g.now, 'last_heartbeat', g.now, 'worker_name', g.worker, 'cost', 0)
     redis.call('PERSIST', job)
     redis.call('HSET', p.execution .. composite, 'id', execution_id, 'job_id', id,
@@ -49,7 +49,7 @@ local function start(origin, id, job, cost)
     redis.call('EXPIRE', g.worker_executions, g.lease + 60)
     redis.call('XADD', p.events .. id, 'MAXLEN', '~', g.events_kept, '*', 'name', 'started', 'data', g.started)
     redis.call('EXPIRE', p.events .. id, g.kept)
-    table.insert(taken, {origin, id, execution_id, redis.call('HGETALL', job)})
+    table.insert(taken, {origin, id, execution_id, unpack(redis.call('HMGET', job, 'created_at', 'data', 'expires_at', 'cancel_requested'))})
 end
 
 for _, queue in ipairs(KEYS) do
@@ -77,47 +77,58 @@ end
 return taken
 """
 
-# 0: the job is no longer ours (it counted as abandoned); 1: ours; 2: ours, and somebody asked it to stop.
+# For each job: 0 when it is no longer ours (it counted as abandoned), 1 when it is, 2 when somebody asked it to stop as well.
 BEAT = """
-local p, g, id, origin, execution_id, progress = cjson.decode(ARGV[1]), cjson.decode(ARGV[2]), ARGV[3], ARGV[4], ARGV[5], ARGV[6]
-local composite, job = id .. ':' .. execution_id, p.job .. id
-local status, canceled = unpack(redis.call('HMGET', job, 'status', 'cancel_requested'))
-if status ~= 'started' or not redis.call('ZSCORE', p.started .. origin, composite) then return 0 end
-redis.call('ZADD', p.started .. origin, 'XX', g.unix + g.lease, composite)
-redis.call('HSET', p.execution .. composite, 'id', execution_id, 'job_id', id,
-    'created_at', ARGV[7], 'last_heartbeat', g.unix, 'worker_name', g.worker)
-redis.call('EXPIRE', p.execution .. composite, g.lease)
-redis.call('ZADD', p.executions .. id, g.unix + g.lease + 60, execution_id)
-redis.call('EXPIRE', p.executions .. id, g.lease + 60)
-redis.call('HSET', job, 'last_heartbeat', g.now)
-if progress ~= '' then
-    redis.call('SET', p.progress .. id, progress, 'EX', g.lease + 60)
-    redis.call('XADD', p.events .. id, 'MAXLEN', '~', g.events_kept, '*', 'name', 'progress', 'data', progress)
-    redis.call('EXPIRE', p.events .. id, g.kept)
+local p, g, answers = cjson.decode(ARGV[1]), cjson.decode(ARGV[2]), {}
+
+local function beat(e)
+    local composite, job = e.id .. ':' .. e.execution_id, p.job .. e.id
+    local status, canceled = unpack(redis.call('HMGET', job, 'status', 'cancel_requested'))
+    if status ~= 'started' or not redis.call('ZSCORE', p.started .. e.origin, composite) then return 0 end
+    redis.call('ZADD', p.started .. e.origin, 'XX', g.unix + g.lease, composite)
+    redis.call('HSET', p.execution .. composite, 'id', e.execution_id, 'job_id', e.id,
+        'created_at', e.started_at, 'last_heartbeat', g.unix, 'worker_name', g.worker)
+    redis.call('EXPIRE', p.execution .. composite, g.lease)
+    redis.call('ZADD', p.executions .. e.id, g.unix + g.lease + 60, e.execution_id)
+    redis.call('EXPIRE', p.executions .. e.id, g.lease + 60)
+    redis.call('HSET', job, 'last_heartbeat', g.now)
+    if e.progress ~= '' then
+        redis.call('SET', p.progress .. e.id, e.progress, 'EX', g.lease + 60)
+        redis.call('XADD', p.events .. e.id, 'MAXLEN', '~', g.events_kept, '*', 'name', 'progress', 'data', e.progress)
+        redis.call('EXPIRE', p.events .. e.id, g.kept)
+    end
+    return canceled and 2 or 1
 end
-return canceled and 2 or 1
+
+for i, e in ipairs(cjson.decode(ARGV[3])) do answers[i] = beat(e) end
+return answers
 """
 
-# 1 when the job was still ours to end, 0 when somebody else has it by now.
+# For each job: 1 when it was still ours to end, 0 when somebody else has it by now.
 END = """
-local p, g, e = cjson.decode(ARGV[1]), cjson.decode(ARGV[2]), cjson.decode(ARGV[3])
-local id, origin, composite = e.id, e.origin, e.id .. ':' .. e.execution_id
-local job = p.job .. id
-redis.call('DEL', p.execution .. composite)
-redis.call('SREM', g.worker_executions, composite)
-redis.call('ZREM', p.executions .. id, e.execution_id)
-local ours = redis.call('ZREM', p.started .. origin, composite) == 1 and redis.call('HGET', job, 'status') == 'started'
-if not ours then return 0 end
-redis.call('HSET', job, 'status', e.status, 'ended_at', g.now, 'last_heartbeat', g.now)
-redis.call('EXPIRE', job, e.ttl)
-redis.call('ZADD', p[e.registry] .. origin, g.unix + e.ttl, id)
-redis.call('XADD', p.results .. id, 'MAXLEN', 10, '*', unpack(ARGV, 4))
-redis.call('EXPIRE', p.results .. id, e.ttl)
-redis.call('HINCRBY', g.worker_key, e.counter, 1)
-redis.call('HINCRBYFLOAT', g.worker_key, 'total_working_time', e.seconds)
-redis.call('XADD', p.events .. id, 'MAXLEN', '~', g.events_kept, '*', 'name', 'end', 'data', e.announced)
-redis.call('EXPIRE', p.events .. id, e.ttl)
-redis.call('DEL', p.progress .. id)
-redis.call('PUBLISH', p.ended, id)
-return 1
+local p, g, answers = cjson.decode(ARGV[1]), cjson.decode(ARGV[2]), {}
+
+local function finish(e)
+    local composite, job = e.id .. ':' .. e.execution_id, p.job .. e.id
+    redis.call('DEL', p.execution .. composite)
+    redis.call('SREM', g.worker_executions, composite)
+    redis.call('ZREM', p.executions .. e.id, e.execution_id)
+    local ours = redis.call('ZREM', p.started .. e.origin, composite) == 1 and redis.call('HGET', job, 'status') == 'started'
+    if not ours then return 0 end
+    redis.call('HSET', job, 'status', e.status, 'ended_at', g.now, 'last_heartbeat', g.now)
+    redis.call('EXPIRE', job, e.ttl)
+    redis.call('ZADD', p[e.registry] .. e.origin, g.unix + e.ttl, e.id)
+    redis.call('XADD', p.results .. e.id, 'MAXLEN', 10, '*', unpack(e.result))
+    redis.call('EXPIRE', p.results .. e.id, e.ttl)
+    redis.call('HINCRBY', g.worker_key, e.counter, 1)
+    redis.call('HINCRBYFLOAT', g.worker_key, 'total_working_time', e.seconds)
+    redis.call('XADD', p.events .. e.id, 'MAXLEN', '~', g.events_kept, '*', 'name', 'end', 'data', e.announced)
+    redis.call('EXPIRE', p.events .. e.id, e.ttl)
+    redis.call('DEL', p.progress .. e.id)
+    redis.call('PUBLISH', p.ended, e.id)
+    return 1
+end
+
+for i, e in ipairs(cjson.decode(ARGV[3])) do answers[i] = finish(e) end
+return answers
 """
