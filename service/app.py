@@ -40,8 +40,8 @@ def create_app(
     )
     app = FastAPI(title="Ebbtide", version=version(), description=DESCRIPTION, lifespan=_lifespan, redirect_slashes=False)
     app.state.parts = parts
-    app.add_middleware(MetricsMiddleware, metrics=metrics)
     errors.install(app, metrics)
+    app.add_middleware(MetricsMiddleware, metrics=metrics)  # outermost: it sees every answer
     for router in ROUTES:
         app.include_router(router)
     app.openapi = describing(app)  # type: ignore[method-assign]

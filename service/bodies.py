@@ -41,7 +41,8 @@ async def _content(request: Request, limit_bytes: int) -> bytes:
 def _refuse_foreign(request: Request) -> None:
     """Browsers send `text/plain` bodies anywhere without asking, so a page of another origin is turned away by name."""
     origin = request.headers.get("origin")
-    if origin and urlsplit(origin).netloc != request.headers.get("host"):
+    own = (request.headers.get("host"), request.headers.get("x-forwarded-host"))  # a proxy names the host that the browser sees
+    if origin and urlsplit(origin).netloc not in own:
         raise Refusal("foreign-origin", f"requests from pages of {origin[:200]} are not taken")
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from models.checkpoints import UnknownModel
 from service.metrics import ApiMetrics
@@ -129,8 +130,29 @@ class Answers:
         log.warning("the store of images failed: %s", error)
         return self.refuse(Refusal("images-away", "the store of images does not answer; try again in a moment", headers=RETRY_SOON))
 
-    async def anything(self, _: Request, __: Exception) -> Response:
-        return self.refuse(Refusal("internal", "an unexpected error; the log of the API has its trace"))
+
+class LastResort:
+    """Answers errors that nobody foresaw and logs them. Starlette would raise them again, and uvicorn hang up on a good connection."""
+
+    def __init__(self, app: ASGIApp, answers: Answers) -> None:
+        self._app = app
+        self._answers = answers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception:
+            if started or scope["type"] != "http":
+                raise
+            log.exception("%s %s failed", scope["method"], scope["path"])
+            await self._answers.refuse(Refusal("internal", "an unexpected error; the log of the API has its trace"))(scope, receive, send)
 
 
 def install(app: FastAPI, metrics: ApiMetrics) -> None:
@@ -143,4 +165,4 @@ def install(app: FastAPI, metrics: ApiMetrics) -> None:
     app.add_exception_handler(UnknownModel, answers.unknown_model)
     app.add_exception_handler(BrokerUnavailable, answers.redis_away)
     app.add_exception_handler(ArtifactError, answers.images_away)
-    app.add_exception_handler(Exception, answers.anything)
+    app.add_middleware(LastResort, answers=answers)

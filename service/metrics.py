@@ -112,9 +112,6 @@ class MetricsMiddleware:
         self._metrics.in_progress.inc()
         try:
             await self._app(scope, receive, watched)
-        except Exception:
-            status = 500  # answered by the layer around this one
-            raise
         finally:
             self._metrics.in_progress.dec()
             self._count(scope, status, time.perf_counter() - begun)

@@ -143,8 +143,9 @@ def test_pages_of_other_sites_are_turned_away(api: httpx.Client, address: str) -
     )
     assert foreign.status_code == 403
     problem(foreign)
-    own = {"Origin": address, "Prefer": "respond-async"}
-    assert api.post("/generate", json={"model": "toy"}, headers=own).status_code == 202
+    proxied = {"Origin": "https://ebbtide.example", "X-Forwarded-Host": "ebbtide.example"}
+    for own in ({"Origin": address}, proxied):
+        assert api.post("/generate", json={"model": "toy"}, headers={**own, "Prefer": "respond-async"}).status_code == 202
 
 
 @pytest.mark.parametrize(
