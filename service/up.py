@@ -153,7 +153,7 @@ def _stop(children: list[Child], asked: list[int]) -> None:
         while child.alive and time.monotonic() < end and len(asked) < 2:
             time.sleep(TICK_S)
         if child.alive:
-            console.print(f"{child.name} did not end in time: ending it")
+            console.print(f"{child.name} has not finished: ending it now")
             child.kill()
 
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import FileResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from service.errors import RETRY_SOON, Refusal
+from service.errors import RETRY_SOON, Refusal, document
 from service.parts import ThisApp
 from service.schemas import Health
 
@@ -20,14 +20,14 @@ async def livez() -> Health:
     return Health(status="alive")
 
 
-@router.get("/readyz")
-async def readyz(parts: ThisApp) -> Health:
+@router.get("/readyz", response_model=Health)
+async def readyz(parts: ThisApp) -> Health | Response:
     """Redis answers and a generation worker was seen lately; 503 otherwise."""
     state = await parts.queue_state()
     if state is None:
-        raise Refusal("redis-away", "Redis does not answer", headers=RETRY_SOON)
+        return document(Refusal("redis-away", "Redis does not answer", headers=RETRY_SOON))  # a probe is no request refused
     if not any(worker.kind == "generate" for worker in state.workers):
-        raise Refusal("no-worker", "no generation worker is alive", headers=RETRY_SOON)
+        return document(Refusal("no-worker", "no generation worker is alive", headers=RETRY_SOON))
     return Health(status="ready")
 
 

@@ -200,9 +200,11 @@ def test_refusals_are_counted_by_reason(serve, settings, broker: Broker) -> None
     api = serve(settings)
     api.post("/generate", json={"model": "nobody"})
     api.post("/generate", content=b"{")
+    assert api.get("/readyz").status_code == 503  # a probe that fails is no request refused
     figures = api.get("/metrics").text
     assert 'ebbtide_rejected_total{reason="invalid-request"} 1.0' in figures
     assert 'ebbtide_rejected_total{reason="malformed-json"} 1.0' in figures
+    assert 'reason="no-worker"' not in figures
 
 
 def test_an_error_of_ours_is_a_500_without_its_trace(serve, settings, broker: Broker) -> None:
