@@ -6,6 +6,8 @@ and `handle_job_failure` do in about sixty.
 
 import json
 import time
+import zlib
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +19,6 @@ from rq.executions import Execution, ExecutionRegistry
 from rq.job import Job
 from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
 from rq.results import Result
-from rq.serializers import JSONSerializer
 from rq.utils import utcformat
 
 from workers import keys, views
@@ -90,26 +91,29 @@ class Bulk:
         now = time.time()
         about = self._now(now, room=room, decoding_room=DECODING_ROOM, look=LOOKED_AT, execution=uuid4().hex[:29])
         found: Any = self._take(keys=[queue.key for queue in queues], args=[self._prefixes, about])
-        return [
-            _taken(*(part.decode() for part in entry[:3]), raw=dict(zip(entry[3][::2], entry[3][1::2], strict=True)), now=now)
-            for entry in found
-        ]
+        return [_taken(entry, now) for entry in found]
 
     def beat(self, jobs: Sequence[Taken], progress: Mapping[str, Progress]) -> list[int]:
         """Renews the lease on running jobs and tells their progress, by execution; answers LOST, OURS or STOP for each."""
-        with self._redis.pipeline(transaction=False) as pipe:
-            for job in jobs:
-                told = progress[job.execution_id].model_dump_json() if job.execution_id in progress else ""
-                args: list[str | float] = [self._prefixes, self._now(), job.id, job.queue, job.execution_id, told, job.started_at]
-                self._beat(args=args, client=pipe)
-            return pipe.execute()
+        told = [
+            {
+                "id": job.id,
+                "origin": job.queue,
+                "execution_id": job.execution_id,
+                "started_at": f"{job.started_at:.6f}",
+                "progress": progress[job.execution_id].model_dump_json() if job.execution_id in progress else "",
+            }
+            for job in jobs
+        ]
+        answers: list[int] = self._beat(args=[self._prefixes, self._now(), json.dumps(told)]) if jobs else []
+        return answers
 
     def end(self, ended: Sequence[Ended]) -> list[bool]:
         """Ends jobs, each with one announcement; False for those that were no longer ours to end."""
-        with self._redis.pipeline(transaction=False) as pipe:
-            for one in ended:
-                self._end(args=[self._prefixes, self._now(), json.dumps(self._ending(one)), *self._result(one)], client=pipe)
-            return [answer == 1 for answer in pipe.execute()]
+        now = time.time()
+        endings = [self._ending(one) | {"result": self._result(one, now)} for one in ended]
+        answers: Any = self._end(args=[self._prefixes, self._now(now), json.dumps(endings)]) if ended else []
+        return [answer == OURS for answer in answers]
 
     def abandon(self, jobs: Sequence[Taken]) -> None:
         """Lets go of running jobs: the next maintenance, by any worker, gives them their second chance."""
@@ -128,7 +132,7 @@ class Bulk:
             "id": taken.id,
             "origin": taken.queue,
             "execution_id": taken.execution_id,
-            "seconds": max(0.0, time.time() - taken.started_at),
+            "seconds": f"{max(0.0, time.time() - taken.started_at):.6f}",
         }
         if isinstance(outcome, GenerateResult):
             told, ttl = {"status": "finished"}, self._limits.result_ttl_s
@@ -144,47 +148,37 @@ class Bulk:
         rq_status, ttl = "stopped" if status == "canceled" else "failed", self._limits.failure_ttl_s
         return facts | {"status": rq_status, "registry": "failed", "counter": "failed_job_count", "ttl": ttl, "announced": json.dumps(told)}
 
-    def _result(self, ended: Ended) -> list[Any]:
-        """The fields of RQ's result record, flat."""
+    def _result(self, ended: Ended, now: float) -> list[str]:
+        """RQ's record of a result, flat."""
         taken, outcome = ended.taken, ended.outcome
-        finished = isinstance(outcome, GenerateResult)
-        record = Result(
-            taken.id,
-            Result.Type.SUCCESSFUL if finished else Result.Type.FAILED,
-            self._redis,
-            return_value=outcome.model_dump(mode="json") if isinstance(outcome, GenerateResult) else None,
-            exc_string=views.reason_text(outcome) if isinstance(outcome, Problem) else None,
-            worker_name=self._worker,
-            serializer=JSONSerializer,
-            execution_id=taken.execution_id,
-            execution_started_at=datetime.fromtimestamp(taken.started_at, UTC),
-            execution_ended_at=datetime.now(UTC),
-        )
-        return [part for field in record.serialize().items() for part in field]
+        if isinstance(outcome, GenerateResult):
+            told = [str(Result.Type.SUCCESSFUL.value), "return_value", _base64(outcome.model_dump_json().encode())]
+        else:
+            told = [str(Result.Type.FAILED.value), "exc_string", _base64(zlib.compress(views.reason_text(outcome).encode()))]
+        times = ["execution_started_at", f"{taken.started_at:.6f}", "execution_ended_at", f"{now:.6f}"]
+        return ["type", *told, "worker_name", self._worker, "execution_id", taken.execution_id, *times]
 
 
-def _taken(queue: str, job_id: str, execution_id: str, *, raw: dict[bytes, bytes], now: float) -> Taken:
-    expires_at = float(raw[keys.EXPIRES_AT.encode()]) if keys.EXPIRES_AT.encode() in raw else None
-    request, refused = _request(raw)
-    if keys.CANCEL_REQUESTED.encode() in raw:
+def _base64(content: bytes) -> str:
+    return b64encode(content).decode()
+
+
+def _taken(entry: Sequence[Any], now: float) -> Taken:
+    queue, job_id, execution_id, created_at, data, deadline, cancel_requested = entry
+    expires_at = float(deadline) if deadline else None
+    request, refused = _request(data)
+    if cancel_requested:
         refused = Problem(reason="canceled", detail="canceled on request")
     elif expires_at is not None and expires_at < now:
         refused = Problem(reason="expired", detail="the deadline passed before a worker was free")
-    created_at = views.timestamp(raw.get(b"created_at")) or now
-    return Taken(job_id, queue, execution_id, created_at, now, expires_at, request, refused)
+    born = views.timestamp(created_at) or now
+    return Taken(job_id.decode(), queue.decode(), execution_id.decode(), born, now, expires_at, request, refused)
 
 
-def _request(raw: dict[bytes, bytes]) -> tuple[GenerateJob | None, Problem | None]:
-    """What a job asks for, or why it cannot be read: another release of the software may have written it."""
-    job = Job("unread", connection=_NOWHERE, serializer=JSONSerializer)
+def _request(data: bytes | None) -> tuple[GenerateJob | None, Problem | None]:
+    """What RQ's record of a call asks for, or why it cannot be read: another release of the software may have written it."""
     try:
-        job.restore(raw)
-        request = views.request_of(job)
+        _function, _instance, _arguments, named = json.loads(zlib.decompress(data or b""))
+        return GenerateJob.model_validate(named["job"]), None
     except Exception as error:  # whatever is in there, it must not take the worker with it
         return None, Problem(reason="internal", detail=f"the queued request cannot be read: {error}")
-    if not isinstance(request, GenerateJob):
-        return None, Problem(reason="internal", detail=f"a {request.kind} job in a queue for generation")
-    return request, None
-
-
-_NOWHERE: Any = object()  # restoring a job needs no connection, but RQ insists on one

@@ -17,7 +17,7 @@ from workers.jobs import ChainReport, Diagnostics, GenerateJob, Problem, Progres
 from workers.metrics import WorkerMetrics
 from workers.settings import WorkerSettings
 
-POISON, DIVERGES = 666, 667  # seeds: the first kills the engine, the second diverges at the first tick
+POISON, DIVERGES = 2**62, 2**62 + 1  # seeds: the first kills the engine, the second diverges at the first tick
 
 
 @dataclass

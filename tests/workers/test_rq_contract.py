@@ -5,7 +5,9 @@ The scripts of `rq_bulk` stand for methods of RQ's. Twin jobs go through both, a
 
 import importlib.metadata
 import inspect
+import json
 import re
+from base64 import b64decode
 
 import pytest
 from rq import Queue, SimpleWorker
@@ -162,7 +164,7 @@ def _traces(redis, job_id: str, execution_id: str) -> dict[bytes, object]:
 
     own = [key for key in redis.scan_iter("rq:*") if job_id.encode() in key]
     hashes = {anonymous(key.removeprefix(b"rq:")): _hash(redis, key, anonymous) for key in own if redis.type(key) == b"hash"}
-    streams = {anonymous(key): [sorted(map(anonymous, e)) for _, e in redis.xrange(key)] for key in own if redis.type(key) == b"stream"}
+    streams = {anonymous(key): [_fields(entry, anonymous) for _, entry in redis.xrange(key)] for key in own if redis.type(key) == b"stream"}
     sets = {}
     for key in redis.scan_iter("rq:*"):
         kind = redis.type(key)
@@ -174,6 +176,11 @@ def _traces(redis, job_id: str, execution_id: str) -> dict[bytes, object]:
 
 # Ours alone, and what RQ writes where nobody reads it: a result in the hash beside the one in the stream, empty strings for nothing.
 _IGNORED = {b"cost", b"chains", b"success_callback_name", b"failure_callback_name", b"stopped_callback_name", b"group_id", b"retries_left"}
+
+
+def _fields(entry, anonymous):
+    """A stream's entry; a result in it is read, so that spaces in its JSON do not matter."""
+    return {field: json.loads(b64decode(value)) if field == b"return_value" else anonymous(value) for field, value in entry.items()}
 
 
 def _hash(redis, key, anonymous):
