@@ -43,9 +43,8 @@ def main() -> None:
     print(f"{jobs} jobs of one image, median of {ROUNDS} rounds (lowest to highest), {os.cpu_count()} cores")
     for runs in (stock, ours, submitting):
         runs.show(jobs)
-    print(
-        f"batch worker / SimpleWorker: {stock.wall / ours.wall:.1f} times the jobs a second, 1/{stock.cpu / ours.cpu:.1f} of the processor time a job"
-    )
+    times, share = stock.wall / ours.wall, stock.cpu / ours.cpu
+    print(f"batch worker / SimpleWorker: {times:.1f} times the jobs a second, 1/{share:.1f} of the processor time a job")
 
 
 class Runs:

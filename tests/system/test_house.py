@@ -1,0 +1,99 @@
+"""The promises made to callers, kept by real processes: every sampler, nothing lost, same request same bytes, trained then served."""
+
+import io
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from workers.images import read_text
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+
+MALA = {"kernel": "mala", "steps": 30}
+OFFERED = [("tiny-sngan", "prior"), ("tiny-sngan", "ddls"), ("tiny-lebm", "prior"), ("tiny-lebm", "latent-ebm")]
+
+
+def request_for(model, sampler, **more):
+    return {"model": model, "sampler": sampler, "num_images": 4, "seed": 5} | ({} if sampler == "prior" else {"mcmc": MALA}) | more
+
+
+def test_every_sampler_draws_and_the_same_request_gives_the_same_bytes_in_any_company(house):
+    house.start_generation()
+    requests = [request_for(model, sampler, seed=seed) for model, sampler in OFFERED for seed in (1, 2, 3)]
+    alone = [house.client.post("/generate", json=request) for request in requests]
+    assert [answer.status_code for answer in alone] == [200] * len(requests)
+    with ThreadPoolExecutor(len(requests)) as callers:
+        together = list(callers.map(lambda request: house.client.post("/generate", json=request), requests))
+    assert [answer.content for answer in together] == [answer.content for answer in alone]
+    assert len({answer.content for answer in alone}) == len(requests)
+    pixels = np.asarray(Image.open(io.BytesIO(alone[0].content)))
+    assert pixels.std() > 1
+    assert read_text(alone[0].content)["seed"] == "1"
+
+
+def test_a_worker_killed_in_the_middle_of_a_batch_costs_no_image(house):
+    doomed = house.start_generation()
+    quick = request_for("tiny-sngan", "ddls", seed=77)
+    expected = house.images(house.finished(house.submit(**quick))["id"])
+    slow = [house.submit(**request_for("tiny-sngan", "ddls", seed=seed, mcmc={"kernel": "mala", "steps": 3000})) for seed in range(6)]
+    jobs = [*slow, house.submit(**quick, deadline_s=300)]
+    house.until(lambda: all(house.job(job_id)["progress"] for job_id in slow))
+    doomed.send_signal(signal.SIGKILL)
+    doomed.wait(30)
+    house.start("workers.generation")
+    views = [house.finished(job_id, limit_s=180) for job_id in jobs]
+    assert [len(house.images(view["id"])) for view in views] == [4] * len(jobs)
+    assert house.images(jobs[-1]) == expected
+
+
+def test_sigterm_lets_a_worker_finish_what_it_began(house):
+    worker = house.start_generation()
+    jobs = [house.submit(**request_for("tiny-lebm", "latent-ebm", seed=seed, mcmc={"kernel": "mala", "steps": 400})) for seed in range(4)]
+    house.until(lambda: all(house.job(job_id)["status"] == "running" for job_id in jobs))
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(120) == 0
+    assert [house.job(job_id)["status"] for job_id in jobs] == ["finished"] * 4
+    left = house.submit(**request_for("tiny-sngan", "prior"))
+    assert house.job(left)["status"] == "queued"
+    house.start_generation()
+    house.finished(left)
+
+
+def test_canceling_one_of_a_batch_leaves_the_others_their_bytes(house):
+    house.start_generation()
+    long = {"kernel": "mala", "steps": 600}
+    wanted = house.submit(**request_for("tiny-sngan", "ddls", seed=3, mcmc=long))
+    unwanted = house.submit(**request_for("tiny-sngan", "ddls", seed=4, mcmc={"kernel": "mala", "steps": 10_000}))
+    house.until(lambda: house.job(unwanted)["progress"])
+    assert house.client.delete(f"/jobs/{unwanted}").status_code in (200, 202)
+    house.until(lambda: house.job(unwanted)["status"] == "canceled", limit_s=10)
+    house.finished(wanted)
+    again = house.finished(house.submit(**request_for("tiny-sngan", "ddls", seed=3, mcmc=long)))
+    assert house.images(wanted) == house.images(again["id"])
+
+
+def test_a_model_trained_through_the_api_serves_without_a_restart(house):
+    house.start_generation()
+    house.start("workers.training")
+    body = {
+        "name": "fresh",
+        "family": "lebm",
+        "dataset": "digits",
+        "steps": 40,
+        "batch_size": 16,
+        "width": 8,
+        "latent_size": 8,
+        "calibrate": False,
+    }
+    assert house.client.post("/generate", json={"model": "fresh"}).status_code in (404, 422)
+    answer = house.client.post("/train", json=body)
+    assert answer.status_code == 202, answer.text
+    trained = house.finished(answer.headers["X-Ebbtide-Job"], limit_s=240)
+    assert trained["result"]["version"] == 1
+    picture = house.client.post("/generate", json={"model": "fresh", "num_images": 2, "seed": 1})
+    assert picture.status_code == 200, picture.text
+    assert read_text(picture.content)["digest"] == trained["result"]["digest"]
+    assert house.client.get("/models/fresh").json()["version"] == 1
