@@ -1,6 +1,8 @@
 """Where images go and come from: Redis by default, with a time to live; any fsspec URL otherwise. All of a job's files arrive, or none."""
 
+import contextlib
 import re
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +16,7 @@ from workers import keys
 from workers.connection import BrokerError, guarded
 
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_EXPIRES = ".expires"  # beside a job's files: Unix seconds of the end of their time; no artifact can have that name
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\.[a-z0-9]{1,8}")
 
 
@@ -41,6 +44,10 @@ class Artifacts(ABC):
     def get(self, job_id: str, name: str) -> bytes | None:
         """The file, or None where there is none (any more)."""
 
+    def sweep(self) -> int:
+        """Deletes what has outlived its time, where the store does not do so itself; returns the number of jobs forgotten."""
+        return 0
+
 
 class RedisArtifacts(Artifacts):
     """Files as Redis strings that vanish after their time."""
@@ -65,7 +72,7 @@ class RedisArtifacts(Artifacts):
 
 
 class FileArtifacts(Artifacts):
-    """Files in a folder per job on any fsspec file system; a bucket's lifecycle rules or `sweep` delete old ones."""
+    """Files in a folder per job on any fsspec file system. Old ones are deleted by `sweep` in a folder, by lifecycle rules in a bucket."""
 
     def __init__(self, url: str) -> None:
         self._fs, self._root = fsspec.core.url_to_fs(url)
@@ -78,6 +85,8 @@ class FileArtifacts(Artifacts):
             for path, data in paths.items():
                 written.append(path)
                 self._write(path, data)
+            if self._is_folder:
+                self._write(f"{self._root}/{job_id}/{_EXPIRES}", str(time.time() + ttl_s).encode())
         except Exception as error:  # every file system has its own errors
             for path in written:
                 self._discard(path)
@@ -92,12 +101,20 @@ class FileArtifacts(Artifacts):
             raise ArtifactError(f"cannot read images under {self._root}: {error}") from error
         return data
 
+    def sweep(self) -> int:
+        if not self._is_folder:
+            return 0
+        markers = [path for path in self._fs.glob(f"{self._root}/*/{_EXPIRES}") if float(self._fs.cat_file(path)) < time.time()]
+        for marker in markers:
+            self._fs.rm(marker.rpartition("/")[0], recursive=True)
+        return len(markers)
+
     def _path(self, job_id: str, name: str) -> str:
         return "/".join((self._root, *_checked(job_id, name)))
 
     def _write(self, path: str, data: bytes) -> None:
         """A reader sees the whole file or none: object stores publish at the end, folders by renaming."""
-        if "file" not in self._protocols:
+        if not self._is_folder:
             self._fs.pipe_file(path, data)
             return
         partial = f"{path}.{uuid4().hex}.part"
@@ -108,13 +125,12 @@ class FileArtifacts(Artifacts):
             self._discard(partial)
 
     def _discard(self, path: str) -> None:
-        if self._fs.exists(path):
+        with contextlib.suppress(OSError):  # most often it is not there; and the error worth telling came before
             self._fs.rm_file(path)
 
     @property
-    def _protocols(self) -> tuple[str, ...]:
-        protocol: str | tuple[str, ...] = self._fs.protocol
-        return (protocol,) if isinstance(protocol, str) else protocol
+    def _is_folder(self) -> bool:
+        return "file" in self._fs.protocol
 
 
 def _checked(job_id: str, name: str) -> tuple[str, str]:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from workers.engine import Finished
 
 LOOK_EVERY_S = 0.5  # for jobs whose submission nobody announced, such as those requeued by hand
+SWEEP_EVERY_S = 600.0
 RETRY_EVERY_S = 0.2  # while Redis does not answer
 _AWAY = (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.OutOfMemoryError, exceptions.ReadOnlyError, BrokerUnavailable)
 
@@ -54,7 +55,7 @@ class BatchWorker(BaseWorker):
         self._running: dict[str, Taken] = {}  # by execution: the same job may come back
         self._ended: list[Ended] = []  # over here, not yet in Redis
         self._told: dict[str, Progress] = {}
-        self._due = {self._beat: 0.0, self._maintain: 0.0}
+        self._due = {self._beat: 0.0, self._maintain: 0.0, self._sweep: 0.0}
         self._burst = self._crashed = self._suspended = False
 
     # Main thread
@@ -227,6 +228,10 @@ class BatchWorker(BaseWorker):
         self._metrics.abandoned.labels("requeued").inc(len(found.requeued))
         self._metrics.abandoned.labels("failed").inc(len(found.failed))
         self._due[self._maintain] = time.monotonic() + self._settings.maintenance_s
+
+    def _sweep(self) -> None:
+        self._encoders.sweep()
+        self._due[self._sweep] = time.monotonic() + SWEEP_EVERY_S
 
     def _show_state(self) -> None:
         self._metrics.running.set(len(self._running))

@@ -1,5 +1,6 @@
 """Threads that turn finished jobs into stored PNGs beside the stepping thread; a store that refuses fails that job alone."""
 
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from workers.settings import WorkerSettings
 if TYPE_CHECKING:
     from workers.engine import Finished
 
+_logger = logging.getLogger("rq.worker")
 RETRY_EVERY_S = 0.2  # while the store is out of reach
 
 
@@ -31,6 +33,10 @@ class Encoders:
     def submit(self, taken: Taken, outcome: "Finished") -> None:
         self._pool.submit(self._work, taken, outcome)
 
+    def sweep(self) -> None:
+        """Deletes images that have outlived their time, when a thread is free."""
+        self._pool.submit(self._sweep)
+
     def ended(self) -> list[Ended]:
         """What is done since the last call."""
         found = []
@@ -42,6 +48,12 @@ class Encoders:
         """Waits for no store any longer."""
         self._given_up = True
         self._pool.shutdown(cancel_futures=True)
+
+    def _sweep(self) -> None:
+        try:
+            self._artifacts.sweep()
+        except Exception as error:  # another worker may sweep the same folder
+            _logger.warning("cannot delete old images: %s", error)
 
     def _work(self, taken: Taken, outcome: "Finished") -> None:
         try:

@@ -76,6 +76,17 @@ def test_a_folder_that_fills_up_half_way_is_left_as_it_was(redis, tmp_path, monk
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
+def test_a_folder_is_swept_of_what_has_outlived_its_time(redis, tmp_path):
+    store = Artifacts.open(str(tmp_path), redis)
+    store.put("old", "0.png", BYTES, -1)
+    store.put("young", "0.png", BYTES, 60)
+    assert store.sweep() == 1
+    assert store.get("old", "0.png") is None
+    assert store.get("young", "0.png") == BYTES
+    assert [folder.name for folder in tmp_path.iterdir()] == ["young"]
+    assert store.sweep() == 0
+
+
 def test_a_folder_that_cannot_be_made_is_an_error(redis, tmp_path):
     (tmp_path / "taken").write_bytes(b"a file where the folder should be")
     with pytest.raises(ArtifactError, match="cannot store images"):

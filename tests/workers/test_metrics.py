@@ -6,6 +6,7 @@ import pytest
 
 from tests.workers.fake_engine import DIVERGES, FakeEngine
 from workers.metrics import WorkerMetrics
+from workers.train_worker import TrainingCollector, TrainWorker
 
 UNITS = ("_total", "_seconds", "_ratio", "_bytes", "_info")
 COUNTS = {"ebbtide_jobs_running", "ebbtide_chains_free", "ebbtide_chains_capacity"}  # gauges without a unit
@@ -69,3 +70,18 @@ def test_jobs_are_counted_by_how_they_ended(broker, start_worker, eventually, ge
     assert get("ebbtide_job_latency_seconds_count", ddls) == 3
     assert get("ebbtide_job_queue_seconds_count", ddls) == get("ebbtide_job_encoding_seconds_count", ddls) == 1
     eventually(lambda: get("ebbtide_jobs_running") == 0)
+
+
+def test_a_trainer_exports_what_the_run_under_way_last_told(broker, settings, train_job):
+    from prometheus_client import CollectorRegistry
+
+    trainer = TrainWorker(broker, settings)
+    registry = CollectorRegistry()
+    registry.register(TrainingCollector(trainer))
+    assert registry.get_sample_value("ebbtide_training_jobs_total") == 0
+    assert registry.get_sample_value("ebbtide_training_step", {"model": "toy"}) is None
+    trainer.training = broker.submit(train_job)
+    for step, loss in ((20, 1.5), (40, 0.5)):
+        broker.publish(trainer.training, "metrics", {"step": step, "loss": loss})
+    assert registry.get_sample_value("ebbtide_training_step", {"model": "toy"}) == 40
+    assert registry.get_sample_value("ebbtide_training_metric", {"model": "toy", "metric": "loss"}) == 0.5
