@@ -57,6 +57,8 @@ class BatchWorker(BaseWorker):
         self._told: dict[str, Progress] = {}
         self._due = {self._beat: 0.0, self._maintain: 0.0, self._sweep: 0.0}
         self._burst = self._crashed = self._suspended = False
+        self._rang = self._left_some = False  # why to look into the queues before it is time to
+        self._look_at = 0.0
 
     # Main thread
 
@@ -89,10 +91,14 @@ class BatchWorker(BaseWorker):
     def subscribe(self) -> None:
         """Listens for commands to this worker, and for submissions."""
         self.pubsub = self.connection.pubsub()  # type: ignore[no-untyped-call]
-        self.pubsub.subscribe(**{self.pubsub_channel_name: self.handle_payload, keys.SUBMITTED: lambda _: self._wake.set()})
+        self.pubsub.subscribe(**{self.pubsub_channel_name: self.handle_payload, keys.SUBMITTED: self._hear_submission})
         self.pubsub_thread = self.pubsub.run_in_thread(  # type: ignore[assignment]
             sleep_time=60, daemon=True, exception_handler=self._listen_again
         )
+
+    def _hear_submission(self, message: Any) -> None:
+        self._rang = True
+        self._wake.set()
 
     def handle_payload(self, message: Any) -> None:
         """`stop-job` and `stop-execution` end that job alone; RQ's own look at one job a worker."""
@@ -142,12 +148,17 @@ class BatchWorker(BaseWorker):
             task()
         self._collect()
         self._end()
-        took = not (self._stop_requested or self._suspended) and self._take()
+        took = self._should_look() and self._take()
         self._show_state()
         return bool(self._running) or not (self._stop_requested or (self._burst and not took))
 
     def _pause(self) -> float:
         return max(0.0, min(LOOK_EVERY_S, min(self._due.values()) - time.monotonic()))
+
+    def _should_look(self) -> bool:
+        if self._stop_requested or self._suspended:
+            return False
+        return self._rang or self._left_some or self._burst or time.monotonic() >= self._look_at
 
     def _take(self) -> bool:
         """Starts what fits, once all that was sent before is admitted; False when there was nothing to start."""
@@ -155,7 +166,9 @@ class BatchWorker(BaseWorker):
         if room is None:
             return True
         self._metrics.free.set(room)
+        self._rang, self._look_at = False, time.monotonic() + LOOK_EVERY_S
         taken = self._bulk.take(self.queues, room)
+        self._left_some = self._bulk.may_have_left_some(taken, room)
         self._running |= {job.execution_id: job for job in taken}
         self._ended += [Ended(job, job.refused) for job in taken if job.refused]
         self._loop.admit(Admit(job.execution_id, job.request, job.expires_at) for job in taken if job.request and not job.refused)

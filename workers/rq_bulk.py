@@ -93,6 +93,14 @@ class Bulk:
         found: Any = self._take(keys=[queue.key for queue in queues], args=[self._prefixes, about])
         return [_taken(entry, now) for entry in found]
 
+    @staticmethod
+    def may_have_left_some(taken: Sequence[Taken], room: int) -> bool:
+        """Whether `take` stopped for want of room, or of patience, rather than at the end of the queues."""
+        requests = [job.request for job in taken if job.request]
+        decoded = sum(request.num_images for request in requests if request.mcmc is None)
+        chains = sum(request.num_images for request in requests if request.mcmc)
+        return chains >= room or decoded >= DECODING_ROOM or len(taken) >= LOOKED_AT
+
     def beat(self, jobs: Sequence[Taken], progress: Mapping[str, Progress]) -> list[int]:
         """Renews the lease on running jobs and tells their progress, by execution; answers LOST, OURS or STOP for each."""
         told = [
