@@ -13,16 +13,20 @@ from models.targets import Target, evaluate
 class GeneratorNoise:
     """Noise from one torch.Generator: a tick's numbers, drawn when first asked for."""
 
-    def __init__(self, like: Tensor, random: torch.Generator) -> None:
+    def __init__(self, like: Tensor, random: torch.Generator, normals: int = 1) -> None:
         self._like = like  # (chains, latent)
         self._random = random
-        self._normal: Tensor | None = None
+        self._shape = (len(like), normals, like.shape[1])
+        self._normals: Tensor | None = None
         self._log_uniform: Tensor | None = None
 
     def normal(self) -> Tensor:
-        if self._normal is None:
-            self._normal = self._like.new_empty(self._like.shape).normal_(generator=self._random)
-        return self._normal
+        return self.normals()[:, 0]
+
+    def normals(self) -> Tensor:
+        if self._normals is None:
+            self._normals = self._like.new_empty(self._shape).normal_(generator=self._random)
+        return self._normals
 
     def log_uniform(self) -> Tensor:
         if self._log_uniform is None:
@@ -59,7 +63,7 @@ def run(
     chains = begin(kernel, target, z, data)
     energies, accepted = [chains.energy], torch.zeros_like(chains.energy)
     for _ in range(kernel.ticks):
-        noise = GeneratorNoise(chains.z, random)
+        noise = GeneratorNoise(chains.z, random, kernel.normals_per_tick)
         points = evaluate(target, kernel.propose(chains, noise), data)
         accepted += kernel.update(chains, points, noise).accepted
         energies.append(chains.energy)

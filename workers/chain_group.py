@@ -45,12 +45,17 @@ class Retired:
 class TickNoise:
     """The numbers of one tick: what a kernel sees of the noise drawn ahead."""
 
-    def __init__(self, draws: Draws, tick: int) -> None:
+    def __init__(self, draws: Draws, tick: int, latent: int) -> None:
         self._draws = draws
         self._tick = tick
+        self._latent = latent
 
     def normal(self) -> Tensor:
-        return self._draws.normal[self._tick]
+        return self._draws.normal[self._tick][:, : self._latent].contiguous()
+
+    def normals(self) -> Tensor:
+        drawn = self._draws.normal[self._tick]
+        return drawn.reshape(len(drawn), -1, self._latent)
 
     def log_uniform(self) -> Tensor:
         return self._draws.log_uniform[self._tick]
@@ -61,6 +66,7 @@ class ChainGroup:
 
     def __init__(self, kernel: type[Kernel], latent: int, device: torch.device) -> None:
         self.kernel = kernel
+        self._latent = latent
         self.members: list[Chain] = []
         self.now = 0
         empty = torch.empty(0, latent, device=device)
@@ -101,12 +107,12 @@ class ChainGroup:
         if self._draws is None or self.now - self._drawn_at == TICKS_AHEAD:
             self._drawn_at = self.now
             self._draws = self._draw(self._streams, self._began)
-        return self.kernel.propose(self._chains, TickNoise(self._draws, self.now - self._drawn_at))
+        return self.kernel.propose(self._chains, self._noise(self._draws))
 
     def update(self, points: Evaluated) -> list[Retired]:
         """Moves every chain; gives back those that are done, or not finite any more."""
         assert self._draws is not None
-        info = self.kernel.update(self._chains, points, TickNoise(self._draws, self.now - self._drawn_at))
+        info = self.kernel.update(self._chains, points, self._noise(self._draws))
         self._accepted = self._accepted + info.accepted
         self._energies.append(self._chains.energy)
         self.now += 1
@@ -153,10 +159,13 @@ class ChainGroup:
                 chain.energies.append(energies)
             self._energies = []
 
+    def _noise(self, draws: Draws) -> TickNoise:
+        return TickNoise(draws, self.now - self._drawn_at, self._latent)
+
     def _draw(self, streams: Streams, began: Tensor) -> Draws:
         """Noise from the tick last drawn at; a chain that has not begun by then draws numbers that nobody uses."""
         ticks = torch.arange(self._drawn_at, self._drawn_at + TICKS_AHEAD, device=began.device)
-        return noise.draw(streams, ticks.unsqueeze(1) - began, self._chains.z.shape[1])
+        return noise.draw(streams, ticks.unsqueeze(1) - began, self._latent * self.kernel.normals_per_tick)
 
 
 def streams_of(chains: Sequence[Chain], device: torch.device) -> Streams:

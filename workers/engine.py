@@ -14,8 +14,8 @@ from torch import Tensor
 from models import noise
 from models.cards import ModelCard
 from models.checkpoints import CheckpointError, Store
-from models.kernels import Kernel
 from models.images import to_pixels
+from models.kernels import Kernel
 from models.prepared import Prepared, load
 from workers.chain_group import Chain, Retired, streams_of
 from workers.jobs import ChainReport, Diagnostics, GenerateJob, Problem, Progress
@@ -195,7 +195,8 @@ class Engine:
                 self._guarded(run, self._complete)
 
     def _diverged(self, run: Run, retired: Retired) -> None:
-        step = len(retired.energies) - 1
+        kernel = retired.chain.kernel
+        step = -(-(len(retired.energies) - 1) * kernel.steps // kernel.ticks)
         detail = f"the chain of image {retired.chain.index} diverged at step {step}: its energy is {float(retired.energies[-1])}"
         self.cancel(run.job_id, Problem(reason="diverged", detail=detail))
         self._observer.retired(run.job.model, run.job.sampler, 1, step, None, 1)

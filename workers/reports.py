@@ -15,7 +15,7 @@ TRACE = 64  # energies told of one chain
 
 def chain_report(retired: Retired) -> ChainReport:
     """What one chain did."""
-    energies = retired.energies.numpy()
+    energies = transitions(retired)
     chosen = np.linspace(0, len(energies) - 1, min(TRACE, len(energies))).round().astype(int)
     decisions = retired.chain.kernel.decisions
     return ChainReport(
@@ -24,6 +24,13 @@ def chain_report(retired: Retired) -> ChainReport:
         acceptance=retired.accepted / decisions if decisions else None,
         energy_trace=tuple(round(float(energy), 4) for energy in energies[chosen]),
     )
+
+
+def transitions(retired: Retired) -> np.ndarray:
+    """The energy before the first transition and after each, (steps + 1,): a kernel may take several ticks for one."""
+    kernel = retired.chain.kernel
+    energies: np.ndarray = retired.energies.numpy()[:: kernel.ticks // kernel.steps]
+    return energies
 
 
 def diagnostics(card: ModelCard, sampler: str, kernel: Kernel | None, retired: Sequence[Retired]) -> Diagnostics:
@@ -37,7 +44,7 @@ def diagnostics(card: ModelCard, sampler: str, kernel: Kernel | None, retired: S
         warnings.append("the critic was never calibrated as a density ratio: DDLS may make samples worse")
     if kernel.effective_temperature != 1:
         warnings.append(f"samples are drawn at temperature {kernel.effective_temperature:g}, not 1")
-    energies = np.stack([chain.energies.numpy() for chain in retired])
+    energies = np.stack([transitions(chain) for chain in retired])
     late = energies[:, energies.shape[1] // 2 :]
     enough = late.shape[1] >= MIN_DRAWS
     return Diagnostics(

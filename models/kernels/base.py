@@ -18,6 +18,10 @@ class Noise(Protocol):
         """Standard normals, (chains, latent)."""
         ...
 
+    def normals(self) -> Tensor:
+        """As many as the kernel's `normals_per_tick`, (chains, normals, latent); the first are those of `normal`."""
+        ...
+
     def log_uniform(self) -> Tensor:
         """Logarithms of uniforms on (0, 1), (chains,)."""
         ...
@@ -70,6 +74,7 @@ class Kernel(BaseModel):
     exact: ClassVar[bool]  # leaves exp(-E/T) invariant at any step size
     columns: ClassVar[tuple[str, ...]]  # the settings that `propose` and `update` read from the batch
     points_per_chain: ClassVar[int] = 1  # the most points a chain asks for in one tick
+    normals_per_tick: ClassVar[int] = 1  # latents' worth of normals a chain may draw in one tick
 
     @property
     def ticks(self) -> int:

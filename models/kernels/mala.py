@@ -29,11 +29,16 @@ class Mala(Kernel):
 
     @classmethod
     def update(cls, chains: Chains, points: Evaluated, noise: Noise) -> Info:
+        accepted = cls.accepts(chains, points, noise)
+        chains.move(accepted, points)
+        return Info(accepted=accepted.to(chains.energy.dtype))
+
+    @classmethod
+    def accepts(cls, chains: Chains, points: Evaluated, noise: Noise) -> Tensor:
+        """Which chains take their point, (chains,); a NaN is let in, so that it shows as divergence and not as a rejection."""
         epsilon, scale, temperature = (chains.settings[name] for name in cls.columns)
         back = chains.z - points.z + 0.5 * epsilon * points.gradient  # (chains, latent)
         forth_density = 0.5 * noise.normal().square().sum(-1)
         back_density = 0.5 * back.square().sum(-1) / (epsilon * temperature * scale.square()).squeeze(-1)
         log_ratio = (chains.energy - points.energy) / temperature.squeeze(-1) + forth_density - back_density
-        accepted = ~(noise.log_uniform() >= log_ratio)  # a NaN is let in, so that it shows as divergence and not as a rejection
-        chains.move(accepted, points)
-        return Info(accepted=accepted.to(chains.energy.dtype))
+        return ~(noise.log_uniform() >= log_ratio)

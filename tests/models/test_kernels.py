@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from models.kernels import KERNELS
+from models.kernels.hmc import Hmc
 from models.kernels.langevin import Langevin
+from models.kernels.local_global import LocalGlobal
 from models.kernels.mala import Mala
 from models.sampling import run
 
@@ -74,7 +76,8 @@ def test_langevin_at_temperature_zero_is_gradient_descent():
 @pytest.mark.parametrize("name", EXACT)
 @pytest.mark.parametrize(("temperature", "variance"), [(1.0, 1.0), (0.5, 1.0), (2.0, 0.3)])
 def test_an_exact_kernel_has_exactly_the_targets_moments(name, temperature, variance):
-    kernel = KERNELS[name](steps=120, step_size=0.6 * variance, temperature=temperature)
+    steps = 120 // KERNELS[name](steps=1).ticks
+    kernel = KERNELS[name](steps=steps, step_size=0.6 * variance, temperature=temperature)
     draws = run(kernel, Gaussian(torch.full((2,), 0.8), variance), prior(CHAINS, 2), random=random()).chains.z
     assert_mean(draws, 0.8, temperature * variance)
     assert_variance(draws, temperature * variance)
@@ -136,3 +139,42 @@ def test_a_wall_of_infinite_energy_is_rejected_and_not_entered(name):
     ran = run(KERNELS[name](steps=30, step_size=0.5), Walled(torch.zeros(2)), prior(500, 2).abs(), random=random())
     assert ran.chains.energy.isfinite().all()
     assert (ran.chains.z[:, 0] > 0).all()
+
+
+def test_hmc_with_one_leapfrog_step_is_mala():
+    target, z = Gaussian(torch.full((5,), 0.4), 0.7), prior(300, 5)
+    hmc = run(Hmc(steps=40, step_size=0.5, leapfrog_steps=1, temperature=0.8), target, z, random=random())
+    mala = run(Mala(steps=40, step_size=0.5, temperature=0.8), target, z, random=random())
+    assert torch.equal(hmc.acceptance, mala.acceptance)
+    assert torch.allclose(hmc.chains.z, mala.chains.z, atol=1e-4)
+
+
+class Grid:
+    """25 Gaussians seen through G(z) = 2z by a perfect critic: the DDLS target is the mixture itself."""
+
+    means = torch.cartesian_prod(torch.arange(-2.0, 3), torch.arange(-2.0, 3))
+    deviation = 0.05
+
+    def energy(self, z: torch.Tensor, data: torch.Tensor | None = None) -> torch.Tensor:
+        squares = (2 * z.unsqueeze(1) - self.means).square().sum(-1) / (2 * self.deviation**2)
+        data_density = (-squares).logsumexp(1)
+        log_ratio = data_density + (2 * z).square().sum(-1) / 8
+        return 0.5 * z.square().sum(-1) - log_ratio
+
+    def quality(self, z: torch.Tensor) -> tuple[float, float]:
+        """The share of points within three deviations of a mean, and the reverse KL of mode weights from uniform."""
+        distance, mode = torch.cdist(2 * z, self.means).min(1)
+        share = torch.bincount(mode, minlength=25).double() / len(z)
+        return float((distance < 3 * self.deviation).double().mean()), float((share * (share * 25).log()).nansum())
+
+
+def test_local_global_finds_25_gaussians_and_their_weights():
+    count, grid = 4000, Grid()
+    good, divergence = grid.quality(run(LocalGlobal(steps=20, step_size=0.0005), grid, prior(count, 2), random=random()).chains.z)
+    assert abs(good - 0.9889) < 4 * math.sqrt(0.9889 * 0.0111 / count)
+    assert divergence < (24 + 4 * math.sqrt(48)) / (2 * count)  # of 2n KL, which is chi-squared with 24 degrees of freedom
+
+
+def test_prior_samples_are_mostly_between_the_gaussians():
+    good, _ = Grid().quality(prior(4000, 2))
+    assert abs(good - 0.045) < 4 * math.sqrt(0.045 * 0.955 / 4000)

@@ -5,15 +5,16 @@ import time
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.tiny_models import publish_tiny
 
 from models import noise
 from models.checkpoints import Store
-from models.kernels import KERNELS, Chains
+from models.kernels import KERNELS, Chains, Evaluated
 from models.prepared import Prepared, load
 from models.targets import evaluate
+from tests.tiny_models import publish_tiny
 from workers import lane as lane_module
 from workers.engine import Engine, EngineSettings, Failed, Finished
 from workers.jobs import GenerateJob, Problem
@@ -89,11 +90,14 @@ def test_every_sampler_gives_images(engine, store, model):
 class Counter:
     """The counter-based noise of one chain at one step, for the oracle below."""
 
-    def __init__(self, draws):
-        self.draws = draws
+    def __init__(self, draws, latent):
+        self.draws, self.latent = draws, latent
 
     def normal(self):
-        return self.draws.normal[0]
+        return self.normals()[:, 0].contiguous()
+
+    def normals(self):
+        return self.draws.normal[0].unflatten(1, (-1, self.latent))
 
     def log_uniform(self):
         return self.draws.log_uniform[0]
@@ -109,8 +113,10 @@ def oracle(prepared: Prepared, wanted: GenerateJob) -> torch.Tensor:
     chains = Chains(*evaluate(target, z), columns)
     kernel.begin(chains)
     for step in range(kernel.ticks):
-        tick = Counter(noise.draw(streams, torch.full((1, 16), step), prepared.latent))
-        kernel.update(chains, evaluate(target, kernel.propose(chains, tick)), tick)
+        tick = Counter(noise.draw(streams, torch.full((1, 16), step), prepared.latent * kernel.normals_per_tick), prepared.latent)
+        points = kernel.propose(chains, tick)
+        padded = F.pad(points, (0, 0, 0, -len(points) % 16))
+        kernel.update(chains, Evaluated(*(column[: len(points)] for column in evaluate(target, padded))), tick)
     assert padding >= 0
     return chains.z[:count]
 
