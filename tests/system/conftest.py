@@ -41,6 +41,13 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 @dataclass
 class House:
     """Processes that talk through Redis, and a client at the door."""
@@ -49,14 +56,14 @@ class House:
     client: httpx.Client
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def start(self, *module_and_arguments: str) -> subprocess.Popen[bytes]:
-        self.processes.append(subprocess.Popen([sys.executable, "-m", *module_and_arguments], env=self.env, cwd=ROOT))
+    def start(self, *module_and_arguments: str, **env: str) -> subprocess.Popen[bytes]:
+        self.processes.append(subprocess.Popen([sys.executable, "-m", *module_and_arguments], env=self.env | env, cwd=ROOT))
         return self.processes[-1]
 
-    def start_generation(self) -> subprocess.Popen[bytes]:
+    def start_generation(self, **env: str) -> subprocess.Popen[bytes]:
         """A worker that is ready."""
         before = self.workers()
-        process = self.start("workers.generation")
+        process = self.start("workers.generation", **env)
         self.until(lambda: self.workers() > before)
         return process
 
@@ -90,6 +97,8 @@ class House:
         assert all(answer.status_code == 200 for answer in answers)
         return [answer.content for answer in answers]
 
+    free_port = staticmethod(free_port)
+
     @staticmethod
     def until(question: Callable[[], Any], *, limit_s: float = PATIENCE_S) -> Any:
         give_up = time.monotonic() + limit_s
@@ -102,9 +111,7 @@ class House:
 @pytest.fixture
 def house(valkey_url: str, redis: Any, checkpoints: Path, tmp_path: Path) -> Iterator[House]:
     """An API without workers yet; all that was started is gone afterwards."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     told = {"REDIS_URL": valkey_url, "DATA": str(tmp_path), "CHECKPOINTS": str(checkpoints), "THREADS": "1"}
     env = os.environ | {f"EBBTIDE_{name}": value for name, value in told.items()} | {"OMP_NUM_THREADS": "1"}
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as client:

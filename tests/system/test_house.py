@@ -4,6 +4,7 @@ import io
 import signal
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -97,3 +98,20 @@ def test_a_model_trained_through_the_api_serves_without_a_restart(house):
     assert picture.status_code == 200, picture.text
     assert read_text(picture.content)["digest"] == trained["result"]["digest"]
     assert house.client.get("/models/fresh").json()["version"] == 1
+
+
+def test_a_worker_exports_what_it_did(house):
+    port = house.free_port()
+    house.start_generation(EBBTIDE_METRICS_PORT=str(port))
+    house.finished(house.submit(**request_for("tiny-sngan", "ddls")))
+
+    def figures():
+        lines = httpx.get(f"http://127.0.0.1:{port}/metrics").text.splitlines()
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if not line.startswith("#"))}
+
+    told = house.until(lambda: (seen := figures()).get('ebbtide_jobs_total{model="tiny-sngan",outcome="finished",sampler="ddls"}') and seen)
+    assert told['ebbtide_images_total{model="tiny-sngan",sampler="ddls"}'] == 4
+    assert told['ebbtide_chain_steps_total{model="tiny-sngan",sampler="ddls"}'] >= 4 * 30
+    assert told['ebbtide_model_load_seconds_count{model="tiny-sngan"}'] == 1
+    assert told["ebbtide_batch_occupancy_ratio_count"] >= 30
+    assert told["ebbtide_chains_capacity"] == 64
