@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import redis.exceptions
+from pydantic import ValidationError
 from redis import Redis
 from redis.client import Pipeline
 from rq import Queue, Retry
@@ -171,10 +172,14 @@ class Broker:
             found = {job_id: answers[i : i + 3] for i, job_id in zip(range(0, len(answers), 3), ids, strict=True)}
             jobs = {job_id: self._restore(job_id, raw) for job_id, (raw, _, _) in found.items() if b"data" in raw}
             positions = self._positions([job for job_id, job in jobs.items() if views.status_of(found[job_id][0]) is Status.QUEUED])
-        return [
-            views.job_view(job, found[job_id][0], self._result(job_id, found[job_id][1]), found[job_id][2], positions.get(job_id))
-            for job_id, job in jobs.items()
-        ]
+        found_views = []
+        for job_id, job in jobs.items():
+            raw, results, progress = found[job_id]
+            try:
+                found_views.append(views.job_view(job, raw, self._result(job_id, results), progress, positions.get(job_id)))
+            except ValidationError as error:
+                _logger.warning("job %s cannot be read, another release may have written it: %s", job_id, error)
+        return found_views
 
     def _restore(self, job_id: str, raw: dict[bytes, bytes]) -> Job:
         job = Job(job_id, connection=self.redis, serializer=JSONSerializer)

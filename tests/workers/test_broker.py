@@ -5,6 +5,7 @@ import time
 
 import pytest
 from redis import Redis
+from rq import Queue
 from rq.job import Job
 
 from workers import keys, queues
@@ -126,6 +127,15 @@ def test_an_unknown_job_says_so(broker):
     for ask in (broker.view, broker.cancel):
         with pytest.raises(UnknownJob, match="'nobody'"):
             ask("nobody")
+
+
+def test_a_job_of_another_release_does_not_hide_the_others(broker, redis, generate_job):
+    strange, ours = broker.submit_many([generate_job(), generate_job()])
+    data = Queue("generate", connection=redis, serializer="json").create_job("x", kwargs={"job": {"kind": "sculpture"}}).data
+    redis.hset(Job.key_for(strange), "data", data)
+    assert [view.id for view in broker.recent()] == [ours]
+    with pytest.raises(UnknownJob):
+        broker.view(strange)
 
 
 def test_a_lost_redis_says_so_in_every_method(generate_job):
