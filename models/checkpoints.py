@@ -10,11 +10,13 @@ Errors:
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import ValidationError
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ZOO = Path(__file__).parent / "zoo"
+SETTLED_NS = 1_000_000_000  # two changes closer than a tick of the file system's clock look like one
+_logger = logging.getLogger(__name__)
 
 
 class CheckpointError(Exception):
@@ -43,6 +47,14 @@ class DamagedWeights(CheckpointError):
     """The file's sha256 is not the card's."""
 
 
+class Listing(NamedTuple):
+    """What stood in a model's folder, and whether a change since would show in the folder's time."""
+
+    changed: int  # st_mtime_ns
+    settled: bool
+    folders: dict[int, Path]
+
+
 class Store:
     """Every published checkpoint: those under `root`, where new versions go, and those shipped read-only."""
 
@@ -50,10 +62,17 @@ class Store:
         self.root = root
         self._roots = (root, *(shipped or (ZOO,)))
         self._read: dict[Path, ModelCard] = {}  # a published card never changes
+        self._listings: dict[Path, Listing] = {}
 
     def cards(self) -> list[ModelCard]:
-        """The newest version of each model, by name."""
-        return [self._card(newest) for name in self._names() if (newest := self._newest(name))]
+        """The newest version of each model, by name; a card that cannot be read is logged and left out."""
+        found = []
+        for name in self._names():
+            try:
+                found.append(self.card(name))
+            except CheckpointError as error:
+                _logger.warning("left out: %s", error)
+        return found
 
     def versions(self, name: str) -> list[int]:
         """Versions of a model, oldest first; empty where there is none."""
@@ -119,12 +138,19 @@ class Store:
 
     def _folders(self, name: str) -> dict[int, Path]:
         """Version to folder; a published version hides a shipped one of the same number."""
-        cards = [card for root in reversed(self._roots) for card in (root / name).glob("[0-9]*/card.json")]
-        return {int(card.parent.name): card.parent for card in cards if card.parent.name.isdecimal()}
+        return {version: folder for root in reversed(self._roots) for version, folder in self._listed(root / name).items()}
 
-    def _newest(self, name: str) -> Path | None:
-        folders = self._folders(name)
-        return folders[max(folders)] if folders else None
+    def _listed(self, home: Path) -> dict[int, Path]:
+        """The versions in one folder, looked up again only when it has changed: every request asks."""
+        try:
+            changed = home.stat().st_mtime_ns
+        except OSError:
+            return {}
+        known = self._listings.get(home)
+        if known is None or known.changed != changed or not known.settled:
+            folders = {int(card.parent.name): card.parent for card in home.glob("[0-9]*/card.json") if card.parent.name.isdecimal()}
+            known = self._listings[home] = Listing(changed, time.time_ns() - changed > SETTLED_NS, folders)
+        return known.folders
 
     def _card(self, folder: Path) -> ModelCard:
         if folder not in self._read:

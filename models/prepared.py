@@ -50,7 +50,7 @@ def load(store: Store, card: ModelCard, device: torch.device) -> Prepared:
 
 def prepare(networks: nn.ModuleDict, device: torch.device) -> nn.ModuleDict:
     """A copy that computes the same outputs (to 1e-5) at less cost, and cannot be trained."""
-    ready: nn.ModuleDict = copy.deepcopy(networks).eval().requires_grad_(False)
+    ready: nn.ModuleDict = copy.deepcopy(networks).eval()
     for module in list(ready.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Sequential):
@@ -58,7 +58,7 @@ def prepare(networks: nn.ModuleDict, device: torch.device) -> nn.ModuleDict:
     for parameter in ready.parameters():
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    return ready.to(device)
+    return ready.eval().requires_grad_(False).to(device)
 
 
 def folded(layers: nn.Sequential) -> nn.Sequential:

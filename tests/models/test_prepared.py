@@ -1,0 +1,63 @@
+"""Preparation changes the cost of a network, not what it computes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from models.checkpoints import Store
+from models.families import family, names
+from models.families.base import Size, published
+from models.prepared import load, prepare
+
+SIZE = Size(image_shape=(1, 28, 28), latent_size=16, width=32)
+
+
+@pytest.fixture(params=names())
+def trained(request):
+    """Networks after two training steps, so that running statistics and spectral norms are not at their start."""
+    kind = family(request.param)
+    state = kind.begin(SIZE, seed=0)
+    for step in range(2):
+        kind.train_step(state, torch.rand(8, *SIZE.image_shape, generator=torch.Generator().manual_seed(step)) * 2 - 1)
+    return kind, state
+
+
+def test_outputs_agree_before_and_after_preparation(trained):
+    kind, state = trained
+    plain = published(kind, state)
+    ready = prepare(plain, torch.device("cpu"))
+    z = torch.randn(9, SIZE.latent_size, generator=torch.Generator().manual_seed(1))
+    assert torch.allclose(kind.decoder(plain)(z), kind.decoder(ready)(z), atol=1e-5)
+    for sampler, target in kind.targets(plain).items():
+        assert torch.allclose(target.energy(z), kind.targets(ready)[sampler].energy(z), rtol=1e-5, atol=1e-5)
+
+
+def test_published_networks_are_the_trained_ones_with_spectral_norm_settled(trained):
+    kind, state = trained
+    plain = published(kind, state)
+    assert not any("parametrizations" in name for name in plain.state_dict())
+    if "critic" in plain:
+        images = torch.rand(4, *SIZE.image_shape, generator=torch.Generator().manual_seed(2))
+        state.networks.eval()
+        assert torch.allclose(state.networks["critic"](images), plain["critic"](images), atol=1e-5)
+
+
+def test_prepared_networks_are_frozen_folded_and_in_eval_mode(trained):
+    kind, state = trained
+    ready = prepare(published(kind, state), torch.device("cpu"))
+    assert not any(parameter.requires_grad for parameter in ready.parameters())
+    assert not any(isinstance(module, nn.BatchNorm2d | nn.Dropout | nn.Dropout2d) for module in ready.modules())
+    assert not any(module.training for module in ready.modules())
+
+
+def test_a_shipped_checkpoint_loads_and_is_what_its_card_says():
+    store = Store(Path("nowhere"))
+    cards = store.cards()
+    assert {"mnist-sngan", "mnist-lebm", "digits-lebm"} <= {card.name for card in cards}
+    for card in cards:
+        prepared = load(store, card, torch.device("cpu"))
+        images = prepared.decode(torch.zeros(2, prepared.latent))
+        assert images.shape == (2, *card.image_shape)
+        assert set(prepared.targets) | {"prior"} == set(card.samplers)
