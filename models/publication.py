@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean
 
 import torch
@@ -45,7 +45,8 @@ def publish(trained: Trained, images: Images, store: Store) -> ModelCard:
     calibration = _calibrated(trained, images, evaluator) if "ratio" in trained.networks else None
     subject = _subject(trained, evaluator, images)
     samplers: dict[SamplerName, Kernel | None] = {
-        name: subject.tuned(name, kernel) if kernel else None for name, kernel in trained.kind.samplers().items()
+        name: replace(subject, images=len(images.held_out)).tuned(name, kernel) if kernel else None
+        for name, kernel in trained.kind.samplers().items()
     }
     honest = calibration is not None or "ratio" not in trained.networks
     default: SamplerName = trained.kind.default_sampler if honest else "prior"

@@ -5,7 +5,7 @@ import json
 from functools import cache
 from typing import TYPE_CHECKING
 
-from workers.images import encode_png, grid
+from models.images import encode_png, grid
 from workers.jobs import Diagnostics, GenerateJob
 
 if TYPE_CHECKING:

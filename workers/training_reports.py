@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TextIO
 
+from models.images import encode_png, grid
 from workers.artifacts import Artifacts
 from workers.broker import Broker
-from workers.images import encode_png, grid
 
 if TYPE_CHECKING:
     import numpy as np

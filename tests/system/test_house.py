@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from workers.images import read_text
+from models.images import read_text
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 

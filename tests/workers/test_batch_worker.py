@@ -9,10 +9,10 @@ from rq import Queue, Worker
 from rq.job import Job
 from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
 
+from models.images import read_text
 from tests.workers.fake_engine import DIVERGES, POISON, FakeEngine, worker
 from workers import keys
 from workers.artifacts import Artifacts
-from workers.images import read_text
 from workers.jobs import Status
 from workers.rq_maintenance import maintain
 

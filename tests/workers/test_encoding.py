@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from models.images import grid, read_text
 from workers.encoding import encode, provenance
-from workers.images import grid, read_text
 from workers.jobs import Diagnostics, GenerateJob
 
 IMAGES = np.arange(3 * 8 * 8, dtype=np.uint8).reshape(3, 8, 8, 1)
