@@ -81,9 +81,7 @@ class Diagnostics(Frozen):
     energy_first: float | None = Field(None, description="mean over the chains")
     energy_last: float | None = Field(None, description="mean over the chains")
     nonfinite_chains: int = 0
-    ess: float | None = Field(
-        None, description="effective sample size of the energies of all chains, second half; None under 100 draws a chain"
-    )
+    ess: float | None = Field(None, description="effective sample size of all chains' energies, second half; None under 100 draws a chain")
     r_hat: float | None = Field(None, description="split R-hat of the energies, second half; None under 100 draws a chain or 2 chains")
     calibration: str | None = Field(None, description="method that made the critic a density ratio; None where there is none")
     warnings: tuple[str, ...] = ()

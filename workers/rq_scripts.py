@@ -49,7 +49,8 @@ local function start(origin, id, job, cost)
     redis.call('EXPIRE', g.worker_executions, g.lease + 60)
     redis.call('XADD', p.events .. id, 'MAXLEN', '~', g.events_kept, '*', 'name', 'started', 'data', g.started)
     redis.call('EXPIRE', p.events .. id, g.kept)
-    table.insert(taken, {origin, id, execution_id, unpack(redis.call('HMGET', job, 'created_at', 'data', 'expires_at', 'cancel_requested'))})
+    local told = redis.call('HMGET', job, 'created_at', 'data', 'expires_at', 'cancel_requested')
+    table.insert(taken, {origin, id, execution_id, unpack(told)})
 end
 
 for _, queue in ipairs(KEYS) do
