@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from models.kernels import AnyKernel
 
 SamplerName = Literal["prior", "ddls", "latent-ebm"]
+TargetName = SamplerName | Literal["posterior"]
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="lower-case letters, digits and hyphens")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="sha256 of weights.safetensors")]
 

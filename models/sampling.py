@@ -64,9 +64,15 @@ def run(
     energies, accepted = [chains.energy], torch.zeros_like(chains.energy)
     for _ in range(kernel.ticks):
         noise = GeneratorNoise(chains.z, random, kernel.normals_per_tick)
-        points = evaluate(target, kernel.propose(chains, noise), data)
+        points = evaluate(target, kernel.propose(chains, noise), _images_for(kernel, chains, data))
         accepted += kernel.update(chains, points, noise).accepted
         energies.append(chains.energy)
         if watch is not None:
             watch(chains)
     return Ran(chains, accepted / max(kernel.decisions, 1), torch.stack(energies))
+
+
+def _images_for(kernel: Kernel, chains: Chains, data: Tensor | None) -> Tensor | None:
+    """The image of the chain that each proposed point belongs to."""
+    owners = None if data is None else kernel.owners(chains)
+    return data if data is None or owners is None else data[owners]

@@ -1,7 +1,7 @@
 """Targets: unnormalised densities over latents as energies, E = -log density + const; each knows its gradient only through autograd."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,9 @@ from models.kernels import Evaluated
 
 
 class Target(Protocol):
-    """An energy over latents; `data` is what a chain brings of its own, one row a chain, for targets that need it."""
+    """An energy over latents; a `conditional` one is given an image for every row, (rows, channels, height, width)."""
+
+    conditional: ClassVar[bool]
 
     def energy(self, z: Tensor, data: Tensor | None = None) -> Tensor:
         """(rows, latent) -> (rows,), in nats."""
@@ -37,6 +39,7 @@ class Ddls:
 
     generator: nn.Module
     log_ratio: nn.Module
+    conditional: ClassVar[bool] = False
 
     def energy(self, z: Tensor, data: Tensor | None = None) -> Tensor:
         log_ratio: Tensor = self.log_ratio(self.generator(z))
@@ -48,6 +51,7 @@ class LatentEbm:
     """E(z) = -f(z) + |z|²/2, the learned prior of LEBM  (Pang et al. 2020, eq. 3)."""
 
     f: nn.Module
+    conditional: ClassVar[bool] = False
 
     def energy(self, z: Tensor, data: Tensor | None = None) -> Tensor:
         f: Tensor = self.f(z)
@@ -61,6 +65,7 @@ class Posterior:
     generator: nn.Module
     f: nn.Module
     sigma: float
+    conditional: ClassVar[bool] = True
 
     def energy(self, z: Tensor, data: Tensor | None = None) -> Tensor:
         if data is None:

@@ -26,6 +26,7 @@ class Chain:
     index: int
     seed: int
     kernel: Kernel
+    data: Tensor | None = None  # (channels, height, width), for a conditional target
     ends_at: int = 0  # on the clock of its group
     began_at: int = 0
     energies: list[Tensor] = field(default_factory=list)  # of consecutive ticks
@@ -73,6 +74,7 @@ class ChainGroup:
         self._chains = Chains(empty, empty[:, 0], empty, dict.fromkeys(kernel.columns, empty[:, :1]))
         kernel.begin(self._chains)
         self._streams = Streams(empty[:, 0].long(), empty[:, 0].long())
+        self._data: Tensor | None = None  # (chains, channels, height, width)
         self._began = empty[:, 0].long()  # (chains,), so that a chain's step is now - began
         self._accepted = empty[:, 0]
         self._energies: list[Tensor] = []  # since chains last joined or left
@@ -97,6 +99,7 @@ class ChainGroup:
             self._draws = _beside(self._draws, self._draw(streams, streams.seed.new_full((len(newcomers),), self.now)))
         self.members += newcomers
         self._chains = _concatenated(self._chains, chains)
+        self._data = data_of(self.members)
         self._streams = Streams(torch.cat([self._streams.seed, streams.seed]), torch.cat([self._streams.chain, streams.chain]))
         self._began = torch.cat([self._began, streams.seed.new_full((len(newcomers),), self.now)])
         self._accepted = torch.cat([self._accepted, points.energy.new_zeros(len(newcomers))])
@@ -108,6 +111,13 @@ class ChainGroup:
             self._drawn_at = self.now
             self._draws = self._draw(self._streams, self._began)
         return self.kernel.propose(self._chains, self._noise(self._draws))
+
+    def data(self) -> Tensor | None:
+        """The image that goes with each of the points proposed, (rows, channels, height, width); None where chains bring none."""
+        if self._data is None:
+            return None
+        owners = self.kernel.owners(self._chains)
+        return self._data if owners is None else self._data[owners]
 
     def update(self, points: Evaluated) -> list[Retired]:
         """Moves every chain; gives back those that are done, or not finite any more."""
@@ -145,6 +155,7 @@ class ChainGroup:
         index = torch.tensor(rows, dtype=torch.int64, device=self._began.device)
         self.members = [self.members[row] for row in rows]
         self._chains = _taken(self._chains, index)
+        self._data = data_of(self.members)
         self._streams = self._streams.take(index)
         self._began, self._accepted = self._began[index], self._accepted[index]
         if self._draws is not None:
@@ -174,6 +185,12 @@ def streams_of(chains: Sequence[Chain], device: torch.device) -> Streams:
         torch.tensor([chain.seed for chain in chains], dtype=torch.int64, device=device),
         torch.tensor([chain.index for chain in chains], dtype=torch.int64, device=device),
     )
+
+
+def data_of(chains: Sequence[Chain]) -> Tensor | None:
+    """What some chains bring, one row a chain; None where they bring nothing."""
+    images = [chain.data for chain in chains if chain.data is not None]
+    return torch.stack(images) if images else None
 
 
 def _beside(left: Draws, right: Draws) -> Draws:

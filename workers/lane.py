@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from models import noise
@@ -15,7 +14,7 @@ from models.kernels import Evaluated
 from models.prepared import Prepared
 from models.targets import Target, evaluate
 from workers.buckets import agreeing
-from workers.chain_group import Chain, ChainGroup, Retired, streams_of
+from workers.chain_group import Chain, ChainGroup, Retired, data_of, streams_of
 from workers.scheduler import buckets_for
 
 
@@ -42,6 +41,7 @@ class Lane:
 
     def __init__(self, prepared: Prepared, target: Target, capacity: int, device: torch.device) -> None:
         self._target = target
+        self._image_shape = prepared.card.image_shape
         self._latent = prepared.latent
         self._device = device
         self._fresh: list[Chain] = []
@@ -77,10 +77,13 @@ class Lane:
         fresh, self._fresh = self._fresh, []
         groups = [group for group in self._groups.values() if group.members]
         asked = [group.propose() for group in groups]
+        data = [group.data() for group in groups]
         if fresh:
             asked.append(noise.start(streams_of(fresh, self._device), self._latent))
+            data.append(data_of(fresh))
         chains = len(fresh) + sum(len(group.members) for group in groups)
-        points, bucket = self._evaluate(torch.cat(asked) if len(asked) > 1 else asked[0])
+        images = [rows for rows in data if rows is not None]
+        points, bucket = self._evaluate(_stacked(asked), _stacked(images) if images else None)
         retired, at = [], 0
         for group, rows in zip(groups, asked, strict=False):
             retired += group.update(_between(points, at, at + len(rows)))
@@ -105,17 +108,19 @@ class Lane:
                 group.join([fresh[row] for row in rows], Evaluated(*(column[index] for column in points)))
         return lost
 
-    def _evaluate(self, z: Tensor) -> tuple[Evaluated, int]:
+    def _evaluate(self, z: Tensor, data: Tensor | None) -> tuple[Evaluated, int]:
         """Energies and gradients of any number of rows, by way of the bucket sizes that agree; and the rows that this cost."""
         parts, padded, at = [], 0, 0
         for rows, bucket in buckets_for(len(z), tuple(self.buckets)):
-            points = evaluate(self._target, F.pad(z[at : at + rows], (0, 0, 0, bucket - rows)))
+            images = None if data is None else _padded(data[at : at + rows], bucket)
+            points = evaluate(self._target, _padded(z[at : at + rows], bucket), images)
             parts.append(_between(points, 0, rows))
             at, padded = at + rows, padded + bucket
         return (parts[0] if len(parts) == 1 else Evaluated(*(torch.cat(column) for column in zip(*parts, strict=True)))), padded
 
     def _results(self, z: Tensor) -> tuple[Tensor, ...]:
-        points = evaluate(self._target, z)
+        images = z.new_zeros(len(z), *self._image_shape) if self._target.conditional else None
+        points = evaluate(self._target, z, images)
         return points.energy, points.gradient
 
 
@@ -130,7 +135,7 @@ class Decoder:
         """(rows, latent) -> (rows, channels, height, width) in [-1, 1], each row's bits its own."""
         images, at = [], 0
         for rows, bucket in buckets_for(len(z), tuple(self.buckets)):
-            images.append(self._prepared.decode(F.pad(z[at : at + rows], (0, 0, 0, bucket - rows)))[:rows])
+            images.append(self._prepared.decode(_padded(z[at : at + rows], bucket))[:rows])
             at += rows
         return torch.cat(images)
 
@@ -138,6 +143,16 @@ class Decoder:
 def probe(latent: int, device: torch.device) -> Tensor:
     """Four latents to compare bucket sizes by."""
     return noise.start(noise.Streams(torch.arange(4, device=device), torch.arange(4, device=device)), latent)
+
+
+def _stacked(blocks: list[Tensor]) -> Tensor:
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
+
+
+def _padded(rows: Tensor, size: int) -> Tensor:
+    """Zeros below, up to `size` rows."""
+    missing = size - len(rows)
+    return torch.cat([rows, rows.new_zeros(missing, *rows.shape[1:])]) if missing else rows
 
 
 def _between(points: Evaluated, first: int, last: int) -> Evaluated:

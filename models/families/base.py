@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from pydantic import Field
 
-from models.cards import Frozen, SamplerName
+from models.cards import Frozen, SamplerName, TargetName
 
 if TYPE_CHECKING:
     import torch
@@ -61,8 +61,8 @@ class Family(Protocol):
         """What the family offers, with kernel settings to start from."""
         ...
 
-    def targets(self, networks: nn.ModuleDict) -> dict[SamplerName, Target]:
-        """The energies that the samplers other than `prior` run on."""
+    def targets(self, networks: nn.ModuleDict) -> dict[TargetName, Target]:
+        """The energies that chains run on: one for each sampler but `prior`, and `posterior` where images have one."""
         ...
 
     def decoder(self, networks: nn.ModuleDict) -> Callable[[Tensor], Tensor]:

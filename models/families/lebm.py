@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from models.cards import SamplerName
+from models.cards import SamplerName, TargetName
 from models.families.base import Size, TrainState, check_finite, descend
 from models.kernels import Kernel
 from models.kernels.langevin import Langevin
@@ -68,8 +68,9 @@ class Lebm:
     def samplers(self) -> dict[SamplerName, Kernel | None]:
         return {"prior": None, "latent-ebm": PRIOR}
 
-    def targets(self, networks: nn.ModuleDict) -> dict[SamplerName, Target]:
-        return {"latent-ebm": LatentEbm(networks["f"])}
+    def targets(self, networks: nn.ModuleDict) -> dict[TargetName, Target]:
+        generator, f = networks["generator"], networks["f"]
+        return {"latent-ebm": LatentEbm(f), "posterior": Posterior(generator, f, SIGMA)}
 
     def decoder(self, networks: nn.ModuleDict) -> Callable[[Tensor], Tensor]:
         return networks["generator"]

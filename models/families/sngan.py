@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from models.cards import SamplerName
+from models.cards import SamplerName, TargetName
 from models.families.base import Size, TrainState, check_finite, descend
 from models.kernels import Kernel
 from models.kernels.mala import Mala
@@ -64,7 +64,7 @@ class Sngan:
     def samplers(self) -> dict[SamplerName, Kernel | None]:
         return {"prior": None, "ddls": Mala(steps=40, step_size=0.3)}
 
-    def targets(self, networks: nn.ModuleDict) -> dict[SamplerName, Target]:
+    def targets(self, networks: nn.ModuleDict) -> dict[TargetName, Target]:
         return {"ddls": Ddls(networks["generator"], networks["ratio"])}
 
     def decoder(self, networks: nn.ModuleDict) -> Callable[[Tensor], Tensor]:

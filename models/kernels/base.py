@@ -101,6 +101,11 @@ class Kernel(BaseModel):
         raise NotImplementedError
 
     @classmethod
+    def owners(cls, chains: Chains) -> Tensor | None:
+        """Which chain each of the proposed points belongs to, (rows,) int64; None where point and chain are in the same row."""
+        return None
+
+    @classmethod
     def update(cls, chains: Chains, points: Evaluated, noise: Noise) -> Info:
         """Moves the chains, given the points they proposed."""
         raise NotImplementedError

@@ -52,7 +52,13 @@ class LocalGlobal(Kernel):
         jumping = chains.memory["made"] == 0
         fresh = noise.normals()  # (chains, 10, latent)
         first = fresh[:, 0].where(jumping.unsqueeze(-1), Mala.propose(chains, noise))
-        return _below(first, fresh[jumping, 1:].flatten(0, 1))
+        return _under(first, fresh[jumping, 1:].flatten(0, 1))
+
+    @classmethod
+    def owners(cls, chains: Chains) -> Tensor:
+        made = chains.memory["made"]
+        everyone = made.new_ones(len(made)).cumsum(0).long() - 1
+        return _under(everyone, everyone[made == 0].repeat_interleave(PROPOSALS - 1))
 
     @classmethod
     def update(cls, chains: Chains, points: Evaluated, noise: Noise) -> Info:
@@ -70,9 +76,9 @@ class LocalGlobal(Kernel):
         return Info(accepted=accepted.to(chains.energy.dtype))
 
 
-def _below(first: Tensor, rest: Tensor) -> Tensor:
-    """Two blocks of rows, one under the other: (a, latent), (b, latent) -> (a + b, latent)."""
-    both = first.new_empty(len(first) + len(rest), first.shape[1])
+def _under(first: Tensor, rest: Tensor) -> Tensor:
+    """Two blocks of rows, one under the other: (a, ...), (b, ...) -> (a + b, ...)."""
+    both = first.new_empty(len(first) + len(rest), *first.shape[1:])
     both[: len(first)], both[len(first) :] = first, rest
     return both
 

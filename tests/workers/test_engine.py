@@ -16,6 +16,7 @@ from models.prepared import Prepared, load
 from models.targets import evaluate
 from tests.tiny_models import publish_tiny
 from workers import lane as lane_module
+from workers.chain_group import Chain
 from workers.engine import Engine, EngineSettings, Failed, Finished
 from workers.jobs import GenerateJob, Problem
 
@@ -187,7 +188,7 @@ def test_chains_of_all_kernels_share_one_evaluation_a_tick(engine, store, monkey
         engine.admit(kernel, job(store, "gan", "ddls", mcmc={"kernel": kernel, "steps": 4 + number}, images=2), None)
     engine.tick()  # loads and checks the buckets
     calls = []
-    monkeypatch.setattr(lane_module, "evaluate", lambda target, z: calls.append(len(z)) or evaluate(target, z))
+    monkeypatch.setattr(lane_module, "evaluate", lambda target, z, data: calls.append(len(z)) or evaluate(target, z, data))
     engine.tick()
     assert len(calls) == 1
     assert calls[0] >= 2 * len(KERNELS)
@@ -273,3 +274,25 @@ def test_the_observer_hears_of_ticks_and_of_chains_that_left(engine, store):
     assert [chains for _, _, chains, _, _ in heard.steps] == [5] * 4
     assert heard.left[0][:4] == ("gan", "ddls", 5, 15)
     assert heard.loads[0][:2] == ("gan", 1)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_chains_that_bring_an_image_keep_it_whatever_their_kernel_and_neighbours(store, kernel):
+    prepared = load(store, store.card("ebm"), torch.device("cpu"))
+    images = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def chain(row, name, steps):
+        return Chain(str(row), row, 5, KERNELS[name](steps=steps, step_size=0.02), data=images[row])
+
+    def run_lane(*chains):
+        lane, ended = lane_module.Lane(prepared, prepared.targets["posterior"], 16, torch.device("cpu")), {}
+        lane.start(list(chains))
+        while lane.chains():
+            ended |= {retired.chain.index: retired.z for retired in lane.tick().retired}
+        return ended
+
+    others = [chain(row, name, 3 + row) for row, name in enumerate(sorted(KERNELS))]
+    together, alone = run_lane(*others, chain(5, kernel, 8)), run_lane(chain(5, kernel, 8))
+    assert torch.equal(together[5], alone[5])
+    swapped = run_lane(Chain("5", 5, 5, KERNELS[kernel](steps=8, step_size=0.02), data=images[0]))
+    assert not torch.equal(swapped[5], alone[5])
