@@ -4,28 +4,58 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq.job import Job
 
 from workers import keys, views
-from workers.connection import guarded
+from workers.connection import SOCKET_TIMEOUT_S, guarded
 
 LOOK_AGAIN_S = 2.0  # pub/sub forgets those who were away, and deadlines pass unannounced
+SILENCE_S = 5.0  # after which Redis is asked whether it is still there
 _AWAY = (RedisConnectionError, RedisTimeoutError, OSError)
 _logger = logging.getLogger(__name__)
+
+
+class Expected:
+    """The end of one job, for one who waits."""
+
+    def __init__(self) -> None:
+        self.submitted = False  # a look at Redis before that would take the job for one that is gone
+        self._over: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    async def within(self, timeout_s: float) -> bool:
+        """True once the job is over, False after `timeout_s` seconds or when `give_up` was called."""
+        alarm = asyncio.get_running_loop().call_later(timeout_s, self.give_up)
+        try:
+            return await self._over
+        finally:
+            alarm.cancel()
+
+    def give_up(self) -> None:
+        self._settle(over=False)
+
+    def tell(self) -> None:
+        """The job is over."""
+        self._settle(over=True)
+
+    def _settle(self, *, over: bool) -> None:
+        if not self._over.done():
+            self._over.set_result(over)
 
 
 class Finishes:
     """Use as `async with Finishes(url) as finishes: await finishes.wait(job_id, 30)`."""
 
     def __init__(self, redis_url: str) -> None:
-        self._redis = Redis.from_url(redis_url, socket_connect_timeout=3.0)
-        self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._redis = Redis.from_url(redis_url, socket_connect_timeout=3.0, socket_timeout=SOCKET_TIMEOUT_S)
+        self._waiting: defaultdict[str, set[Expected]] = defaultdict(set)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -44,38 +74,58 @@ class Finishes:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.stop()
 
-    async def wait(self, job_id: str, timeout_s: float) -> bool:
-        """True once the job is over or unknown, False after `timeout_s` seconds; raises BrokerUnavailable at the first look only."""
-        ended = asyncio.Event()
-        self._waiting[job_id].add(ended)  # before the look, so that no end falls between the two
+    @contextlib.contextmanager
+    def expecting(self, job_id: str) -> Iterator[Expected]:
+        """Hears of the end of a job from now on, even one that is yet to be submitted: who comes so early need not look."""
+        expected = Expected()
+        self._waiting[job_id].add(expected)
         try:
-            with guarded():
-                await self._look([job_id])
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(ended.wait(), timeout_s)
-            return ended.is_set()
+            yield expected
         finally:
-            self._waiting[job_id].discard(ended)
+            self._waiting[job_id].discard(expected)
             if not self._waiting[job_id]:
                 del self._waiting[job_id]
+
+    async def wait(self, job_id: str, timeout_s: float) -> bool:
+        """True once the job is over or unknown, False after `timeout_s` seconds; raises BrokerUnavailable at the first look only."""
+        with self.expecting(job_id) as expected:  # before the look, so that no end falls between the two
+            expected.submitted = True
+            with guarded():
+                await self._look([job_id])
+            return await expected.within(timeout_s)
 
     async def _listen(self) -> None:
         while True:
             with contextlib.suppress(*_AWAY):
                 async with self._redis.pubsub() as pubsub:
                     await pubsub.subscribe(keys.ENDED)
-                    await self._look(list(self._waiting))  # what ended while nobody listened
-                    async for message in pubsub.listen():
-                        if message["type"] == "message":
-                            self._wake(message["data"].decode())
+                    await self._look(self._submitted())  # what ended while nobody listened
+                    await self._hear(pubsub)
             _logger.warning("lost the connection that announces ended jobs; trying again")
             await asyncio.sleep(0.5)
+
+    async def _hear(self, pubsub: PubSub) -> None:
+        """Until the connection breaks, or falls silent: packets may vanish without a word."""
+        asked = False
+        while True:
+            message: Any = await pubsub.get_message(timeout=SILENCE_S)
+            if message is None and asked:
+                return
+            if message is None:
+                await pubsub.ping()
+            elif message["type"] == "message":
+                for job_id in message["data"].decode().split():
+                    self._wake(job_id)
+            asked = message is None
 
     async def _look_again(self) -> None:
         while True:
             await asyncio.sleep(LOOK_AGAIN_S)
             with contextlib.suppress(*_AWAY):
-                await self._look(list(self._waiting))
+                await self._look(self._submitted())
+
+    def _submitted(self) -> list[str]:
+        return [job_id for job_id, waiting in self._waiting.items() if any(expected.submitted for expected in waiting)]
 
     async def _look(self, job_ids: list[str]) -> None:
         if not job_ids:
@@ -89,8 +139,8 @@ class Finishes:
                 self._wake(job_id)
 
     def _wake(self, job_id: str) -> None:
-        for ended in self._waiting.get(job_id, ()):
-            ended.set()
+        for expected in self._waiting.get(job_id, ()):
+            expected.tell()
 
 
 def _over(status: bytes, expires_at: bytes | None) -> bool:

@@ -6,7 +6,7 @@ RECENT = f"{PREFIX}:recent"  # sorted set: job ids by creation
 BACKLOG = f"{PREFIX}:backlog"  # hash: queue -> chain-steps waiting in it
 MAINTENANCE = f"{PREFIX}:maintenance"  # lock: one worker at a time looks for abandoned jobs
 SUBMITTED = f"{PREFIX}:submitted"  # channel: an empty queue has got a job
-ENDED = f"{PREFIX}:ended"  # channel: the id of each job that ends
+ENDED = f"{PREFIX}:ended"  # channel: the ids of jobs that have ended, spaces between
 
 # In RQ's job hash, which keeps fields it does not know:
 CHAINS = "chains"  # images the job makes

@@ -107,7 +107,7 @@ return answers
 
 # For each job: 1 when it was still ours to end, 0 when somebody else has it by now.
 END = """
-local p, g, answers = cjson.decode(ARGV[1]), cjson.decode(ARGV[2]), {}
+local p, g, answers, told = cjson.decode(ARGV[1]), cjson.decode(ARGV[2]), {}, {}
 
 local function finish(e)
     local composite, job = e.id .. ':' .. e.execution_id, p.job .. e.id
@@ -126,10 +126,11 @@ local function finish(e)
     redis.call('XADD', p.events .. e.id, 'MAXLEN', '~', g.events_kept, '*', 'name', 'end', 'data', e.announced)
     redis.call('EXPIRE', p.events .. e.id, e.ttl)
     redis.call('DEL', p.progress .. e.id)
-    redis.call('PUBLISH', p.ended, e.id)
+    table.insert(told, e.id)
     return 1
 end
 
 for i, e in ipairs(cjson.decode(ARGV[3])) do answers[i] = finish(e) end
+if #told > 0 then redis.call('PUBLISH', p.ended, table.concat(told, ' ')) end
 return answers
 """
