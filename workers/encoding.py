@@ -23,8 +23,8 @@ def encode(job: GenerateJob, images: "np.ndarray", diagnostics: Diagnostics) -> 
 
 
 def provenance(job: GenerateJob, image: str, diagnostics: Diagnostics) -> dict[str, str]:
-    """The text chunks of one PNG: everything that made it and nothing that did not, such as when, where, how urgently or beside whom."""
-    request = job.model_dump(mode="json", exclude={"priority", "deadline_s"})
+    """The text chunks of one PNG: everything that made it and nothing that did not, such as when, where, for whom or how urgently."""
+    request = job.model_dump(mode="json", exclude={"priority", "deadline_s", "caller"})
     return {
         "ebbtide": _canonical(request),
         "seed": str(job.seed),

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 from models import noise
-from models.cards import ModelCard
 from models.checkpoints import CheckpointError, Store
 from models.images import to_pixels
 from models.kernels import Kernel
-from models.prepared import Prepared, load
 from workers.chain_group import Chain, Retired, streams_of
 from workers.jobs import ChainReport, Diagnostics, GenerateJob, Problem, Progress
-from workers.lane import Decoder, Lane, LaneName
+from workers.lane import Lane, LaneName
+from workers.memory import fitting
 from workers.reports import chain_report, diagnostics
-from workers.scheduler import Admission, Scheduler
+from workers.residents import Resident, Residents, Version
+from workers.scheduler import Admission, Flow, Scheduler
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class EngineSettings:
     capacity: int = 64  # chains in a batch
     device: str = "cpu"
     prior_chains_per_tick: int = 256  # images of `prior` jobs decoded between two ticks
-    checkpoints_kept: int = 4
+    checkpoint_bytes: int = 1 << 30  # weights kept in memory
 
 
 @dataclass(frozen=True)
@@ -78,33 +78,29 @@ class Run:
         return LaneName(self.job.model, self.job.version, self.job.sampler)
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """A checkpoint in memory."""
-
-    prepared: Prepared
-    decoder: Decoder
-
-
 class Engine:
     """Runs the chains of all jobs it was given, one evaluation a tick."""
 
     def __init__(self, store: Store, settings: EngineSettings, observer: Observer) -> None:
-        self._store = store
         self._settings = settings
         self._observer = observer
         self._device = torch.device(settings.device)
         self._scheduler = Scheduler(settings.capacity)
-        self._checkpoints: dict[tuple[str, int], Loaded] = {}  # least recently used first
+        self._checkpoints = Residents(store, self._device, capacity=settings.capacity, budget=settings.checkpoint_bytes)
         self._lanes: dict[LaneName, Lane] = {}
         self._runs: dict[str, Run] = {}
         self._outcomes: list[Finished | Failed] = []
 
     @property
     def free(self) -> int:
-        """Chains that can still be admitted."""
+        """Chains that can still be admitted at once; 0 while others wait to start."""
         running = sum(lane.points for lane in self._lanes.values())
         return max(0, self._settings.capacity - running - self._scheduler.waiting)
+
+    @property
+    def waiting(self) -> frozenset[Flow]:
+        """Those who have chains inside that wait to start: a job of anybody else starts within a few ticks, even if nothing is free."""
+        return self._scheduler.flows
 
     @property
     def busy(self) -> bool:
@@ -115,7 +111,7 @@ class Engine:
         """Takes a job in; its chains start as room comes. What is wrong with it comes out of the next tick."""
         self._runs[job_id] = Run(job_id, job, expires_at)
         if job.mcmc is not None:
-            self._scheduler.add(job_id, job.num_images, job.mcmc.points_per_chain)
+            self._scheduler.add(job_id, job.num_images, job.mcmc.points_per_chain, Flow(job.caller, job.priority))
 
     def cancel(self, job_id: str, problem: Problem) -> None:
         """Ends a job at once with that problem, which comes out of the next tick; its neighbours notice nothing."""
@@ -131,9 +127,9 @@ class Engine:
         """Priors first, then one evaluation for every chain; gives back the jobs that ended."""
         self._expire()
         self._run_priors()
-        for admission in self._scheduler.admit(sum(lane.points for lane in self._lanes.values())):
-            self._start(admission)
-        for name, lane in self._lanes.items():
+        if self._scheduler.flows:
+            self._admit_chains()
+        for name, lane in list(self._lanes.items()):
             if lane.chains():
                 self._advance(name, lane)
         outcomes, self._outcomes = self._outcomes, []
@@ -170,6 +166,11 @@ class Engine:
         self._finish(run, z, reports, diagnostics(loaded.prepared.card, "prior", None, ()))
         self._observer.retired(run.job.model, "prior", len(chains), 0, None, 0)
 
+    def _admit_chains(self) -> None:
+        callers = {self._runs[chain.job_id].job.caller for lane in self._lanes.values() for chain in lane.chains()}
+        for admission in self._scheduler.admit(sum(lane.points for lane in self._lanes.values()), callers):
+            self._start(admission)
+
     def _start(self, admission: Admission) -> None:
         run = self._runs[admission.job_id]
         self._guarded(run, lambda run: self._start_chains(run, admission))
@@ -181,7 +182,11 @@ class Engine:
         lane.start([Chain(run.job_id, index, run.job.seed, kernel) for index in indices])
 
     def _advance(self, name: LaneName, lane: Lane) -> None:
-        ticked = lane.tick()
+        try:
+            ticked = lane.tick()
+        except MemoryError as error:
+            self._abandon(name, error)
+            return
         self._observer.stepped(name.model, name.sampler, ticked.chains, ticked.bucket, ticked.seconds)
         for retired in ticked.retired:
             run = self._runs.get(retired.chain.job_id)
@@ -193,6 +198,12 @@ class Engine:
             run.retired[retired.chain.index] = retired
             if len(run.retired) == run.job.num_images:
                 self._guarded(run, self._complete)
+
+    def _abandon(self, name: LaneName, error: MemoryError) -> None:
+        """A lane that no memory suffices for takes its own jobs along, and no others."""
+        del self._lanes[name]
+        for run in [run for run in self._runs.values() if run.lane == name]:
+            self.cancel(run.job_id, Problem(reason="unavailable", detail=str(error)))
 
     def _diverged(self, run: Run, retired: Retired) -> None:
         kernel = retired.chain.kernel
@@ -220,41 +231,29 @@ class Engine:
         """A checkpoint that cannot be used fails the job that asked for it, and no other."""
         try:
             act(run)
-        except (CheckpointError, OSError) as error:
+        except (CheckpointError, OSError, MemoryError) as error:
             self.cancel(run.job_id, Problem(reason="unavailable", detail=str(error)))
 
     def _lane(self, run: Run) -> Lane:
         if run.lane not in self._lanes:
             prepared = self._checkpoint(run.job).prepared
-            self._lanes[run.lane] = Lane(prepared, prepared.targets[run.job.sampler], self._settings.capacity, self._device)
+            target = prepared.targets[run.job.sampler]
+            self._lanes[run.lane] = fitting(lambda capacity: Lane(prepared, target, capacity, self._device), self._settings.capacity)
         return self._lanes[run.lane]
 
-    def _checkpoint(self, job: GenerateJob) -> Loaded:
-        """The checkpoint a job names, from memory or disk; the one longest unused makes room."""
-        key = (job.model, job.version)
-        if key not in self._checkpoints:
+    def _checkpoint(self, job: GenerateJob) -> Resident:
+        """The checkpoint a job names, from memory or disk; those that leave for it take their idle lanes along."""
+        if Version(job.model, job.version) not in self._checkpoints:
             started = time.perf_counter()
-            prepared = load(self._store, self._card(job), self._device)
-            self._make_room()
-            self._checkpoints[key] = Loaded(prepared, Decoder(prepared, self._settings.capacity, self._device))
+            for gone in self._checkpoints.load(job, self._needed()):
+                self._lanes = {name: lane for name, lane in self._lanes.items() if Version(name.model, name.version) != gone}
             self._observer.loaded(job.model, job.version, time.perf_counter() - started)
-        self._checkpoints[key] = self._checkpoints.pop(key)
-        return self._checkpoints[key]
+        return self._checkpoints.use(job)
 
-    def _card(self, job: GenerateJob) -> ModelCard:
-        card = self._store.card(job.model, job.version)
-        if card.digest != job.digest:
-            raise CheckpointError(f"{job.model}@{job.version} on this worker has weights {card.digest}, the job asks for {job.digest}")
-        return card
-
-    def _make_room(self) -> None:
-        """Forgets checkpoints that no chain uses, beyond those kept."""
-        used = {(name.model, name.version) for name, lane in self._lanes.items() if lane.chains()}
-        for key in [key for key in self._checkpoints if key not in used][
-            : max(0, len(self._checkpoints) + 1 - self._settings.checkpoints_kept)
-        ]:
-            del self._checkpoints[key]
-            self._lanes = {name: lane for name, lane in self._lanes.items() if (name.model, name.version) != key}
+    def _needed(self) -> set[Version]:
+        """Checkpoints whose chains run, or have run for a job that is not done."""
+        lanes = [name for name, lane in self._lanes.items() if lane.chains()]
+        return {Version(name.model, name.version) for name in [*lanes, *(run.lane for run in self._runs.values() if run.retired)]}
 
 
 _NO_KERNEL = Kernel(kernel="none")

@@ -43,6 +43,7 @@ class GenerateJob(Frozen):
     layout: Layout = "grid"
     priority: Priority = "normal"
     deadline_s: float | None = Field(None, gt=0, description="seconds after submission at which the job expires")
+    caller: str = Field("", max_length=100, description="who asks, for fair turns; the bytes do not depend on it")
 
 
 class TrainJob(Frozen):

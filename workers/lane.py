@@ -13,6 +13,7 @@ from models import noise
 from models.kernels import Evaluated
 from models.prepared import Prepared
 from models.targets import Target, evaluate
+from workers import memory
 from workers.buckets import agreeing
 from workers.chain_group import Chain, ChainGroup, Retired, data_of, streams_of
 from workers.scheduler import buckets_for
@@ -109,7 +110,11 @@ class Lane:
         return lost
 
     def _evaluate(self, z: Tensor, data: Tensor | None) -> tuple[Evaluated, int]:
-        """Energies and gradients of any number of rows, by way of the bucket sizes that agree; and the rows that this cost."""
+        """Energies and gradients of any number of rows, in as much memory as there is; and the rows that this cost."""
+        return memory.within(self.buckets, lambda: self._in_buckets(z, data))
+
+    def _in_buckets(self, z: Tensor, data: Tensor | None) -> tuple[Evaluated, int]:
+        """The same, by way of the bucket sizes that agree."""
         parts, padded, at = [], 0, 0
         for rows, bucket in buckets_for(len(z), tuple(self.buckets)):
             images = None if data is None else _padded(data[at : at + rows], bucket)
@@ -133,6 +138,9 @@ class Decoder:
 
     def decode(self, z: Tensor) -> Tensor:
         """(rows, latent) -> (rows, channels, height, width) in [-1, 1], each row's bits its own."""
+        return memory.within(self.buckets, lambda: self._in_buckets(z))
+
+    def _in_buckets(self, z: Tensor) -> Tensor:
         images, at = [], 0
         for rows, bucket in buckets_for(len(z), tuple(self.buckets)):
             images.append(self._prepared.decode(_padded(z[at : at + rows], bucket))[:rows])
