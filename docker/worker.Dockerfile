@@ -22,5 +22,5 @@ COPY workers workers
 USER ebbtide
 EXPOSE 9100
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
-    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:9100/metrics', timeout=3)"]
+    CMD ["python", "-m", "workers.health", "9100"]
 CMD ["python", "-m", "workers.generation"]

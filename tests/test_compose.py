@@ -167,4 +167,4 @@ def test_prometheus_asks_every_service_on_the_port_it_answers() -> None:
     assert int(words[words.index("--port") + 1]) == targets["api"]
     worker = (ROOT / "docker/worker.Dockerfile").read_text()
     assert f"EBBTIDE_METRICS_PORT={targets['worker']}" in worker
-    assert f"http://127.0.0.1:{targets['worker']}/" in worker
+    assert f'["python", "-m", "workers.health", "{targets["worker"]}"]' in worker

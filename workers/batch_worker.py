@@ -59,6 +59,9 @@ class BatchWorker(BaseWorker):
         self._burst = self._crashed = self._suspended = False
         self._rang = self._left_some = False  # why to look into the queues before it is time to
         self._look_at = 0.0
+        self._turned_at = time.monotonic()
+        metrics.watch("stepping", lambda: self._loop.turned_at)
+        metrics.watch("redis", lambda: self._turned_at)
 
     # Main thread
 
@@ -144,6 +147,7 @@ class BatchWorker(BaseWorker):
 
     def _turn(self) -> bool:
         """One round of everything; False when nothing is left to do and nobody wants more."""
+        self._turned_at = time.monotonic()
         for task in [task for task, due in self._due.items() if due <= time.monotonic()]:
             task()
         self._collect()

@@ -1,6 +1,7 @@
 """Every figure a generation worker exports: names, labels and buckets here and nowhere else."""
 
 import time
+from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
@@ -38,9 +39,14 @@ class WorkerMetrics:
         self._acceptance = self._histogram("ebbtide_acceptance_ratio", "Proposals accepted, a job", RATIO_BUCKETS, *MODEL)
         self._load = self._histogram("ebbtide_model_load_seconds", "Loading a checkpoint", LOAD_BUCKETS, "model")
         self.running = Gauge("ebbtide_jobs_running", "Jobs started and not ended", registry=self.registry)
+        self._ages = Gauge("ebbtide_loop_age_seconds", "Since a thread last began a turn", ["thread"], registry=self.registry)
         self.free = Gauge("ebbtide_chains_free", "Chains that could still be admitted", registry=self.registry)
         Gauge("ebbtide_chains_capacity", "Chains the worker can run at once", registry=self.registry).set(capacity)
         ProcessCollector(registry=self.registry)
+
+    def watch(self, thread: str, turned_at: Callable[[], float]) -> None:
+        """Tells the age of a thread's last turn, given as time.monotonic(): a stuck one still answers scrapes."""
+        self._ages.labels(thread).set_function(lambda: time.monotonic() - turned_at())
 
     def ended(self, job: GenerateJob | None, outcome: Status, created_at: float, timings: Timings | None = None) -> None:
         """Counts a job that is over; `job` is None where the request could not be read."""

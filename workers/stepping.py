@@ -57,6 +57,7 @@ class StepLoop:
 
     def __init__(self, engine: Steps, changed: Callable[[], None]) -> None:
         self.progress: dict[str, Progress] = {}
+        self.turned_at = time.monotonic()
         self._engine, self._changed = engine, changed
         self._inbox: SimpleQueue[Admit | Cancel | Leave] = SimpleQueue()
         self._outbox: SimpleQueue[Finished | Failed] = SimpleQueue()
@@ -89,6 +90,7 @@ class StepLoop:
         """Sleeps in the inbox while there is nothing to tick; raises the error another thread died of."""
         admitted, told_at = 0, 0.0
         while True:
+            self.turned_at = time.monotonic()
             for message in self._messages():
                 if isinstance(message, Leave):
                     if message.error:

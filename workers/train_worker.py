@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -53,6 +54,7 @@ class TrainWorker(Worker):
         self._runs_folder = settings.runs_folder
         self.training: str | None = None
         self.jobs_ended = 0
+        self.turned_at = time.monotonic()
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Runs a job in a process of its own, then tells whoever waits for it."""
@@ -64,6 +66,11 @@ class TrainWorker(Worker):
         self.jobs_ended += 1
         if self.broker.announce_end(job.id).status is Status.CANCELED:
             shutil.rmtree(self._runs_folder / job.id, ignore_errors=True)  # nobody will resume it
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
+        """RQ's sign of life, in every wait for a job and every few seconds while one runs."""
+        super().heartbeat(timeout, pipeline)
+        self.turned_at = time.monotonic()
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
         """RQ's own is a minute longer."""
@@ -127,6 +134,9 @@ class TrainingCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield CounterMetricFamily("ebbtide_training_jobs", "Training jobs that ran to an end here", self._worker.jobs_ended)
+        age = GaugeMetricFamily("ebbtide_loop_age_seconds", "Since a thread last began a turn", labels=["thread"])
+        age.add_metric(["training"], time.monotonic() - self._worker.turned_at)
+        yield age
         step = GaugeMetricFamily("ebbtide_training_step", "Steps made by the run under way", labels=["model"])
         metric = GaugeMetricFamily("ebbtide_training_metric", "Last figures told by the run under way", labels=["model", "metric"])
         for model, values in self._told():
