@@ -11,7 +11,7 @@ from service.metrics import QueueState
 from service.negotiation import JSON, PNG, ZIP
 from service.parts import Parts
 from service.schemas import JobLinks, JobReply
-from workers.jobs import GenerateJob, GenerateResult, JobView, Status
+from workers.jobs import AnyJob, GenerateJob, GenerateResult, JobView, Status
 from workers.queues import chain_steps, queue_of, served_before
 
 GRID = "grid.png"
@@ -47,7 +47,13 @@ def artifact_address(job_id: str, name: str) -> str:
 def reply(view: JobView, state: QueueState | None = None) -> JobReply:
     """A job with its links and, where something is known of it, the seconds it still needs."""
     eta_s = _queued_s(view, state) if view.status is Status.QUEUED else _running_s(view)
-    return JobReply(**{name: getattr(view, name) for name in JobView.model_fields}, eta_s=eta_s, links=_links(view))
+    told = {name: getattr(view, name) for name in JobView.model_fields} | {"job": _without_caller(view.job)}
+    return JobReply(**told, eta_s=eta_s, links=_links(view))
+
+
+def _without_caller(job: AnyJob) -> AnyJob:
+    """Who asked is nobody else's business: it may be an address."""
+    return job.model_copy(update={"caller": ""}) if isinstance(job, GenerateJob) else job
 
 
 def _links(view: JobView) -> JobLinks:

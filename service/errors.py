@@ -46,6 +46,7 @@ KINDS = {
     "image-gone": Kind(410, "The image is no longer kept"),
     "not-found": Kind(404, "No such page"),
     "method-not-allowed": Kind(405, "The page does not know this method"),
+    "too-busy": Kind(429, "Too much is waiting already"),
     "no-worker": Kind(503, "No worker is there to run the job"),
     "redis-away": Kind(503, "The job store cannot be reached"),
     "images-away": Kind(503, "The store of images cannot be reached"),

@@ -13,6 +13,7 @@ from fastapi import Depends, Request
 from models.checkpoints import Store
 from service.coalescing import Coalescer
 from service.errors import RETRY_SOON, Refusal
+from service.limits import Backlog
 from service.metrics import ApiMetrics, QueueState
 from service.settings import Settings
 from workers.artifacts import Artifacts
@@ -37,6 +38,7 @@ class Parts:
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="broker")
         self._submit = Coalescer[AnyJob, str](broker.submit_many, "submit")
         self._fetch = Coalescer[tuple[str, str], bytes | None](self._get_each, "fetch")
+        self.backlog = Backlog(self.queue_state, settings.max_backlog_chain_steps)
         self._worker_seen = float("-inf")
 
     async def __aenter__(self) -> Self:

@@ -27,7 +27,7 @@ def find(store: Store, reference: str) -> ModelCard:
     return store.card(name, int(version) if version else None)
 
 
-def generate_job(request: GenerateRequest, store: Store, max_images: int) -> GenerateJob:
+def generate_job(request: GenerateRequest, store: Store, max_images: int, caller: str = "") -> GenerateJob:
     """The job that a request asks for. Raises Refusal naming the field."""
     try:
         card = find(store, request.model)
@@ -49,6 +49,7 @@ def generate_job(request: GenerateRequest, store: Store, max_images: int) -> Gen
         layout=request.layout,
         priority=request.priority,
         deadline_s=request.deadline_s,
+        caller=caller,
     )
 
 

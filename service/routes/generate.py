@@ -1,17 +1,20 @@
 """POST /generate: images by return, or a job to come back for."""
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from service import delivery
 from service.bodies import documented, read
 from service.errors import RETRY_SOON, Refusal
+from service.limits import caller_of
 from service.metrics import HANG_UP
 from service.negotiation import JSON, PNG, ZIP, Preference, acceptable, preference
 from service.parts import Parts, ThisApp
 from service.resolving import generate_job
-from service.schemas import Fault, GenerateRequest, JobReply
+from service.schemas import Fault, GenerateRequest, JobReply, ProblemDetails
 from workers.broker import BrokerUnavailable
 from workers.jobs import GenerateJob
 
@@ -25,6 +28,7 @@ PICTURES = {PNG: {"schema": {"type": "string", "format": "binary"}}, ZIP: {"sche
     response_class=Response,
     responses={
         200: {"description": "The picture, a ZIP or the job with links, as `Accept` asks", "model": JobReply, "content": PICTURES},
+        429: {"description": "Too much is waiting already; `Retry-After` says when there is room", "model": ProblemDetails},
         202: {"description": "Accepted (`Prefer: respond-async`, or `wait=N` was too short); `Location` is the job", "model": JobReply},
     },
 )
@@ -33,18 +37,20 @@ async def generate(request: Request, parts: ThisApp) -> Response:
 
     The answer is the picture: one image, or a grid of several. With `"layout": "images"` several images come as a ZIP.
     `Accept` chooses between `image/png`, `application/json` and `application/zip`. `Prefer: respond-async` answers 202 at once,
-    `Prefer: wait=N` after N seconds at the latest; otherwise hanging up cancels the job.
+    `Prefer: wait=N` after N seconds at the latest; otherwise hanging up cancels the job. Callers take turns, by the name in
+    `X-Ebbtide-Caller` or else by address.
     """
     body = await read(request, GenerateRequest, parts.settings.max_body_bytes)
-    job = generate_job(body, parts.store, parts.settings.max_images)
+    job = generate_job(body, parts.store, parts.settings.max_images, caller_of(request))
     media = _media(request, job)
     wish = preference(_all(request, "prefer"))
     if wish.applied is None:
         await parts.require_worker()
+    await parts.backlog.admit(job)
     job_id = await parts.submit(job)
     headers = _headers(job_id, job, wish)
     try:
-        outcome = await _outcome(request, parts, job_id, parts.settings.wait_s if wish.wait_s is None else wish.wait_s)
+        outcome = await _outcome(request, _ended(parts, job_id, job, parts.settings.wait_s if wish.wait_s is None else wish.wait_s))
     except BrokerUnavailable:
         detail = "Redis went away after it had taken the job; look at the job in a moment"
         raise Refusal("redis-away", detail, job=delivery.address(job_id), headers=RETRY_SOON) from None
@@ -77,11 +83,20 @@ def _headers(job_id: str, job: GenerateJob, wish: Preference) -> dict[str, str]:
     return headers | ({"Preference-Applied": wish.applied} if wish.applied else {})
 
 
-async def _outcome(request: Request, parts: Parts, job_id: str, wait_s: float) -> str:
-    """What came first: the job `ended`, the client `left`, or patience ran out (`pending`)."""
+async def _ended(parts: Parts, job_id: str, job: GenerateJob, wait_s: float) -> bool:
+    """Waits for a job to end; one that expires in the queue does so unannounced, so that there is a look when it is due."""
     if wait_s <= 0:
-        return "pending"
-    ended = asyncio.create_task(parts.finishes.wait(job_id, wait_s))
+        return False
+    if job.deadline_s is not None and job.deadline_s < wait_s:
+        if await parts.finishes.wait(job_id, job.deadline_s):
+            return True
+        wait_s -= job.deadline_s
+    return await parts.finishes.wait(job_id, wait_s)
+
+
+async def _outcome(request: Request, end: Coroutine[Any, Any, bool]) -> str:
+    """What came first: the job `ended`, the client `left`, or patience ran out (`pending`)."""
+    ended = asyncio.create_task(end)
     left = asyncio.create_task(_hang_up(request))
     try:
         await asyncio.wait({ended, left}, return_when=asyncio.FIRST_COMPLETED)

@@ -177,7 +177,8 @@ class Server(uvicorn.Server):
 @contextmanager
 def serving(settings: Settings, store: Store) -> Iterator[str]:
     """The address of an app on a port of its own."""
-    server = Server(create_app(settings, store=store))
+    app = create_app(settings, store=store)
+    server = Server(app)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
@@ -186,6 +187,7 @@ def serving(settings: Settings, store: Store) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join(LIMIT_S)
+        app.state.parts.broker.redis.close()
 
 
 @pytest.fixture(scope="session")
