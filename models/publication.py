@@ -105,7 +105,7 @@ def _calibrated(trained: Trained, images: Images, evaluator: Evaluator) -> Calib
 
 
 def _subject(trained: Trained, evaluator: Evaluator, images: Images) -> Subject:
-    """The networks as they will be served, and three samples for every held-out image."""
+    """The networks as they will be served, and two samples for every held-out image."""
     networks = prepare(trained.networks, torch.device("cpu"))
     kind = trained.kind
-    return Subject(kind.decoder(networks), kind.targets(networks), trained.size.latent_size, evaluator, 3 * len(images.held_out))
+    return Subject(kind.decoder(networks), kind.targets(networks), trained.size.latent_size, evaluator, 2 * len(images.held_out))
