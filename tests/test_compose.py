@@ -115,6 +115,7 @@ def test_only_the_api_is_published_beyond_this_machine() -> None:
 def test_redis_forgets_nothing() -> None:
     command = " ".join(SERVICES["redis"]["command"])
     assert "--appendonly yes" in command
+    assert "--appendfsync ${REDIS_FSYNC:-always}" in command
     assert "--maxmemory-policy noeviction" in command
     assert mounts("redis") == {"redis": True}
 

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from service.children import Child
+from service.up import AppendedFiles
 
 ROOT = Path(__file__).parents[2]
 FOR_EVER = "import signal; print('here', flush=True); signal.pause()"
@@ -142,3 +143,16 @@ def running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_what_valkey_has_written_is_brought_to_the_disk_once_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "appendonlydir").mkdir()
+    for name in ("appendonly.aof.1.incr.aof", "appendonly.aof.2.incr.aof", "appendonly.aof.manifest"):
+        (tmp_path / "appendonlydir" / name).write_bytes(b"")
+    synced: list[str] = []
+    monkeypatch.setattr("os.fsync", lambda number: synced.append(os.readlink(f"/proc/self/fd/{number}").rpartition("/")[2]))
+    files = AppendedFiles(tmp_path)
+    files.sync()
+    assert sorted(synced) == ["appendonly.aof.1.incr.aof", "appendonly.aof.2.incr.aof"]
+    files.sync()
+    assert len(synced) == 2
