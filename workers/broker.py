@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
-import redis.exceptions
 from pydantic import ValidationError
 from redis import Redis
 from redis.client import Pipeline
-from rq import Queue, Retry
+from rq import Queue
 from rq.command import send_command
 from rq.job import Job
 from rq.registry import CanceledJobRegistry
@@ -33,15 +32,20 @@ from workers.connection import (
 )
 from workers.finishes import Finishes
 from workers.jobs import AnyJob, Event, JobView, Progress, Status
-from workers.rq_scripts import CANCEL, RING
+from workers.rq_scripts import CANCEL
+from workers.submissions import Submissions
 from workers.views import QueueView, WorkerView
 
 __all__ = ["Broker", "BrokerError", "BrokerLimits", "BrokerUnavailable", "Finishes", "QueueView", "UnknownJob", "WorkerView"]
 
-RECENT_KEPT = 1000
 EVENTS_KEPT = 1000
 _logger = logging.getLogger("rq.worker")
 _EVENT_ID = re.compile(r"\d{1,20}(-\d{1,20})?")
+
+
+def new_id() -> str:
+    """An id for a job; whoever chooses it can wait for the job's end before it is submitted."""
+    return uuid4().hex
 
 
 class Broker:
@@ -50,6 +54,7 @@ class Broker:
     def __init__(self, redis: Redis, limits: BrokerLimits) -> None:
         self.redis = redis
         self.limits = limits
+        self._submissions = Submissions(redis, limits)
         self._queues = {name: Queue(name, connection=redis, serializer=JSONSerializer) for name in queues.QUEUES}
 
     @classmethod
@@ -79,58 +84,14 @@ class Broker:
 
     def submit(self, job: AnyJob, job_id: str | None = None) -> str:
         """Queues a job and returns its id. With an id of the caller's, a second submission returns the first one's job."""
-        if job_id is None:
-            return self.submit_many([job])[0]
-        with guarded(), self.redis.pipeline() as pipe:
-            while True:
-                try:
-                    pipe.watch(Job.key_for(job_id))  # type: ignore[no-untyped-call]
-                    if pipe.exists(Job.key_for(job_id)):
-                        return job_id
-                    pipe.multi()
-                    self._enqueue(pipe, job, job_id)
-                    pipe.execute()
-                    return job_id
-                except redis.exceptions.WatchError:
-                    continue
+        return self.submit_many([job], [job_id or new_id()])[0]
 
-    def submit_many(self, jobs: Sequence[AnyJob]) -> list[str]:
+    def submit_many(self, jobs: Sequence[AnyJob], ids: Sequence[str] | None = None) -> list[str]:
         """Queues all the jobs in one round trip, or none of them."""
-        ids = [uuid4().hex for _ in jobs]
-        with guarded(), self.redis.pipeline() as pipe:
-            for job, job_id in zip(jobs, ids, strict=True):
-                self._enqueue(pipe, job, job_id)
-            pipe.execute()
-        return ids
-
-    def _enqueue(self, pipe: Pipeline, job: AnyJob, job_id: str) -> None:
-        queue, deadline_s = self._queues[queues.queue_of(job)], getattr(job, "deadline_s", None)
-        outlived_s = None if deadline_s is None else int(deadline_s) + 1 + self.limits.result_ttl_s  # to say that it expired
-        data = Queue.prepare_data(
-            queues.FUNCTIONS[job.kind],
-            kwargs={"job": job.model_dump(mode="json")},
-            description=queues.describe(job),
-            job_id=job_id,
-            timeout=self.limits.job_timeout_s if job.kind == "generate" else -1,
-            result_ttl=self.limits.result_ttl_s,
-            failure_ttl=self.limits.failure_ttl_s,
-            ttl=outlived_s,
-            retry=Retry(max=1, enqueue_at_front=True),  # killed twice: failed
-        )
-        queue.enqueue_many([data], pipeline=pipe)
-        now, steps = time.time(), queues.chain_steps(job)
-        fields: dict[Any, Any] = {keys.CHAINS: getattr(job, "num_images", 1), keys.COST: steps}
-        decodes = job.kind == "generate" and job.mcmc is None
-        if decodes:
-            fields[keys.DECODES] = 1
-        if deadline_s is not None:
-            fields[keys.EXPIRES_AT] = now + deadline_s
-        pipe.hset(Job.key_for(job_id), mapping=fields)
-        pipe.hincrby(keys.BACKLOG, queue.name, steps)
-        pipe.zadd(keys.RECENT, {job_id: now})
-        pipe.zremrangebyrank(keys.RECENT, 0, -RECENT_KEPT - 1)
-        self._add_event(pipe, job_id, "queued", {"queue": queue.name})
-        pipe.eval(RING, 1, queue.key, keys.SUBMITTED, int(decodes))
+        chosen = [new_id() for _ in jobs] if ids is None else list(ids)
+        with guarded():
+            self._submissions.submit(jobs, chosen)
+        return chosen
 
     def cancel(self, job_id: str) -> JobView:
         """Ends a queued job at once, asks a running one to stop, leaves one that is over as it is. Decided atomically."""
@@ -138,8 +99,9 @@ class Broker:
         ended = time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime(now))
         prefixes = (Queue.redis_queue_namespace_prefix, CanceledJobRegistry.key_template.format(""))
         names = (keys.BACKLOG, keys.events(job_id), keys.ENDED, keys.progress(job_id))
+        turns = (keys.turns(""), keys.callers(""))
         with guarded():
-            decision: Any = self.redis.eval(CANCEL, 1, Job.key_for(job_id), job_id, *prefixes, *names, ended, now + kept_s, kept_s)
+            decision: Any = self.redis.eval(CANCEL, 1, Job.key_for(job_id), job_id, *prefixes, *names, ended, now + kept_s, kept_s, *turns)
             if decision is None:
                 raise UnknownJob(job_id)
             if decision.startswith(b"stop:"):
@@ -200,7 +162,10 @@ class Broker:
             for name in queues.QUEUES:
                 pipe.llen(self._queues[name].key)
             for job in queued:
-                pipe.lpos(self._queues[job.origin].key, job.id)
+                if job.origin == queues.TRAIN_QUEUE:
+                    pipe.lpos(self._queues[job.origin].key, job.id)
+                else:
+                    pipe.zrank(keys.turns(job.origin), job.id)  # None where RQ put it back, at the front
             answers = pipe.execute()
         depths = dict(zip(queues.QUEUES, answers, strict=False))
         return {

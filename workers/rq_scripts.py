@@ -1,8 +1,40 @@
 """The Lua scripts: what has to be atomic when a job is submitted, canceled, started, kept alive and ended."""
 
-# Wakes the workers when the job just pushed is the only one waiting: whoever left others behind has no room for it either,
-# unless it only decodes.
-RING = "if redis.call('LLEN', KEYS[1]) <= 1 or ARGV[2] == '1' then redis.call('PUBLISH', ARGV[1], '') end"
+from workers.turns import ENTER
+
+# Queues jobs, none of them twice. The workers are woken when nothing else was waiting, for whoever left others behind has no room for more
+# either; unless it only decodes, or is the first in turn.
+SUBMIT = (
+    """
+local g, at, rings = cjson.decode(ARGV[1]), 2, false
+"""
+    + ENTER
+    + """
+
+local function submit(id, origin, cost, decodes, ttl, first, last)
+    local queue, job = g.queue .. origin, g.job .. id
+    if redis.call('EXISTS', job) == 1 then return end
+    redis.call('SADD', g.queues, queue)
+    redis.call('HSET', job, unpack(ARGV, first, last))
+    if ttl ~= '' then redis.call('EXPIRE', job, ttl) end
+    redis.call('HINCRBY', g.backlog, origin, cost)
+    redis.call('ZADD', g.recent, g.now, id)
+    redis.call('XADD', g.events .. id, '*', 'name', 'queued', 'data', '{"queue": "' .. origin .. '"}')
+    redis.call('EXPIRE', g.events .. id, g.kept)
+    local caller = redis.call('HGET', job, 'caller')
+    local next = caller and enter(origin, id, caller, cost)
+    if redis.call('RPUSH', queue, id) == 1 or decodes == '1' or next then rings = true end
+end
+
+while at < #ARGV do
+    local id, origin, cost, decodes, ttl, words = unpack(ARGV, at, at + 5)
+    at = at + 6 + words
+    submit(id, origin, cost, decodes, ttl, at - words, at - 1)
+end
+redis.call('ZREMRANGEBYRANK', g.recent, 0, -g.recent_kept - 1)
+if rings then redis.call('PUBLISH', g.submitted, '') end
+"""
+)
 
 # A job still in its queue ends here and now. One that was taken gets a mark that outlives its worker, and the caller tells the worker.
 CANCEL = """
@@ -10,7 +42,10 @@ local job, id, ended_at, kept = KEYS[1], ARGV[1], ARGV[8], ARGV[10]
 local status, origin, worker = unpack(redis.call('HMGET', job, 'status', 'origin', 'worker_name'))
 if not status then return nil end
 if status == 'queued' and redis.call('LREM', ARGV[2] .. origin, 1, id) == 1 then
-    redis.call('HINCRBY', ARGV[4], origin, 0 - tonumber(redis.call('HGET', job, 'cost') or 0))
+    local cost = 0 - tonumber(redis.call('HGET', job, 'cost') or 0)
+    redis.call('HINCRBY', ARGV[4], origin, cost)
+    redis.call('ZREM', ARGV[11] .. origin, id)
+    redis.call('ZADD', ARGV[12] .. origin, 'XX', 'INCR', cost, redis.call('HGET', job, 'caller') or '')
     redis.call('HSET', job, 'status', 'canceled', 'ended_at', ended_at, 'cost', 0)
     redis.call('EXPIRE', job, kept)
     redis.call('ZADD', ARGV[3] .. origin, ARGV[9], id)
@@ -25,57 +60,6 @@ if status == 'queued' or status == 'started' then
     return 'stop:' .. (worker or '')
 end
 return status
-"""
-
-# Walks the queues in order. A job that needs chains is taken while there is room; one that only decodes has room of its own, so that
-# it never waits behind long chains. Popping and starting are one: a job is in its queue or in the registry of started ones.
-TAKE = """
-local p, g = cjson.decode(ARGV[1]), cjson.decode(ARGV[2])
-local room, decoding_room, taken = g.room, g.decoding_room, {}
-
-local function start(origin, id, job, cost)
-    local execution_id = g.execution .. string.format('%03x', #taken)
-    local composite = id .. ':' .. execution_id
-    redis.call('HINCRBY', p.backlog, origin, 0 - tonumber(cost or 0))
-    redis.call('HSET', job, 'status', 'started', 'started_at', g.now, 'last_heartbeat', g.now, 'worker_name', g.worker, 'cost', 0)
-    redis.call('PERSIST', job)
-    redis.call('HSET', p.execution .. composite, 'id', execution_id, 'job_id', id,
-        'created_at', g.unix, 'last_heartbeat', g.unix, 'worker_name', g.worker)
-    redis.call('EXPIRE', p.execution .. composite, g.lease)
-    redis.call('ZADD', p.executions .. id, g.unix + g.lease + 60, execution_id)
-    redis.call('EXPIRE', p.executions .. id, g.lease + 60)
-    redis.call('ZADD', p.started .. origin, g.unix + g.lease, composite)
-    redis.call('SADD', g.worker_executions, composite)
-    redis.call('EXPIRE', g.worker_executions, g.lease + 60)
-    redis.call('XADD', p.events .. id, 'MAXLEN', '~', g.events_kept, '*', 'name', 'started', 'data', g.started)
-    redis.call('EXPIRE', p.events .. id, g.kept)
-    local told = redis.call('HMGET', job, 'created_at', 'data', 'expires_at', 'cancel_requested')
-    table.insert(taken, {origin, id, execution_id, unpack(told)})
-end
-
-for _, queue in ipairs(KEYS) do
-    local origin = string.sub(queue, #p.queue + 1)
-    local waiting = redis.call('LRANGE', queue, 0, g.look - 1)
-    if #waiting == 0 then redis.call('HDEL', p.backlog, origin) end
-    for _, id in ipairs(waiting) do
-        if room <= 0 and decoding_room <= 0 then return taken end
-        local job = p.job .. id
-        local status, chains, cost, decodes = unpack(redis.call('HMGET', job, 'status', 'chains', 'cost', 'decodes'))
-        chains = tonumber(chains or 1)
-        if status ~= 'queued' then
-            redis.call('LREM', queue, 1, id)
-        elseif decodes and decoding_room > 0 then
-            redis.call('LREM', queue, 1, id)
-            decoding_room = decoding_room - chains
-            start(origin, id, job, cost)
-        elseif not decodes and room > 0 then
-            redis.call('LREM', queue, 1, id)
-            room = room - chains
-            start(origin, id, job, cost)
-        end
-    end
-end
-return taken
 """
 
 # For each job: 0 when it is no longer ours (it counted as abandoned), 1 when it is, 2 when somebody asked it to stop as well.

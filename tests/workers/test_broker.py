@@ -103,7 +103,7 @@ def test_the_same_id_is_enqueued_once(broker, redis, generate_job):
 
 
 def test_recent_jobs_come_newest_first_and_only_so_many(broker, redis, generate_job, monkeypatch):
-    monkeypatch.setattr("workers.broker.RECENT_KEPT", 3)
+    monkeypatch.setattr("workers.submissions.RECENT_KEPT", 3)
     ids = [broker.submit(generate_job()) for _ in range(5)]
     assert [view.id for view in broker.recent()] == ids[:1:-1]
     assert [view.id for view in broker.recent(1)] == ids[-1:]

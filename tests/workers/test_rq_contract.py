@@ -7,18 +7,22 @@ import importlib.metadata
 import inspect
 import json
 import re
+import zlib
 from base64 import b64decode
 
 import pytest
-from rq import Queue, SimpleWorker
+from rq import Queue, Retry, SimpleWorker
 from rq.executions import Execution, prepare_execution
 from rq.job import Job
 from rq.registry import BaseRegistry, StartedJobRegistry
 from rq.results import Result
 from rq.worker import BaseWorker, Worker
 
+from workers import keys
 from workers.jobs import Diagnostics, GenerateResult, Problem, Timings
+from workers.queues import describe
 from workers.rq_bulk import Bulk, Ended
+from workers.stepping import Room
 
 SIGNATURES = {
     BaseWorker.bootstrap: "(self, logging_level, date_format, log_format)",
@@ -68,10 +72,31 @@ def test_handlers_hear_of_an_abandoned_job_before_its_retry_is_counted(redis, br
     assert redis.lrange("rq:queue:generate", 0, -1) == [job_id.encode()]
 
 
+@pytest.mark.parametrize("deadline_s", [None, 5.0])
+def test_a_job_is_queued_as_rq_queues_one(redis, broker, generate_job, deadline_s):
+    ours = broker.submit(job := generate_job(deadline_s=deadline_s))
+    options = {"result_ttl": 60, "failure_ttl": 120, "job_timeout": 60, "retry": Retry(max=1, enqueue_at_front=True)}
+    ttl = None if deadline_s is None else 66
+    call = {"job": job.model_dump(mode="json")}
+    theirs = _queue(redis).enqueue("workers.generation.generate", kwargs=call, ttl=ttl, description=describe(job), **options).id
+    found, expected = (redis.hgetall(Job.key_for(job_id)) for job_id in (ours, theirs))
+    added = {name.encode() for name in (keys.CHAINS, keys.COST, keys.CALLER, keys.ENTERED_AT, keys.EXPIRES_AT)}
+    assert {name: _plain(name, value) for name, value in found.items() if name not in added} == {
+        name: _plain(name, value) for name, value in expected.items()
+    }
+    assert redis.lrange("rq:queue:generate", 0, -1) == [ours.encode(), theirs.encode()]
+    assert redis.ttl(Job.key_for(ours)) == redis.ttl(Job.key_for(theirs))
+    assert redis.smembers("rq:queues") == {b"rq:queue:generate"}
+
+
+def _plain(name: bytes, value: bytes) -> object:
+    return json.loads(zlib.decompress(value)) if name == b"data" else ANY_TIME.sub(b"{time}", value)
+
+
 def test_a_job_is_started_as_rq_starts_one(redis, broker, generate_job):
     ours, theirs = broker.submit_many([generate_job(), generate_job()])
     worker = _worker(redis)
-    (taken,) = Bulk(broker, worker.name, worker.key, 90).take([_queue(redis)], room=1)
+    (taken,) = Bulk(broker, worker.name, worker.key, 90).take([_queue(redis)], Room(1, frozenset()))
     assert taken.id == ours
     job = Job.fetch(theirs, connection=redis, serializer="json")
     execution = worker.prepare_execution(job)
@@ -85,7 +110,7 @@ def test_a_job_is_kept_alive_as_rq_keeps_one(redis, broker, generate_job):
     ours, theirs = broker.submit_many([generate_job(), generate_job()])
     worker = _worker(redis)
     bulk = Bulk(broker, worker.name, worker.key, 90)
-    mine, other = bulk.take([_queue(redis)], room=9)
+    mine, other = bulk.take([_queue(redis)], Room(9, frozenset()))
     _age(redis, mine, other)
     assert bulk.beat([mine], {}) == [1]
     job = Job.fetch(theirs, connection=redis, serializer="json")
@@ -102,7 +127,7 @@ def test_a_job_is_ended_as_rq_ends_one(fate, redis, broker, generate_job):
     worker = _worker(redis)
     bulk = Bulk(broker, worker.name, worker.key, 90)
     ours, theirs = broker.submit_many([generate_job(), generate_job()])
-    mine, other = bulk.take([_queue(redis)], room=9)
+    mine, other = bulk.take([_queue(redis)], Room(9, frozenset()))
     reasons = {"failed": "diverged", "stopped": "canceled"}
     outcome = _result() if fate == "finished" else Problem(reason=reasons[fate], detail="so")
     assert bulk.end([Ended(mine, outcome)]) == [True]

@@ -1,0 +1,92 @@
+"""Puts jobs into RQ's queues, all of a call in one script: the record that RQ itself would write is made once and filled in for each."""
+
+import json
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from redis import Redis
+from rq import Queue, Retry
+from rq.job import Job, JobStatus
+from rq.serializers import JSONSerializer
+from rq.utils import utcformat
+
+from workers import keys, queues
+from workers.connection import BrokerLimits
+from workers.jobs import AnyJob
+from workers.rq_scripts import SUBMIT
+
+RECENT_KEPT = 1000
+COMPRESSION = 1  # zlib's fastest: a request is a few hundred bytes
+
+
+class Submissions:
+    """Submits for one broker."""
+
+    def __init__(self, redis: Redis, limits: BrokerLimits) -> None:
+        self._limits = limits
+        self._submit = redis.register_script(SUBMIT)
+        self._records = {name: self._record(Queue(name, connection=redis, serializer=JSONSerializer)) for name in queues.QUEUES}
+
+    def submit(self, jobs: Sequence[AnyJob], ids: Sequence[str]) -> None:
+        """Queues all the jobs in one round trip, or none of them; one whose id is known already stays as it is."""
+        now = time.time()
+        about = {
+            "queues": Queue.redis_queues_keys,
+            "queue": Queue.redis_queue_namespace_prefix,
+            "job": Job.redis_job_namespace_prefix,
+            "events": keys.events(""),
+            "backlog": keys.BACKLOG,
+            "turn": keys.TURN,
+            "turns": keys.turns(""),
+            "callers": keys.callers(""),
+            "recent": keys.RECENT,
+            "submitted": keys.SUBMITTED,
+            "recent_kept": RECENT_KEPT,
+            "kept": self._limits.failure_ttl_s,
+            "now": f"{now:.6f}",
+        }
+        words = [word for job, job_id in zip(jobs, ids, strict=True) for word in self._words(job, job_id, now)]
+        self._submit(args=[json.dumps(about), *words])
+
+    def _words(self, job: AnyJob, job_id: str, now: float) -> Iterator[Any]:
+        """What the script reads of one job: how it is queued, how many words its record has, and the record."""
+        queue, deadline_s = queues.queue_of(job), getattr(job, "deadline_s", None)
+        decodes = job.kind == "generate" and job.mcmc is None
+        fields = self._fields(job, queue, now)
+        ttl = "" if deadline_s is None else int(deadline_s) + 1 + self._limits.result_ttl_s  # to say that it expired
+        if deadline_s is not None:
+            fields |= {keys.EXPIRES_AT: now + deadline_s, "ttl": ttl}
+        if decodes:
+            fields[keys.DECODES] = 1
+        yield from (job_id, queue, fields[keys.COST], int(decodes), ttl, 2 * len(fields))
+        for field in fields.items():
+            yield from field
+
+    def _fields(self, job: AnyJob, queue: str, now: float) -> dict[str, Any]:
+        call = f'["{queues.FUNCTIONS[job.kind]}", null, [], {{"job": {job.model_dump_json()}}}]'
+        moment = utcformat(datetime.fromtimestamp(now, UTC))
+        return self._records[queue] | {
+            "created_at": moment,
+            "enqueued_at": moment,
+            "data": zlib.compress(call.encode(), COMPRESSION),
+            "description": queues.describe(job),
+            keys.CHAINS: getattr(job, "num_images", 1),
+            keys.COST: queues.chain_steps(job),
+            keys.ENTERED_AT: f"{now:.6f}",
+        } | ({keys.CALLER: job.caller} if job.kind == "generate" else {})
+
+    def _record(self, queue: Queue) -> dict[str, Any]:
+        """What RQ keeps of a job of this queue, as far as all of them have it in common."""
+        job = queue.create_job(
+            queues.FUNCTIONS["train" if queue.name == queues.TRAIN_QUEUE else "generate"],
+            timeout=-1 if queue.name == queues.TRAIN_QUEUE else self._limits.job_timeout_s,
+            result_ttl=self._limits.result_ttl_s,
+            failure_ttl=self._limits.failure_ttl_s,
+            retry=Retry(max=1, enqueue_at_front=True),  # killed twice: failed
+            status=JobStatus.QUEUED,
+        )
+        job.origin = queue.name
+        return {"status": str(JobStatus.QUEUED.value)} | job.to_dict()
