@@ -17,7 +17,7 @@ from service.limits import Backlog
 from service.metrics import ApiMetrics, QueueState
 from service.settings import Settings
 from workers.artifacts import Artifacts
-from workers.broker import Broker, Finishes
+from workers.broker import Broker, Finishes, new_id
 from workers.jobs import AnyJob
 
 T = TypeVar("T")
@@ -34,10 +34,9 @@ class Parts:
         self.metrics = metrics
         self.finishes = Finishes(settings.redis_url)
         self.closing = asyncio.Event()
-        self._artifacts = artifacts
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="broker")
-        self._submit = Coalescer[AnyJob, str](broker.submit_many, "submit")
-        self._fetch = Coalescer[tuple[str, str], bytes | None](self._get_each, "fetch")
+        self._submit = Coalescer[tuple[AnyJob, str], str](self._submit_each, "submit")
+        self._fetch = Coalescer[tuple[str, str], bytes | None](artifacts.get_each, "fetch")
         self.backlog = Backlog(self.queue_state, settings.max_backlog_chain_steps)
         self._worker_seen = float("-inf")
 
@@ -56,9 +55,9 @@ class Parts:
         """A blocking call, made in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
-    async def submit(self, job: AnyJob) -> str:
+    async def submit(self, job: AnyJob, job_id: str | None = None) -> str:
         """Enqueues a job, together with those of other requests; its id."""
-        return await self._submit(job)
+        return await self._submit((job, job_id or new_id()))
 
     async def image(self, job_id: str, name: str) -> bytes | None:
         """A file a job made; None where there is none (any more)."""
@@ -86,8 +85,8 @@ class Parts:
     def _queue_state(self) -> QueueState:
         return QueueState(tuple(self.broker.queues()), tuple(self.broker.workers()))
 
-    def _get_each(self, wanted: Sequence[tuple[str, str]]) -> list[bytes | None]:
-        return [self._artifacts.get(job_id, name) for job_id, name in wanted]
+    def _submit_each(self, submissions: Sequence[tuple[AnyJob, str]]) -> list[str]:
+        return self.broker.submit_many([job for job, _ in submissions], [job_id for _, job_id in submissions])
 
 
 async def _parts(request: Request) -> Parts:  # async, or FastAPI would ask a thread for it

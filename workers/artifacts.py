@@ -4,7 +4,7 @@ import contextlib
 import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -44,6 +44,20 @@ class Artifacts(ABC):
     def get(self, job_id: str, name: str) -> bytes | None:
         """The file, or None where there is none (any more)."""
 
+    def get_each(self, wanted: Sequence[tuple[str, str]]) -> list[bytes | None]:
+        """Files by job and name, in the order asked for."""
+        return [self.get(job_id, name) for job_id, name in wanted]
+
+    def put_each(self, jobs: Mapping[str, Mapping[str, bytes]], ttl_s: int) -> dict[str, ArtifactError]:
+        """Stores the files of several jobs; returns the jobs refused, of which nothing is stored."""
+        refused = {}
+        for job_id, files in jobs.items():
+            try:
+                self.put_many(job_id, files, ttl_s)
+            except ArtifactError as error:
+                refused[job_id] = error
+        return refused
+
     def sweep(self) -> int:
         """Deletes what has outlived its time, where the store does not do so itself; returns the number of jobs forgotten."""
         return 0
@@ -58,17 +72,35 @@ class RedisArtifacts(Artifacts):
     def put_many(self, job_id: str, files: Mapping[str, bytes], ttl_s: int) -> None:
         entries = {keys.artifact(*_checked(job_id, name)): data for name, data in files.items()}
         try:
-            with guarded(), self._redis.pipeline() as pipe:
-                for key, data in entries.items():
-                    pipe.set(key, data, ex=ttl_s)
-                pipe.execute()
-        except RedisError as error:  # out of memory, read-only replica; a lost connection is BrokerUnavailable
+            self._set(entries, ttl_s)
+        except RedisError as error:
             raise ArtifactError(f"Redis takes no images: {error}") from error
 
     def get(self, job_id: str, name: str) -> bytes | None:
         with guarded():
             data: Any = self._redis.get(keys.artifact(*_checked(job_id, name)))
         return bytes(data) if data is not None else None
+
+    def get_each(self, wanted: Sequence[tuple[str, str]]) -> list[bytes | None]:
+        with guarded():
+            found: Any = self._redis.mget([keys.artifact(*_checked(job_id, name)) for job_id, name in wanted])
+        return list(found)
+
+    def put_each(self, jobs: Mapping[str, Mapping[str, bytes]], ttl_s: int) -> dict[str, ArtifactError]:
+        """All in one round trip; one by one where that is refused."""
+        entries = {keys.artifact(*_checked(job_id, name)): data for job_id, files in jobs.items() for name, data in files.items()}
+        try:
+            self._set(entries, ttl_s)
+        except RedisError:
+            return super().put_each(jobs, ttl_s)
+        return {}
+
+    def _set(self, entries: Mapping[str, bytes], ttl_s: int) -> None:
+        """Raises BrokerUnavailable for a lost connection, RedisError where Redis refuses: out of memory, a read-only replica."""
+        with guarded(), self._redis.pipeline() as pipe:
+            for key, data in entries.items():
+                pipe.set(key, data, ex=ttl_s)
+            pipe.execute()
 
 
 class FileArtifacts(Artifacts):

@@ -30,13 +30,24 @@ from workers.connection import (
     connect,
     guarded,
 )
-from workers.finishes import Finishes
+from workers.finishes import Expected, Finishes
 from workers.jobs import AnyJob, Event, JobView, Progress, Status
 from workers.rq_scripts import CANCEL
 from workers.submissions import Submissions
 from workers.views import QueueView, WorkerView
 
-__all__ = ["Broker", "BrokerError", "BrokerLimits", "BrokerUnavailable", "Finishes", "QueueView", "UnknownJob", "WorkerView"]
+__all__ = [
+    "Broker",
+    "BrokerError",
+    "BrokerLimits",
+    "BrokerUnavailable",
+    "Expected",
+    "Finishes",
+    "QueueView",
+    "UnknownJob",
+    "WorkerView",
+    "new_id",
+]
 
 EVENTS_KEPT = 1000
 _logger = logging.getLogger("rq.worker")

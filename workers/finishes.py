@@ -15,10 +15,10 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq.job import Job
 
 from workers import keys, views
-from workers.connection import SOCKET_TIMEOUT_S, guarded
+from workers.connection import guarded
 
 LOOK_AGAIN_S = 2.0  # pub/sub forgets those who were away, and deadlines pass unannounced
-SILENCE_S = 5.0  # after which Redis is asked whether it is still there
+SILENCE_S = 5.0  # after which Redis is asked whether it is still there, and how long it may take to answer
 _AWAY = (RedisConnectionError, RedisTimeoutError, OSError)
 _logger = logging.getLogger(__name__)
 
@@ -54,17 +54,19 @@ class Finishes:
     """Use as `async with Finishes(url) as finishes: await finishes.wait(job_id, 30)`."""
 
     def __init__(self, redis_url: str) -> None:
-        self._redis = Redis.from_url(redis_url, socket_connect_timeout=3.0, socket_timeout=SOCKET_TIMEOUT_S)
+        self._redis = Redis.from_url(redis_url, socket_connect_timeout=3.0, socket_timeout=SILENCE_S)
         self._waiting: defaultdict[str, set[Expected]] = defaultdict(set)
         self._tasks: list[asyncio.Task[None]] = []
+        self._looks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._look_again())]
 
     async def stop(self) -> None:
-        for task in self._tasks:
+        running = (*self._tasks, *self._looks)
+        for task in running:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*running, return_exceptions=True)
         await self._redis.aclose()
 
     async def __aenter__(self) -> "Finishes":
@@ -94,6 +96,15 @@ class Finishes:
                 await self._look([job_id])
             return await expected.within(timeout_s)
 
+    def look_later(self, job_id: str, delay_s: float) -> asyncio.TimerHandle:
+        """Looks at a job some time from now, and not at all once the handle is cancelled: it may end unannounced then."""
+        return asyncio.get_running_loop().call_later(delay_s, self._look_soon, job_id)
+
+    def _look_soon(self, job_id: str) -> None:
+        look = asyncio.create_task(self._look_if_there([job_id]))
+        self._looks.add(look)  # the loop itself forgets tasks
+        look.add_done_callback(self._looks.discard)
+
     async def _listen(self) -> None:
         while True:
             with contextlib.suppress(*_AWAY):
@@ -121,8 +132,11 @@ class Finishes:
     async def _look_again(self) -> None:
         while True:
             await asyncio.sleep(LOOK_AGAIN_S)
-            with contextlib.suppress(*_AWAY):
-                await self._look(self._submitted())
+            await self._look_if_there(self._submitted())
+
+    async def _look_if_there(self, job_ids: list[str]) -> None:
+        with contextlib.suppress(*_AWAY):
+            await self._look(job_ids)
 
     def _submitted(self) -> list[str]:
         return [job_id for job_id, waiting in self._waiting.items() if any(expected.submitted for expected in waiting)]

@@ -1,8 +1,6 @@
 """POST /generate: images by return, or a job to come back for."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
@@ -15,7 +13,7 @@ from service.negotiation import JSON, PNG, ZIP, Preference, acceptable, preferen
 from service.parts import Parts, ThisApp
 from service.resolving import generate_job
 from service.schemas import Fault, GenerateRequest, JobReply, ProblemDetails
-from workers.broker import BrokerUnavailable
+from workers.broker import BrokerUnavailable, Expected, new_id
 from workers.jobs import GenerateJob
 
 router = APIRouter(tags=["generate"])
@@ -47,21 +45,13 @@ async def generate(request: Request, parts: ThisApp) -> Response:
     if wish.applied is None:
         await parts.require_worker()
     await parts.backlog.admit(job)
-    job_id = await parts.submit(job)
-    headers = _headers(job_id, job, wish)
+    job_id = new_id()
+    outcome = await _outcome(request, parts, job_id, job, wait_s=parts.settings.wait_s if wish.wait_s is None else wish.wait_s)
     try:
-        outcome = await _outcome(request, _ended(parts, job_id, job, parts.settings.wait_s if wish.wait_s is None else wish.wait_s))
+        return await _answer(parts, job_id, job, outcome=outcome, media=media, headers=_headers(job_id, job, wish))
     except BrokerUnavailable:
         detail = "Redis went away after it had taken the job; look at the job in a moment"
         raise Refusal("redis-away", detail, job=delivery.address(job_id), headers=RETRY_SOON) from None
-    match outcome:
-        case "ended":
-            return await _deliver(parts, job_id, job, media=media, headers=headers)
-        case "left":
-            await parts.off_loop(lambda: parts.broker.cancel(job_id))
-            return Response(status_code=HANG_UP)
-        case _:
-            return await _accepted(parts, job_id, headers)
 
 
 def _media(request: Request, job: GenerateJob) -> str:
@@ -83,34 +73,41 @@ def _headers(job_id: str, job: GenerateJob, wish: Preference) -> dict[str, str]:
     return headers | ({"Preference-Applied": wish.applied} if wish.applied else {})
 
 
-async def _ended(parts: Parts, job_id: str, job: GenerateJob, wait_s: float) -> bool:
-    """Waits for a job to end; one that expires in the queue does so unannounced, so that there is a look when it is due."""
-    if wait_s <= 0:
-        return False
-    if job.deadline_s is not None and job.deadline_s < wait_s:
-        if await parts.finishes.wait(job_id, job.deadline_s):
-            return True
-        wait_s -= job.deadline_s
-    return await parts.finishes.wait(job_id, wait_s)
+async def _outcome(request: Request, parts: Parts, job_id: str, job: GenerateJob, *, wait_s: float) -> str:
+    """Submits a job; what came first then: it `ended`, the client `left`, or patience ran out (`pending`)."""
+    with parts.finishes.expecting(job_id) as expected:  # before it is submitted, so that its end is heard without a look
+        await parts.submit(job, job_id)
+        expected.submitted = True
+        if wait_s <= 0:
+            return "pending"
+        left = asyncio.create_task(_hang_up(request, expected))
+        expiry = parts.finishes.look_later(
+            job_id, wait_s if job.deadline_s is None else job.deadline_s
+        )  # in the queue it comes unannounced
+        try:
+            if await expected.within(wait_s):
+                return "ended"
+            return "left" if left.done() else "pending"
+        finally:
+            left.cancel()
+            expiry.cancel()
 
 
-async def _outcome(request: Request, end: Coroutine[Any, Any, bool]) -> str:
-    """What came first: the job `ended`, the client `left`, or patience ran out (`pending`)."""
-    ended = asyncio.create_task(end)
-    left = asyncio.create_task(_hang_up(request))
-    try:
-        await asyncio.wait({ended, left}, return_when=asyncio.FIRST_COMPLETED)
-        if not ended.done():
-            return "left"
-        return "ended" if ended.result() else "pending"
-    finally:
-        ended.cancel()
-        left.cancel()
-
-
-async def _hang_up(request: Request) -> None:
+async def _hang_up(request: Request, expected: Expected) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+    expected.give_up()
+
+
+async def _answer(parts: Parts, job_id: str, job: GenerateJob, *, outcome: str, media: str, headers: dict[str, str]) -> Response:
+    match outcome:
+        case "ended":
+            return await _deliver(parts, job_id, job, media=media, headers=headers)
+        case "left":
+            await parts.off_loop(lambda: parts.broker.cancel(job_id))
+            return Response(status_code=HANG_UP)
+        case _:
+            return await _accepted(parts, job_id, headers)
 
 
 async def _deliver(parts: Parts, job_id: str, job: GenerateJob, *, media: str, headers: dict[str, str]) -> Response:
