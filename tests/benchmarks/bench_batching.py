@@ -1,0 +1,123 @@
+"""Continuous against static batching on one engine: jobs a second from a saturating backlog, and latency under Poisson arrivals.
+
+Jobs have 10 to 1,000 steps (log-uniform) and 1 to 16 chains. Static batching is the same engine, given jobs until the batch is full and
+no more until all of them are done. Latencies count ticks, so that both see the same clock.
+
+    python -m tests.benchmarks.bench_batching [jobs]
+"""
+
+import math
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from models.checkpoints import Store
+from workers.engine import Engine, EngineSettings
+from workers.jobs import GenerateJob
+
+CAPACITY = 64
+
+
+class Nobody:
+    """Counts nothing."""
+
+    def stepped(self, *_: object) -> None: ...
+    def retired(self, *_: object) -> None: ...
+    def loaded(self, *_: object) -> None: ...
+
+
+@dataclass
+class Arrival:
+    """A job and the tick it comes at."""
+
+    job: GenerateJob
+    at: float
+
+
+def workload(store: Store, count: int, seed: int, spacing: float = 0.0) -> list[Arrival]:
+    """Jobs of mixed length and size, `spacing` ticks apart on average."""
+    draw, card, at = random.Random(seed), store.card("mnist-lebm"), 0.0
+    arrivals = []
+    for number in range(count):
+        steps = round(math.exp(draw.uniform(math.log(10), math.log(1000))))
+        at += draw.expovariate(1 / spacing) if spacing else 0.0
+        job = GenerateJob.model_validate(
+            {
+                "model": card.name,
+                "version": card.version,
+                "digest": card.digest,
+                "sampler": "latent-ebm",
+                "mcmc": {"kernel": "mala", "steps": steps},
+                "num_images": draw.randint(1, 16),
+                "seed": number,
+            }
+        )
+        arrivals.append(Arrival(job, at))
+    return arrivals
+
+
+def run(store: Store, arrivals: list[Arrival], admits: Callable[[Engine, int], bool]) -> tuple[float, list[float]]:
+    """Seconds for all jobs, and each job's ticks from arrival to end; `admits` says whether a job may join now."""
+    engine = Engine(store, EngineSettings(capacity=CAPACITY), Nobody())
+    waiting, came, latencies, tick = deque(arrivals), {}, [], 0
+    started = time.perf_counter()
+    while waiting or engine.busy:
+        room = CAPACITY
+        while waiting and waiting[0].at <= tick and admits(engine, room):
+            arrival = waiting.popleft()
+            room -= arrival.job.num_images
+            came[str(arrival.job.seed)] = arrival.at
+            engine.admit(str(arrival.job.seed), arrival.job, None)
+        if not engine.busy:
+            tick = max(tick + 1, math.ceil(waiting[0].at))
+            continue
+        tick += 1
+        latencies += [tick - came[outcome.job_id] for outcome in engine.tick()]
+    return time.perf_counter() - started, latencies
+
+
+def static() -> Callable[[Engine, int], bool]:
+    """Admits into an empty engine only, until a batch is full."""
+    filling = {"open": True}
+
+    def admits(engine: Engine, room: int) -> bool:
+        if room == CAPACITY:
+            filling["open"] = not engine.busy
+        return filling["open"] and engine.free > 0
+
+    return admits
+
+
+def continuous(engine: Engine, room: int) -> bool:
+    return engine.free > 0
+
+
+def main() -> None:
+    torch.set_num_threads(2)
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 150
+    store = Store(Path(tempfile.mkdtemp()))
+    run(store, workload(store, 5, seed=0), continuous)
+    backlog = workload(store, count, seed=1)
+    gains = [run(store, backlog, static())[0] / run(store, backlog, continuous)[0] for _ in range(3)]
+    per_tick = CAPACITY / statistics.mean(arrival.job.num_images * (arrival.job.mcmc.steps + 1) for arrival in backlog if arrival.job.mcmc)
+    steady = workload(store, count, seed=2, spacing=1 / (0.6 * per_tick))
+    _, waited = run(store, steady, static())
+    _, flowed = run(store, steady, continuous)
+    print(f"mnist-lebm, mala, {count} jobs of 10 to 1,000 steps and 1 to 16 chains, capacity {CAPACITY}, {torch.get_num_threads()} threads")
+    print(
+        f"saturating backlog: finished jobs a second, continuous / static   {statistics.median(gains):.2f}  ({min(gains):.2f} to {max(gains):.2f})"
+    )
+    share = statistics.median(flowed) / statistics.median(waited)
+    print(f"Poisson arrivals at 60 % of capacity: median latency, continuous / static   {share:.2f}")
+
+
+if __name__ == "__main__":
+    main()
