@@ -112,9 +112,8 @@ def main() -> None:
     _, waited = run(store, steady, static())
     _, flowed = run(store, steady, continuous)
     print(f"mnist-lebm, mala, {count} jobs of 10 to 1,000 steps and 1 to 16 chains, capacity {CAPACITY}, {torch.get_num_threads()} threads")
-    print(
-        f"saturating backlog: finished jobs a second, continuous / static   {statistics.median(gains):.2f}  ({min(gains):.2f} to {max(gains):.2f})"
-    )
+    spread = f"({min(gains):.2f} to {max(gains):.2f})"
+    print(f"saturating backlog: finished jobs a second, continuous / static   {statistics.median(gains):.2f}  {spread}")
     share = statistics.median(flowed) / statistics.median(waited)
     print(f"Poisson arrivals at 60 % of capacity: median latency, continuous / static   {share:.2f}")
 
