@@ -1,8 +1,7 @@
 """Finds jobs whose worker died and gives them their second chance, or ends them with the reason; any one live worker does it for all."""
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from redis import Redis
@@ -17,41 +16,47 @@ from rq.worker_registration import clean_worker_registry
 
 from workers import keys
 from workers.broker import EVENTS_KEPT
+from workers.queues import TRAIN_QUEUE
+from workers.rq_recovery import Found, reclaim
 
 LOCK_S = 10  # a worker that dies while it looks holds up the others for no longer
 
 
-@dataclass
-class Found:
-    """Jobs that had no worker any more, by their fate."""
-
-    requeued: list[Job] = field(default_factory=list)
-    failed: list[Job] = field(default_factory=list)
-
-    def note(self, job: Job, kind: type[BaseException], *rest: Any) -> bool:
-        """RQ calls it for each abandoned job before it decides by the tries left; True lets RQ go on."""
-        if issubclass(kind, AbandonedJobError):
-            (self.requeued if job.retries_left else self.failed).append(job)
-        return True
-
-
-def maintain(worker: BaseWorker, queues: Iterable[Queue]) -> Found:
+def maintain(worker: BaseWorker, queues: Sequence[Queue]) -> Found:
     """Looks through all queues, unless another worker is doing so; says what it found."""
     found, redis = Found(), worker.connection
     if not redis.set(keys.MAINTENANCE, worker.name, nx=True, ex=LOCK_S):
         return found
     try:
+        found = reclaim(redis, [queue for queue in queues if queue.name != TRAIN_QUEUE])
         for queue in queues:
-            _clean(worker, queue, found)
-        _announce(redis, found)
+            if queue.name == TRAIN_QUEUE:
+                _reclaim_training(queue, found)
+            _clean(worker, queue)
     finally:
         redis.delete(keys.MAINTENANCE)
     return found
 
 
-def _clean(worker: BaseWorker, queue: Queue, found: Found) -> None:
+def _reclaim_training(queue: Queue, found: Found) -> None:
+    """Training jobs are RQ's own worker's, and RQ's own cleanup's; it tells nobody, so we do."""
+    requeued: list[Job] = []
+    failed: list[Job] = []
+
+    def note(job: Job, kind: type[BaseException], *rest: Any) -> bool:
+        """RQ calls it for each abandoned job before it decides by the tries left; True lets RQ go on."""
+        if issubclass(kind, AbandonedJobError):
+            (requeued if job.retries_left else failed).append(job)
+        return True
+
     started = StartedJobRegistry(queue=queue, job_class=queue.job_class, death_penalty_class=TimerDeathPenalty)
-    started.cleanup(exception_handlers=[found.note])
+    started.cleanup(exception_handlers=[note])
+    _announce(queue.connection, requeued, failed)
+    found.requeued += [job.id for job in requeued]
+    found.failed += [job.id for job in failed]
+
+
+def _clean(worker: BaseWorker, queue: Queue) -> None:
     for registry in (FinishedJobRegistry(queue=queue), FailedJobRegistry(queue=queue)):
         registry.cleanup()
     queue.connection.zremrangebyscore(CanceledJobRegistry(queue=queue).key, 0, current_timestamp())  # RQ never forgets these
@@ -59,13 +64,11 @@ def _clean(worker: BaseWorker, queue: Queue, found: Found) -> None:
     queue.intermediate_queue.cleanup(worker, queue)
 
 
-def _announce(redis: Redis, found: Found) -> None:
-    """Tells those who wait and those who listen; RQ itself tells nobody."""
+def _announce(redis: Redis, requeued: Iterable[Job], failed: Iterable[Job]) -> None:
     with redis.pipeline() as pipe:
-        for job in found.requeued:
+        for job in requeued:
             pipe.xadd(keys.events(job.id), _event("queued", {"queue": job.origin, "retried": True}), maxlen=EVENTS_KEPT)
-            pipe.publish(keys.SUBMITTED, "")
-        for job in found.failed:
+        for job in failed:
             told = {"status": "failed", "reason": "abandoned", "detail": "its worker died twice while running it"}
             pipe.xadd(keys.events(job.id), _event("end", told), maxlen=EVENTS_KEPT)
             pipe.expire(keys.events(job.id), job.failure_ttl or 1)
