@@ -2,12 +2,12 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from workers.artifacts import ArtifactError, Artifacts
+from workers.artifacts import Artifacts
 from workers.connection import BrokerUnavailable
 from workers.encoding import encode
 from workers.jobs import GenerateResult, Problem, Timings
@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from workers.engine import Finished
 
 _logger = logging.getLogger("rq.worker")
+TOGETHER = 8  # jobs whose files are stored in one go; other threads take the rest
 RETRY_EVERY_S = 0.2  # while the store is out of reach
+
+
+class Drawn(NamedTuple):
+    """A job's files and what becomes of it once they are stored."""
+
+    taken: Taken
+    files: dict[str, bytes]
+    outcome: GenerateResult | Problem
 
 
 class Encoders:
@@ -30,8 +39,10 @@ class Encoders:
         self._ended: SimpleQueue[Ended] = SimpleQueue()
         self._given_up = False
 
-    def submit(self, taken: Taken, outcome: "Finished") -> None:
-        self._pool.submit(self._work, taken, outcome)
+    def submit(self, finished: "Sequence[tuple[Taken, Finished]]") -> None:
+        """Jobs that ended together travel together, in as many groups as it takes to keep them small."""
+        for first in range(0, len(finished), TOGETHER):
+            self._pool.submit(self._work, finished[first : first + TOGETHER])
 
     def sweep(self) -> None:
         """Deletes images that have outlived their time, when a thread is free."""
@@ -55,23 +66,25 @@ class Encoders:
         except Exception as error:  # another worker may sweep the same folder
             _logger.warning("cannot delete old images: %s", error)
 
-    def _work(self, taken: Taken, outcome: "Finished") -> None:
-        try:
-            ended = Ended(taken, self._result(taken, outcome))
-        except ArtifactError as error:
-            ended = Ended(taken, Problem(reason="unavailable", detail=str(error)))
-        except Exception as error:  # a job must end, whatever is wrong with its images
-            ended = Ended(taken, Problem(reason="internal", detail=f"cannot encode: {error!r}"))
-        self._ended.put(ended)
+    def _work(self, finished: "Sequence[tuple[Taken, Finished]]") -> None:
+        drawn = [self._drawn(taken, outcome) for taken, outcome in finished]
+        refused = self._stored({one.taken.id: one.files for one in drawn if one.files})
+        for taken, files, outcome in drawn:
+            if (error := refused.get(taken.id)) is not None and files:
+                outcome = Problem(reason="unavailable", detail=str(error))
+            self._ended.put(Ended(taken, outcome))
         self._done()
 
-    def _result(self, taken: Taken, outcome: "Finished") -> GenerateResult:
+    def _drawn(self, taken: Taken, outcome: "Finished") -> Drawn:
+        """A job must end, whatever is wrong with its images."""
         assert taken.request is not None
         begun = time.perf_counter()
-        files = encode(taken.request, outcome.images, outcome.diagnostics)
+        try:
+            files = encode(taken.request, outcome.images, outcome.diagnostics)
+        except Exception as error:
+            return Drawn(taken, {}, Problem(reason="internal", detail=f"cannot encode: {error!r}"))
         encoding_s = time.perf_counter() - begun
-        self._store(taken.id, files)
-        return GenerateResult(
+        result = GenerateResult(
             artifacts=tuple(files),
             diagnostics=outcome.diagnostics,
             chains=outcome.chains,
@@ -79,14 +92,16 @@ class Encoders:
             worker=self._worker,
             device=self._settings.device,
         )
+        return Drawn(taken, files, result)
 
-    def _store(self, job_id: str, files: dict[str, bytes]) -> None:
-        """Waits for a Redis that is away: these images were computed, and computing them again costs more."""
+    def _stored(self, jobs: dict[str, dict[str, bytes]]) -> Mapping[str, Exception]:
+        """Stores all files; the jobs refused, and why. Waits for a Redis that is away: computing these images again costs more."""
         while True:
             try:
-                self._artifacts.put_many(job_id, files, self._settings.result_ttl_s)
-                return
-            except BrokerUnavailable:
+                return self._artifacts.put_each(jobs, self._settings.result_ttl_s)
+            except BrokerUnavailable as error:
                 if self._given_up:
-                    raise
-                time.sleep(RETRY_EVERY_S)
+                    return dict.fromkeys(jobs, error)
+            except Exception as error:  # as above: they must end
+                return dict.fromkeys(jobs, error)
+            time.sleep(RETRY_EVERY_S)
