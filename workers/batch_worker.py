@@ -28,6 +28,7 @@ from workers.jobs import GenerateResult, Problem, Progress, Status
 from workers.metrics import WorkerMetrics
 from workers.rq_bulk import LOST, STOP, Bulk, Ended, Taken
 from workers.rq_maintenance import maintain
+from workers.rq_recovery import return_unheard
 from workers.settings import WorkerSettings
 from workers.stepping import Admit, Cancel, Leave, StepLoop, Steps
 
@@ -59,6 +60,7 @@ class BatchWorker(BaseWorker):
         self._burst = self._crashed = self._suspended = False
         self._rang = self._left_some = False  # why to look into the queues before it is time to
         self._look_at = 0.0
+        self._unheard = False  # Redis may have done what it never answered
         self._turned_at = time.monotonic()
         metrics.watch("stepping", lambda: self._loop.turned_at)
         metrics.watch("redis", lambda: self._turned_at)
@@ -141,6 +143,7 @@ class BatchWorker(BaseWorker):
             return self._turn()
         except _AWAY as away:
             self._metrics.redis_errors.inc()
+            self._unheard = True
             self.log.warning("Worker %s: Redis does not answer, trying again: %s", self.name, away)
             time.sleep(RETRY_EVERY_S)
             return True
@@ -148,6 +151,8 @@ class BatchWorker(BaseWorker):
     def _turn(self) -> bool:
         """One round of everything; False when nothing is left to do and nobody wants more."""
         self._turned_at = time.monotonic()
+        if self._unheard:
+            self._return_unheard()
         for task in [task for task, due in self._due.items() if due <= time.monotonic()]:
             task()
         self._collect()
@@ -179,6 +184,13 @@ class BatchWorker(BaseWorker):
         if self._ended:
             self._wake.set()
         return bool(taken)
+
+    def _return_unheard(self) -> None:
+        """Jobs taken by a call whose answer was lost go back at once, and no try of theirs is spent."""
+        returned = return_unheard(self.connection, self.name, [f"{job.id}:{job.execution_id}" for job in self._running.values()])
+        if returned:
+            self.log.warning("Worker %s: returned %d jobs that Redis gave it and it never got", self.name, returned)
+        self._unheard = False
 
     def _collect(self) -> None:
         """What the engine gave back goes to the encoders; a failure needs none."""
