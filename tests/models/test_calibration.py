@@ -51,7 +51,7 @@ def test_a_head_finds_the_direction_in_which_the_data_differ(monkeypatch):
     real, fake = Brightness(2.0), Brightness(0.0)
     loss = fit_ratio_head(head, fake, real(latents(2048, 1)), real(latents(1024, 2)), latent=1, epochs=150)
     assert loss < 1.0
-    assert float(head.line.weight) > 0
+    assert head.line.weight.item() > 0
 
 
 def test_resampling_by_the_true_ratio_gives_the_data():
