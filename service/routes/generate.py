@@ -1,8 +1,11 @@
 """POST /generate: images by return, or a job to come back for."""
 
 import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
 
 from service import delivery
 from service.bodies import documented, read
@@ -10,13 +13,22 @@ from service.errors import RETRY_SOON, Refusal
 from service.limits import caller_of
 from service.metrics import HANG_UP
 from service.negotiation import JSON, PNG, ZIP, Preference, acceptable, preference
-from service.parts import Parts, ThisApp
+from service.parts import Parts
 from service.resolving import generate_job
 from service.schemas import Fault, GenerateRequest, JobReply, ProblemDetails
 from workers.broker import BrokerUnavailable, Expected, new_id
 from workers.jobs import GenerateJob
 
-router = APIRouter(tags=["generate"])
+
+class DirectRoute(APIRoute):
+    """Calls an endpoint that reads its request by itself, past FastAPI's search for parameters: a sixth of what the API spends on one."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        endpoint: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
+        return endpoint
+
+
+router = APIRouter(tags=["generate"], route_class=DirectRoute)
 PICTURES = {PNG: {"schema": {"type": "string", "format": "binary"}}, ZIP: {"schema": {"type": "string", "format": "binary"}}}
 
 
@@ -30,7 +42,7 @@ PICTURES = {PNG: {"schema": {"type": "string", "format": "binary"}}, ZIP: {"sche
         202: {"description": "Accepted (`Prefer: respond-async`, or `wait=N` was too short); `Location` is the job", "model": JobReply},
     },
 )
-async def generate(request: Request, parts: ThisApp) -> Response:
+async def generate(request: Request) -> Response:
     """Draws images from a model.
 
     The answer is the picture: one image, or a grid of several. With `"layout": "images"` several images come as a ZIP.
@@ -38,6 +50,7 @@ async def generate(request: Request, parts: ThisApp) -> Response:
     `Prefer: wait=N` after N seconds at the latest; otherwise hanging up cancels the job. Callers take turns, by the name in
     `X-Ebbtide-Caller` or else by address.
     """
+    parts: Parts = request.app.state.parts
     body = await read(request, GenerateRequest, parts.settings.max_body_bytes)
     job = generate_job(body, parts.store, parts.settings.max_images, caller_of(request))
     media = _media(request, job)
