@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import fsspec
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import ResponseError
 
 from workers import keys
 from workers.connection import BrokerError, guarded
@@ -71,10 +71,7 @@ class RedisArtifacts(Artifacts):
 
     def put_many(self, job_id: str, files: Mapping[str, bytes], ttl_s: int) -> None:
         entries = {keys.artifact(*_checked(job_id, name)): data for name, data in files.items()}
-        try:
-            self._set(entries, ttl_s)
-        except RedisError as error:
-            raise ArtifactError(f"Redis takes no images: {error}") from error
+        self._set(entries, ttl_s)
 
     def get(self, job_id: str, name: str) -> bytes | None:
         with guarded():
@@ -91,16 +88,19 @@ class RedisArtifacts(Artifacts):
         entries = {keys.artifact(*_checked(job_id, name)): data for job_id, files in jobs.items() for name, data in files.items()}
         try:
             self._set(entries, ttl_s)
-        except RedisError:
+        except ArtifactError:
             return super().put_each(jobs, ttl_s)
         return {}
 
     def _set(self, entries: Mapping[str, bytes], ttl_s: int) -> None:
-        """Raises BrokerUnavailable for a lost connection, RedisError where Redis refuses: out of memory, a read-only replica."""
+        """Raises BrokerUnavailable for a lost connection, ArtifactError where Redis refuses: out of memory, a read-only replica."""
         with guarded(), self._redis.pipeline() as pipe:
             for key, data in entries.items():
                 pipe.set(key, data, ex=ttl_s)
-            pipe.execute()
+            try:
+                pipe.execute()
+            except ResponseError as error:
+                raise ArtifactError(f"Redis takes no images: {error}") from error
 
 
 class FileArtifacts(Artifacts):

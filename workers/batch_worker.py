@@ -254,6 +254,7 @@ class BatchWorker(BaseWorker):
         self._suspended = bool(is_suspended(self.connection))
 
     def _maintain(self) -> None:
+        self._return_unheard()
         found = maintain(self, self._watched)
         self.last_cleaned_at = now()  # type: ignore[assignment]
         self._metrics.abandoned.labels("requeued").inc(len(found.requeued))

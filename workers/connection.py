@@ -32,16 +32,18 @@ class UnknownJob(BrokerError):
 
 
 class BrokerUnavailable(BrokerError):
-    """Redis does not answer."""
+    """Redis does not answer, or has no room."""
 
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Turns a lost connection into BrokerUnavailable."""
+    """Turns a lost connection, and a Redis that takes nothing, into BrokerUnavailable."""
     try:
         yield
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
         raise BrokerUnavailable(f"Redis does not answer: {error}") from error
+    except (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError) as error:
+        raise BrokerUnavailable(f"Redis takes nothing: {error}") from error
 
 
 def connect(url: str) -> Redis:

@@ -94,6 +94,22 @@ def test_a_killed_valkey_comes_back_with_every_job_it_accepted(own_valkey, tiny_
         assert house.statuses(accepted) == {"finished": len(accepted)}
 
 
+def test_a_redis_without_room_refuses_new_jobs_clearly_and_those_it_has_end(own_valkey, tiny_checkpoints, tmp_path):
+    with opened(own_valkey.url, tiny_checkpoints, tmp_path) as house:
+        worker = house.start_generation()
+        ids = house.submit_all(request_for(seed, steps=300) for seed in range(20))
+        until(lambda: house.statuses(ids)["running"])
+        house.redis.config_set("maxmemory", 1)
+        assert _refusal(house.port)["type"] == "urn:ebbtide:redis-away"
+        until(lambda: house.page(worker)["ebbtide_redis_errors_total"] >= 2)
+        house.redis.config_set("maxmemory", 0)
+        ids.append(house.submit(**request_for(0)))
+        close_the_books(house, *ids)
+        assert worker.poll() is None
+        problems = [job["problem"] for job in house.jobs().values() if job["problem"]]
+        assert all("Redis takes no images" in problem["detail"] for problem in problems)
+
+
 def test_workers_and_apis_wait_for_a_redis_out_of_reach_for_twenty_seconds_and_go_on(tiny_house, gate):
     house, refused, silent = tiny_house, gate(), gate()
     ways = {"refused": refused, "silent": silent}
@@ -115,15 +131,16 @@ def test_workers_and_apis_wait_for_a_redis_out_of_reach_for_twenty_seconds_and_g
         until(lambda: house.workers() == 0)
         answers = together(*(lambda name=name: _refusal(ports[name]) for name in ways))
         assert {answer["type"] for answer in answers} == {"urn:ebbtide:redis-away"}
+        ids += house.submit_all(request_for(seed) for seed in range(40, 50))  # nobody is there to take them
         until(lambda: time.monotonic() - cut_at > 20)
         refused.open()
         silent.open()
         until(lambda: house.workers() == 2, limit_s=25)
-        ids += house.submit_all(request_for(seed) for seed in range(40, 50))
+        ids += house.submit_all(request_for(seed) for seed in range(50, 60))
         assert [answer.result() for answer in waiting] == [200, 200]
     assert [worker.poll() for worker in workers] == [None, None]
     close_the_books(house, *ids)
-    assert house.statuses(ids) == {"finished": 50}
+    assert house.statuses(ids) == {"finished": 60}
 
 
 def _refusal(port):

@@ -160,3 +160,14 @@ def test_a_lonely_submission_wakes_the_workers(broker, redis: Redis, generate_jo
 def test_every_queue_is_served_or_trained_on(generate_job, train_job):
     assert [queues.queue_of(generate_job(priority=p)) for p in ("high", "normal", "low")] == list(queues.GENERATE_QUEUES)
     assert queues.queue_of(train_job) == queues.TRAIN_QUEUE
+
+
+def test_a_redis_without_room_is_one_that_is_away(broker, redis, generate_job):
+    job_id = broker.submit(generate_job())
+    redis.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(BrokerUnavailable, match="takes nothing"):
+            broker.submit(generate_job())
+        assert broker.view(job_id).status is Status.QUEUED
+    finally:
+        redis.config_set("maxmemory", 0)
