@@ -174,7 +174,7 @@ class BatchWorker(BaseWorker):
         room = self._loop.room
         if room is None:
             return True
-        self._metrics.free.set(room)
+        self._metrics.free.set(room.free)
         self._rang, self._look_at = False, time.monotonic() + LOOK_EVERY_S
         taken = self._bulk.take(self.queues, room)
         self._left_some = self._bulk.may_have_left_some(taken, room)

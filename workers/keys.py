@@ -4,6 +4,7 @@ PREFIX = "ebbtide"
 
 RECENT = f"{PREFIX}:recent"  # sorted set: job ids by creation
 BACKLOG = f"{PREFIX}:backlog"  # hash: queue -> chain-steps waiting in it
+TURN = f"{PREFIX}:turn"  # hash: queue -> the turn of the job taken last
 MAINTENANCE = f"{PREFIX}:maintenance"  # lock: one worker at a time looks for abandoned jobs
 SUBMITTED = f"{PREFIX}:submitted"  # channel: an empty queue has got a job
 ENDED = f"{PREFIX}:ended"  # channel: the ids of jobs that have ended, spaces between
@@ -13,7 +14,19 @@ CHAINS = "chains"  # images the job makes
 COST = "cost"  # chain-steps, 0 once they no longer count as waiting
 DECODES = "decodes"  # present where no chain runs: `prior`
 EXPIRES_AT = "expires_at"  # Unix seconds; absent without a deadline
+CALLER = "caller"  # who asked
+ENTERED_AT = "entered_at"  # Unix seconds of the submission
 CANCEL_REQUESTED = "cancel_requested"  # set while the job runs; survives the worker
+
+
+def turns(queue: str) -> str:
+    """Sorted set: jobs that wait in a queue, by turn."""
+    return f"{PREFIX}:turns:{queue}"
+
+
+def callers(queue: str) -> str:
+    """Sorted set: callers of a queue by the turn of their next job, where that is later than anybody's."""
+    return f"{PREFIX}:callers:{queue}"
 
 
 def events(job_id: str) -> str:

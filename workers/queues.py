@@ -2,7 +2,7 @@
 
 from workers.jobs import AnyJob
 
-GENERATE_QUEUES = ("generate-high", "generate", "generate-low")  # in the order they are served
+GENERATE_QUEUES = ("generate-high", "generate", "generate-low")  # in the order they are served; turns.py says how far
 TRAIN_QUEUE = "train"
 QUEUES = (*GENERATE_QUEUES, TRAIN_QUEUE)
 FUNCTIONS = {"generate": "workers.generation.generate", "train": "workers.training.train_job"}
@@ -12,7 +12,12 @@ def queue_of(job: AnyJob) -> str:
     """The queue a job waits in."""
     if job.kind == "train":
         return TRAIN_QUEUE
-    return "generate" if job.priority == "normal" else f"generate-{job.priority}"
+    return queue_for(job.priority)
+
+
+def queue_for(priority: str) -> str:
+    """The queue of generation jobs of a priority."""
+    return "generate" if priority == "normal" else f"generate-{priority}"
 
 
 def chain_steps(job: AnyJob) -> int:

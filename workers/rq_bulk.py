@@ -8,7 +8,7 @@ import json
 import time
 import zlib
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -24,11 +24,16 @@ from rq.utils import utcformat
 from workers import keys, views
 from workers.broker import EVENTS_KEPT, Broker
 from workers.jobs import GenerateJob, GenerateResult, Problem, Progress
-from workers.rq_scripts import BEAT, END, TAKE
+from workers.queues import GENERATE_QUEUES, queue_for
+from workers.rq_scripts import BEAT, END
+from workers.scheduler import Flow
+from workers.stepping import Room
+from workers.turns import AGEING_S, TAKE
 
 LOOKED_AT = 128  # jobs from the head of each queue that one pop considers
 LOST, OURS, STOP = 0, 1, 2  # answers to a heartbeat
 DECODING_ROOM = 256  # images of `prior` jobs taken at once
+FURTHER_JOBS = 16  # taken though nothing is free, from callers who have none waiting in the worker: more would be kept from other workers
 
 # Prefixes shared by the scripts, so that they can build the keys of the jobs they find.
 _PREFIXES = {
@@ -42,6 +47,9 @@ _PREFIXES = {
     "events": keys.events(""),
     "progress": keys.progress(""),
     "backlog": keys.BACKLOG,
+    "turn": keys.TURN,
+    "turns": keys.turns(""),
+    "callers": keys.callers(""),
     "ended": keys.ENDED,
 }
 
@@ -86,20 +94,21 @@ class Bulk:
         }
         self._take, self._beat, self._end = (broker.redis.register_script(script) for script in (TAKE, BEAT, END))
 
-    def take(self, queues: Sequence[Queue], room: int) -> list[Taken]:
-        """Pops and starts jobs, the first queues first, until `room` chains are filled; the last job may ask for more."""
-        now = time.time()
-        about = self._now(now, room=room, decoding_room=DECODING_ROOM, look=LOOKED_AT, execution=uuid4().hex[:29])
+    def take(self, queues: Sequence[Queue], room: Room) -> list[Taken]:
+        """Pops and starts jobs in turn until the chains free are filled, and a few further jobs; the last one may ask for more."""
+        now, inside = time.time(), _inside(room.waiting)
+        limits = {"room": room.free, "decoding_room": DECODING_ROOM, "further": FURTHER_JOBS - len(room.waiting), "inside": inside}
+        about = self._now(now, **limits, ageing=AGEING_S, look=LOOKED_AT, execution=uuid4().hex[:29])
         found: Any = self._take(keys=[queue.key for queue in queues], args=[self._prefixes, about])
         return [_taken(entry, now) for entry in found]
 
     @staticmethod
-    def may_have_left_some(taken: Sequence[Taken], room: int) -> bool:
+    def may_have_left_some(taken: Sequence[Taken], room: Room) -> bool:
         """Whether `take` stopped for want of room, or of patience, rather than at the end of the queues."""
         requests = [job.request for job in taken if job.request]
         decoded = sum(request.num_images for request in requests if request.mcmc is None)
         chains = sum(request.num_images for request in requests if request.mcmc)
-        return chains >= room or decoded >= DECODING_ROOM or len(taken) >= LOOKED_AT
+        return chains >= room.free or decoded >= DECODING_ROOM or len(taken) >= LOOKED_AT
 
     def beat(self, jobs: Sequence[Taken], progress: Mapping[str, Progress]) -> list[int]:
         """Renews the lease on running jobs and tells their progress, by execution; answers LOST, OURS or STOP for each."""
@@ -165,6 +174,12 @@ class Bulk:
             told = [str(Result.Type.FAILED.value), "exc_string", _base64(zlib.compress(views.reason_text(outcome).encode()))]
         times = ["execution_started_at", f"{taken.started_at:.6f}", "execution_ended_at", f"{now:.6f}"]
         return ["type", *told, "worker_name", self._worker, "execution_id", taken.execution_id, *times]
+
+
+def _inside(waiting: Iterable[Flow]) -> dict[str, int]:
+    """Callers who have chains waiting in a worker, with the place of the first queue they came from."""
+    places = {flow: GENERATE_QUEUES.index(queue_for(flow.priority)) + 1 for flow in waiting}
+    return {flow.caller: min(place for other, place in places.items() if other.caller == flow.caller) for flow in places}
 
 
 def _base64(content: bytes) -> str:

@@ -21,8 +21,7 @@ local function submit(id, origin, cost, decodes, ttl, first, last)
     redis.call('ZADD', g.recent, g.now, id)
     redis.call('XADD', g.events .. id, '*', 'name', 'queued', 'data', '{"queue": "' .. origin .. '"}')
     redis.call('EXPIRE', g.events .. id, g.kept)
-    local caller = redis.call('HGET', job, 'caller')
-    local next = caller and enter(origin, id, caller, cost)
+    local next = tonumber(cost) > 0 and enter(origin, id, redis.call('HGET', job, 'caller'), cost)
     if redis.call('RPUSH', queue, id) == 1 or decodes == '1' or next then rings = true end
 end
 

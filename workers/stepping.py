@@ -4,9 +4,10 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from workers.jobs import GenerateJob, Problem, Progress
+from workers.scheduler import Flow
 
 if TYPE_CHECKING:
     from workers.engine import Failed, Finished
@@ -20,6 +21,8 @@ class Steps(Protocol):
 
     @property
     def free(self) -> int: ...
+    @property
+    def waiting(self) -> frozenset[Flow]: ...
     @property
     def busy(self) -> bool: ...
     def admit(self, job_id: str, job: GenerateJob, expires_at: float | None) -> None: ...
@@ -52,6 +55,13 @@ class Leave:
     error: BaseException | None = None
 
 
+class Room(NamedTuple):
+    """What an engine can take."""
+
+    free: int  # chains that would start at once
+    waiting: frozenset[Flow]  # those who have chains inside that wait to start
+
+
 class StepLoop:
     """Runs an engine until told to leave; `changed` is called when there are outcomes or there is room again."""
 
@@ -62,15 +72,15 @@ class StepLoop:
         self._inbox: SimpleQueue[Admit | Cancel | Leave] = SimpleQueue()
         self._outbox: SimpleQueue[Finished | Failed] = SimpleQueue()
         self._sent = 0
-        self._state = (0, engine.free)  # jobs admitted, chains free after that: replaced as a whole, so never torn
+        self._state = (0, self._room())  # jobs admitted, room after that: replaced as a whole, so never torn
 
     # For other threads
 
     @property
-    def room(self) -> int | None:
-        """Chains that could be admitted; None while jobs sent before still wait to be."""
-        admitted, free = self._state
-        return free if admitted == self._sent else None
+    def room(self) -> Room | None:
+        """What could be admitted; None while jobs sent before still wait to be."""
+        admitted, room = self._state
+        return room if admitted == self._sent else None
 
     def admit(self, jobs: Iterable[Admit]) -> None:
         for job in jobs:
@@ -102,10 +112,13 @@ class StepLoop:
                 self._outbox.put(outcome)
             if time.monotonic() - told_at > PROGRESS_EVERY_S:
                 self.progress, told_at = self._engine.progress(), time.monotonic()
-            state = (admitted, self._engine.free)
+            state = (admitted, self._room())
             if outcomes or state != self._state:
                 self._state = state
                 self._changed()
+
+    def _room(self) -> Room:
+        return Room(self._engine.free, self._engine.waiting)
 
     def _obey(self, message: Admit | Cancel) -> int:
         """Returns the number of jobs admitted."""

@@ -75,8 +75,9 @@ class Submissions:
             "description": queues.describe(job),
             keys.CHAINS: getattr(job, "num_images", 1),
             keys.COST: queues.chain_steps(job),
+            keys.CALLER: getattr(job, "caller", ""),
             keys.ENTERED_AT: f"{now:.6f}",
-        } | ({keys.CALLER: job.caller} if job.kind == "generate" else {})
+        }
 
     def _record(self, queue: Queue) -> dict[str, Any]:
         """What RQ keeps of a job of this queue, as far as all of them have it in common."""

@@ -15,6 +15,7 @@ from workers.broker import Broker
 from workers.engine import Failed, Finished
 from workers.jobs import ChainReport, Diagnostics, GenerateJob, Problem, Progress
 from workers.metrics import WorkerMetrics
+from workers.scheduler import Flow
 from workers.settings import WorkerSettings
 
 POISON, DIVERGES = 2**62, 2**62 + 1  # seeds: the first kills the engine, the second diverges at the first tick
@@ -24,6 +25,7 @@ POISON, DIVERGES = 2**62, 2**62 + 1  # seeds: the first kills the engine, the se
 class FakeEngine:
     capacity: int = 64
     tick_s: float = 0.0
+    side: int = 4  # of an image, in pixels
     admitted: list[GenerateJob] = field(default_factory=list)
     most_running: int = 0
     _left: dict[str, int] = field(default_factory=dict)
@@ -33,6 +35,12 @@ class FakeEngine:
     @property
     def free(self) -> int:
         return max(0, self.capacity - sum(job.num_images for job, _ in self._jobs.values() if job.mcmc))
+
+    @property
+    def waiting(self) -> frozenset[Flow]:
+        """Everybody's chains run, but once it is full nobody gets further ones in."""
+        flows = {Flow(job.caller, job.priority) for job, _ in self._jobs.values() if job.mcmc}
+        return frozenset() if self.free else frozenset(flows)
 
     @property
     def busy(self) -> bool:
@@ -58,7 +66,7 @@ class FakeEngine:
                 self.cancel(job_id, Problem(reason="expired", detail="the deadline passed while it ran"))
             elif self._left[job_id] <= 0:
                 del self._jobs[job_id]
-                self._outcomes.append(finished(job_id, job))
+                self._outcomes.append(finished(job_id, job, self.side))
         outcomes, self._outcomes = self._outcomes, []
         return outcomes
 
@@ -71,8 +79,8 @@ def ticks(job: GenerateJob) -> int:
     return job.mcmc.ticks if job.mcmc else 1
 
 
-def finished(job_id: str, job: GenerateJob) -> Finished:
-    images = np.arange(job.num_images, dtype=np.uint8).reshape(-1, 1, 1, 1) + np.full((1, 4, 4, 1), job.seed % 200, np.uint8)
+def finished(job_id: str, job: GenerateJob, side: int) -> Finished:
+    images = np.arange(job.num_images, dtype=np.uint8).reshape(-1, 1, 1, 1) + np.full((1, side, side, 1), job.seed % 200, np.uint8)
     chains = tuple(ChainReport(energy_first=1.0, energy_last=0.0, acceptance=None) for _ in range(job.num_images))
     return Finished(job_id, images, chains, Diagnostics(exact=True, effective_temperature=1.0), sampling_s=0.0)
 
@@ -85,8 +93,9 @@ def worker(engine: FakeEngine, settings: WorkerSettings) -> BatchWorker:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--tick", type=float, default=0.0)
-    settings = WorkerSettings()
-    worker(FakeEngine(settings.capacity, parser.parse_args().tick), settings).work()
+    parser.add_argument("--side", type=int, default=4)
+    given, settings = parser.parse_args(), WorkerSettings()
+    worker(FakeEngine(settings.capacity, given.tick, given.side), settings).work()
 
 
 if __name__ == "__main__":

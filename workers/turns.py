@@ -1,0 +1,135 @@
+"""Whose queued job is taken next: the Lua that gives a job its turn when it is queued, and the one that takes jobs in that order.
+
+Within a queue, callers take turns (start-time fair queueing, as in `scheduler`, over whole jobs): a job's turn is the later of the turn
+taken last and its caller's own, and moves its caller's on by the chain-steps it costs. Between the queues, the job goes first that came
+first, where one of `normal` counts as if it had come AGEING_S later than it did and one of `low` twice as much: so none starves.
+
+Per queue a sorted set holds the turns of its jobs, another those of the callers who are ahead of the turn taken last; both go when the
+queue is empty. RQ's own list stays the truth: what is not in it is not taken, and what RQ put into it by itself gets a turn when seen.
+"""
+
+AGEING_S = 30.0
+
+# Gives a job its turn; true when nobody is before it, or its caller is new, so that a worker which left others behind may want it.
+# Turns are whole numbers; the fraction puts jobs of the same turn in the order they came.
+ENTER = """
+local function enter(origin, id, caller, cost)
+    local turns, callers = g.turns .. origin, g.callers .. origin
+    local now = tonumber(redis.call('HGET', g.turn, origin) or 0)
+    local turn = math.max(now, tonumber(redis.call('ZSCORE', callers, caller) or 0))
+    redis.call('ZADD', callers, turn + tonumber(cost), caller)
+    redis.call('ZADD', turns, turn + math.fmod(g.now, 100000) / 100000, id)
+    return turn == now or redis.call('ZRANK', turns, id) == 0
+end
+"""
+
+# Takes jobs in turn. One that needs chains is taken while there is room; one that only decodes has room of its own, so that it never
+# waits behind long chains. When there is no room, a few further jobs are taken of callers who have none of that priority or
+# a higher one waiting in the worker: its scheduler gives them turns. Jobs past their deadline are taken in any case, to be ended.
+# Popping and starting are one: a job is in its queue or in the registry of started ones.
+TAKE = """
+local p, g = cjson.decode(ARGV[1]), cjson.decode(ARGV[2])
+local room, decoding_room, further, inside, taken, lines = g.room, g.decoding_room, g.further, g.inside, {}, {}
+
+local function start(origin, id, job, cost)
+    local execution_id = g.execution .. string.format('%03x', #taken)
+    local composite = id .. ':' .. execution_id
+    redis.call('HINCRBY', p.backlog, origin, 0 - tonumber(cost or 0))
+    redis.call('HSET', job, 'status', 'started', 'started_at', g.now, 'last_heartbeat', g.now, 'worker_name', g.worker, 'cost', 0)
+    redis.call('PERSIST', job)
+    redis.call('HSET', p.execution .. composite, 'id', execution_id, 'job_id', id,
+        'created_at', g.unix, 'last_heartbeat', g.unix, 'worker_name', g.worker)
+    redis.call('EXPIRE', p.execution .. composite, g.lease)
+    redis.call('ZADD', p.executions .. id, g.unix + g.lease + 60, execution_id)
+    redis.call('EXPIRE', p.executions .. id, g.lease + 60)
+    redis.call('ZADD', p.started .. origin, g.unix + g.lease, composite)
+    redis.call('SADD', g.worker_executions, composite)
+    redis.call('EXPIRE', g.worker_executions, g.lease + 60)
+    redis.call('XADD', p.events .. id, 'MAXLEN', '~', g.events_kept, '*', 'name', 'started', 'data', g.started)
+    redis.call('EXPIRE', p.events .. id, g.kept)
+    local told = redis.call('HMGET', job, 'created_at', 'data', 'expires_at', 'cancel_requested')
+    table.insert(taken, {origin, id, execution_id, unpack(told)})
+end
+
+local function drop(line, id)
+    redis.call('ZREM', line.turns, id)
+    return redis.call('LREM', line.queue, 1, id)
+end
+
+-- The next job of a line that still waits.
+local function head(line)
+    while not line.head and line.ids[line.at] do
+        local id = line.ids[line.at]
+        local found = redis.call('HMGET', p.job .. id, 'status', 'chains', 'cost', 'decodes', 'caller', 'entered_at', 'expires_at')
+        if found[1] == 'queued' then
+            line.head = {id = id, turn = math.floor(line.ids[line.at + 1]), chains = tonumber(found[2] or 1), cost = found[3],
+                decodes = found[4], caller = found[5] or '', place = line.place, due = tonumber(found[6] or 0) + line.ageing,
+                expired = found[7] and tonumber(found[7]) < tonumber(g.unix)}
+        else
+            drop(line, id)
+        end
+        line.at = line.at + 2
+    end
+    return line.head
+end
+
+local function wanted(job)
+    if job.expired then return true end
+    if job.decodes then
+        if decoding_room <= 0 then return false end
+        decoding_room = decoding_room - job.chains
+        return true
+    end
+    if room > 0 then
+        room = room - job.chains
+        if room > 0 then return true end
+    elseif further <= 0 or (inside[job.caller] or #KEYS + 1) <= job.place then
+        return false
+    else
+        further = further - 1
+    end
+    inside[job.caller] = math.min(inside[job.caller] or job.place, job.place)
+    return true
+end
+
+for place, queue in ipairs(KEYS) do
+    local origin = string.sub(queue, #p.queue + 1)
+    local line = {origin = origin, place = place, queue = queue, turns = p.turns .. origin, at = 1, ids = {}}
+    line.ageing = (place - 1) * g.ageing
+    local waiting = redis.call('LLEN', queue)
+    line.now = tonumber(redis.call('HGET', p.turn, origin) or 0)
+    if waiting == 0 then
+        redis.call('HDEL', p.backlog, origin)
+        redis.call('HDEL', p.turn, origin)
+        redis.call('DEL', line.turns, p.callers .. origin)
+    else
+        if waiting ~= redis.call('ZCARD', line.turns) then
+            for _, id in ipairs(redis.call('LRANGE', queue, 0, g.look - 1)) do redis.call('ZADD', line.turns, 'NX', line.now, id) end
+        end
+        line.ids = redis.call('ZRANGE', line.turns, 0, g.look - 1, 'WITHSCORES')
+        table.insert(lines, line)
+    end
+end
+
+while room > 0 or decoding_room > 0 or further > 0 do
+    local first
+    for _, line in ipairs(lines) do
+        if head(line) and (not first or line.head.due < first.head.due) then first = line end
+    end
+    if not first then break end
+    local job = first.head
+    first.head = nil
+    if wanted(job) and drop(first, job.id) == 1 then
+        start(first.origin, job.id, p.job .. job.id, job.cost)
+        first.now = math.max(first.now, job.turn)
+        first.moved = true
+    end
+end
+for _, line in ipairs(lines) do
+    if line.moved then
+        redis.call('HSET', p.turn, line.origin, line.now)
+        redis.call('ZREMRANGEBYSCORE', p.callers .. line.origin, '-inf', line.now)
+    end
+end
+return taken
+"""
