@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 LOOK_EVERY_S = 0.5  # for jobs whose submission nobody announced, such as those requeued by hand
 SWEEP_EVERY_S = 600.0
+SHOW_EVERY_S = 0.1  # whether it is busy: a job may take less time than it takes to say so
 RETRY_EVERY_S = 0.2  # while Redis does not answer
 _AWAY = (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.OutOfMemoryError, exceptions.ReadOnlyError, BrokerUnavailable)
 
@@ -56,7 +57,7 @@ class BatchWorker(BaseWorker):
         self._running: dict[str, Taken] = {}  # by execution: the same job may come back
         self._ended: list[Ended] = []  # over here, not yet in Redis
         self._told: dict[str, Progress] = {}
-        self._due = {self._beat: 0.0, self._maintain: 0.0, self._sweep: 0.0}
+        self._due = {self._beat: 0.0, self._maintain: 0.0, self._sweep: 0.0, self._show_state: 0.0}
         self._burst = self._crashed = self._suspended = False
         self._rang = self._left_some = False  # why to look into the queues before it is time to
         self._look_at = 0.0
@@ -158,7 +159,6 @@ class BatchWorker(BaseWorker):
         self._collect()
         self._end()
         took = self._should_look() and self._take()
-        self._show_state()
         return bool(self._running) or not (self._stop_requested or (self._burst and not took))
 
     def _pause(self) -> float:
@@ -271,6 +271,7 @@ class BatchWorker(BaseWorker):
         state = WorkerStatus.BUSY if self._running else idle
         if state != self.get_state():
             self.set_state(state)
+        self._due[self._show_state] = time.monotonic() + SHOW_EVERY_S
 
     def _give_up(self) -> None:
         """After a crash: hands running jobs to whoever comes next, rather than let them wait for the lease to run out."""

@@ -90,7 +90,7 @@ return answers
 
 # For each job: 1 when it was still ours to end, 0 when somebody else has it by now.
 END = """
-local p, g, answers, told = cjson.decode(ARGV[1]), cjson.decode(ARGV[2]), {}, {}
+local p, g, answers, told, counts, worked = cjson.decode(ARGV[1]), cjson.decode(ARGV[2]), {}, {}, {}, 0
 
 local function finish(e)
     local composite, job = e.id .. ':' .. e.execution_id, p.job .. e.id
@@ -104,8 +104,8 @@ local function finish(e)
     redis.call('ZADD', p[e.registry] .. e.origin, g.unix + e.ttl, e.id)
     redis.call('XADD', p.results .. e.id, 'MAXLEN', 10, '*', unpack(e.result))
     redis.call('EXPIRE', p.results .. e.id, e.ttl)
-    redis.call('HINCRBY', g.worker_key, e.counter, 1)
-    redis.call('HINCRBYFLOAT', g.worker_key, 'total_working_time', e.seconds)
+    counts[e.counter] = (counts[e.counter] or 0) + 1
+    worked = worked + e.seconds
     redis.call('XADD', p.events .. e.id, 'MAXLEN', '~', g.events_kept, '*', 'name', 'end', 'data', e.announced)
     redis.call('EXPIRE', p.events .. e.id, e.ttl)
     redis.call('DEL', p.progress .. e.id)
@@ -114,6 +114,8 @@ local function finish(e)
 end
 
 for i, e in ipairs(cjson.decode(ARGV[3])) do answers[i] = finish(e) end
+for counter, count in pairs(counts) do redis.call('HINCRBY', g.worker_key, counter, count) end
+if worked > 0 then redis.call('HINCRBYFLOAT', g.worker_key, 'total_working_time', string.format('%.6f', worked)) end
 if #told > 0 then redis.call('PUBLISH', p.ended, table.concat(told, ' ')) end
 return answers
 """
