@@ -10,6 +10,7 @@ from tests.workers.fake_engine import FakeEngine
 from workers.jobs import Status
 from workers.rq_bulk import Bulk
 from workers.rq_recovery import reclaim, return_unheard
+from workers.stepping import Room
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def taken(broker, queue, generate_job, name, lease_s=5):
 
 
 def take(bulk, queue):
-    return bulk.take([queue], 64)
+    return bulk.take([queue], Room(64, frozenset()))
 
 
 def outdated(redis, *jobs):
