@@ -65,7 +65,7 @@ def publish(trained: Trained, images: Images, store: Store) -> ModelCard:
         training=trained.origin,
         digest="0" * 64,  # the store fills it in
     )
-    shown = subject.samples(default, samplers[default], SEEDS[0])[:SHOWN]
+    shown = replace(subject, images=SHOWN).samples(default, samplers[default], SEEDS[0])
     return store.publish(card, dict(trained.networks.state_dict()), encode_png(grid(to_pixels(shown)), {"Software": "Ebbtide"}))
 
 
