@@ -62,7 +62,7 @@ class Store:
         self.root = root
         self._roots = (root, *(shipped or (ZOO,)))
         self._read: dict[Path, ModelCard] = {}  # a published card never changes
-        self._listings: dict[Path, Listing] = {}
+        self._listings: dict[str, Listing] = {}  # by folder; strings, for every request asks
 
     def cards(self) -> list[ModelCard]:
         """The newest version of each model, by name; a card that cannot be read is logged and left out."""
@@ -138,17 +138,18 @@ class Store:
 
     def _folders(self, name: str) -> dict[int, Path]:
         """Version to folder; a published version hides a shipped one of the same number."""
-        return {version: folder for root in reversed(self._roots) for version, folder in self._listed(root / name).items()}
+        return {version: folder for root in reversed(self._roots) for version, folder in self._listed(f"{root}/{name}").items()}
 
-    def _listed(self, home: Path) -> dict[int, Path]:
+    def _listed(self, home: str) -> dict[int, Path]:
         """The versions in one folder, looked up again only when it has changed: every request asks."""
         try:
-            changed = home.stat().st_mtime_ns
+            changed = os.stat(home).st_mtime_ns
         except OSError:
             return {}
         known = self._listings.get(home)
         if known is None or known.changed != changed or not known.settled:
-            folders = {int(card.parent.name): card.parent for card in home.glob("[0-9]*/card.json") if card.parent.name.isdecimal()}
+            cards = Path(home).glob("[0-9]*/card.json")
+            folders = {int(card.parent.name): card.parent for card in cards if card.parent.name.isdecimal()}
             known = self._listings[home] = Listing(changed, time.time_ns() - changed > SETTLED_NS, folders)
         return known.folders
 

@@ -95,6 +95,7 @@ class MetricsMiddleware:
     def __init__(self, app: ASGIApp, metrics: ApiMetrics) -> None:
         self._app = app
         self._metrics = metrics
+        self._series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}  # finding them by labels takes longer than counting
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -119,5 +120,9 @@ class MetricsMiddleware:
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")
         method = scope["method"] if scope["method"] in METHODS else "other"
-        self._metrics.requests.labels(route, method, status).inc()
-        self._metrics.duration.labels(route, method, status).observe(seconds)
+        key = (route, method, status)
+        if (series := self._series.get(key)) is None:
+            series = self._series[key] = self._metrics.requests.labels(*key), self._metrics.duration.labels(*key)
+        counter, histogram = series
+        counter.inc()
+        histogram.observe(seconds)

@@ -103,7 +103,8 @@ async def _outcome(request: Request, parts: Parts, job_id: str, job: GenerateJob
             return "left" if left.done() else "pending"
         finally:
             left.cancel()
-            expiry.cancel()
+            if expiry:
+                expiry.cancel()
 
 
 async def _hang_up(request: Request, expected: Expected) -> None:

@@ -18,6 +18,8 @@ from workers.metrics import WorkerMetrics
 from workers.scheduler import Flow
 from workers.settings import WorkerSettings
 
+CHAIN = ChainReport(energy_first=1.0, energy_last=0.0, acceptance=None)
+DIAGNOSTICS = Diagnostics(exact=True, effective_temperature=1.0)
 POISON, DIVERGES = 2**62, 2**62 + 1  # seeds: the first kills the engine, the second diverges at the first tick
 
 
@@ -39,8 +41,9 @@ class FakeEngine:
     @property
     def waiting(self) -> frozenset[Flow]:
         """Everybody's chains run, but once it is full nobody gets further ones in."""
-        flows = {Flow(job.caller, job.priority) for job, _ in self._jobs.values() if job.mcmc}
-        return frozenset() if self.free else frozenset(flows)
+        if self.free:
+            return frozenset()
+        return frozenset(Flow(job.caller, job.priority) for job, _ in self._jobs.values() if job.mcmc)
 
     @property
     def busy(self) -> bool:
@@ -80,9 +83,9 @@ def ticks(job: GenerateJob) -> int:
 
 
 def finished(job_id: str, job: GenerateJob, side: int) -> Finished:
-    images = np.arange(job.num_images, dtype=np.uint8).reshape(-1, 1, 1, 1) + np.full((1, side, side, 1), job.seed % 200, np.uint8)
-    chains = tuple(ChainReport(energy_first=1.0, energy_last=0.0, acceptance=None) for _ in range(job.num_images))
-    return Finished(job_id, images, chains, Diagnostics(exact=True, effective_temperature=1.0), sampling_s=0.0)
+    shades = np.arange(job.seed % 200, job.seed % 200 + job.num_images, dtype=np.uint8)
+    images = shades.repeat(side * side).reshape(-1, side, side, 1)
+    return Finished(job_id, images, (CHAIN,) * job.num_images, DIAGNOSTICS, sampling_s=0.0)
 
 
 def worker(engine: FakeEngine, settings: WorkerSettings) -> BatchWorker:
