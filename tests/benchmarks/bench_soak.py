@@ -238,7 +238,7 @@ def draw(lives: dict[str, list[list[Sample]]], kills: list[float]) -> None:
     for kill in kills:
         axis.axvline(kill / 60, color="0.8", linewidth=0.8, zorder=0)
     axis.set(xlabel="minutes", ylabel="resident memory (MB)", ylim=(0, None), title="Random load, cancels, hang-ups and kills")
-    axis.legend(frameon=False, ncols=4, loc="upper center")
+    axis.legend(frameon=False, ncols=4, loc="center", bbox_to_anchor=(0.5, 0.6))
     PICTURE.parent.mkdir(exist_ok=True)
     figure.savefig(PICTURE, dpi=110)
     print(f"drawn: {PICTURE.relative_to(ROOT)}")
