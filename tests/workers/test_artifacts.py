@@ -23,6 +23,29 @@ def test_files_come_back_as_they_went(store):
     assert store.get("job", "grid.png") == b""
 
 
+def test_files_of_several_jobs_go_and_come_together(store):
+    assert store.put_each({"a": {"0.png": BYTES}, "b": {"0.png": b"b", "1.png": b"c"}}, 60) == {}
+    assert store.get_each([("b", "1.png"), ("a", "1.png"), ("a", "0.png")]) == [b"c", None, BYTES]
+
+
+def test_a_full_redis_refuses_each_of_several_jobs(redis):
+    store = Artifacts.open("", redis)
+    redis.config_set("maxmemory", 1)
+    try:
+        refused = store.put_each({"a": {"0.png": BYTES}, "b": {"0.png": BYTES}}, 60)
+    finally:
+        redis.config_set("maxmemory", 0)
+    assert {job_id: type(error) for job_id, error in refused.items()} == {"a": ArtifactError, "b": ArtifactError}
+
+
+def test_a_folder_refuses_a_job_and_keeps_its_neighbours(redis, tmp_path):
+    store = Artifacts.open(str(tmp_path / "images"), redis)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "b").write_text("in the way")
+    assert list(store.put_each({"a": {"0.png": BYTES}, "b": {"0.png": BYTES}, "c": {"0.png": BYTES}}, 60)) == ["b"]
+    assert store.get_each([("a", "0.png"), ("c", "0.png")]) == [BYTES, BYTES]
+
+
 def test_what_is_not_there_is_none(store):
     store.put("job", "0.png", BYTES, 60)
     assert store.get("job", "1.png") is None
