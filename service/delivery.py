@@ -1,18 +1,17 @@
 """A job as answers: its view with links, its picture, all its pictures in a ZIP, or why there are none."""
 
 import io
-import time
 import zipfile
 
 from fastapi import Response
 
 from service.errors import Refusal
+from service.eta import eta_s
 from service.metrics import QueueState
 from service.negotiation import JSON, PNG, ZIP
 from service.parts import Parts
 from service.schemas import JobLinks, JobReply
 from workers.jobs import AnyJob, GenerateJob, GenerateResult, JobView, Status
-from workers.queues import chain_steps, queue_of, served_before
 
 GRID = "grid.png"
 FOR_EVER = {"Cache-Control": "private, max-age=31536000, immutable"}  # a job's images never change
@@ -46,9 +45,8 @@ def artifact_address(job_id: str, name: str) -> str:
 
 def reply(view: JobView, state: QueueState | None = None) -> JobReply:
     """A job with its links and, where something is known of it, the seconds it still needs."""
-    eta_s = _queued_s(view, state) if view.status is Status.QUEUED else _running_s(view)
     told = {name: getattr(view, name) for name in JobView.model_fields} | {"job": _without_caller(view.job)}
-    return JobReply(**told, eta_s=eta_s, links=_links(view))
+    return JobReply(**told, eta_s=eta_s(view, state), links=_links(view))
 
 
 def _without_caller(job: AnyJob) -> AnyJob:
@@ -63,26 +61,6 @@ def _links(view: JobView) -> JobLinks:
         return JobLinks(self=here, events=f"{here}/events", artifacts=tuple(artifact_address(view.id, name) for name in files))
     images = tuple(image_address(view.id, name) for name in files if name != GRID)
     return JobLinks(self=here, events=f"{here}/events", images=images, grid=image_address(view.id, GRID) if GRID in files else None)
-
-
-def _queued_s(view: JobView, state: QueueState | None) -> float | None:
-    """Its own chain-steps and its share of those waiting before it, at the pace the workers have lately."""
-    pace = sum(worker.chain_steps_per_s or 0.0 for worker in state.workers) if state else 0.0
-    if state is None or pace <= 0 or view.job.kind != "generate" or view.queue_position is None:
-        return None
-    waiting = {queue.name: queue for queue in state.queues}
-    own, before = waiting[queue_of(view.job)], [waiting[name] for name in served_before(queue_of(view.job))]
-    place = max(0, view.queue_position - sum(queue.depth for queue in before))
-    ahead = sum(queue.backlog_chain_steps for queue in before) + own.backlog_chain_steps * place / max(1, own.depth)
-    return (ahead + chain_steps(view.job)) / pace
-
-
-def _running_s(view: JobView) -> float | None:
-    """What is left, at the job's pace so far."""
-    progress = view.progress
-    if view.status is not Status.RUNNING or progress is None or not progress.done or view.started_at is None:
-        return None
-    return max(0.0, time.time() - view.started_at) * max(0, progress.total - progress.done) / progress.done
 
 
 def refuse_unfinished(view: JobView) -> None:

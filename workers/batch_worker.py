@@ -25,6 +25,7 @@ from workers.broker import Broker
 from workers.connection import BrokerUnavailable
 from workers.encoders import Encoders
 from workers.jobs import GenerateResult, Problem, Progress, Status
+from workers.load import load
 from workers.metrics import WorkerMetrics
 from workers.rq_bulk import LOST, STOP, Bulk, Ended, Taken
 from workers.rq_maintenance import maintain
@@ -240,6 +241,8 @@ class BatchWorker(BaseWorker):
 
     def _beat_worker(self) -> None:
         about: dict[Any, Any] = {"capacity": self._settings.capacity, "device": self._settings.device}
+        requests = {label: job.request for label, job in self._running.items() if job.request}
+        about |= load(requests, self._loop.progress, self._settings.capacity)
         if rate := self._metrics.chain_steps_per_s():
             about["chain_steps_per_s"] = rate
         with self.connection.pipeline() as pipe:

@@ -37,7 +37,8 @@ def assemble(settings: WorkerSettings) -> BatchWorker:
     metrics = WorkerMetrics(settings.capacity)
     if settings.metrics_port:
         start_http_server(settings.metrics_port, registry=metrics.registry)
-    engine = Engine(Store(settings.checkpoints), EngineSettings(capacity=settings.capacity, device=settings.device), metrics)
+    limits = EngineSettings(settings.capacity, settings.device, checkpoint_bytes=settings.checkpoint_bytes)
+    engine = Engine(Store(settings.checkpoints), limits, metrics)
     return BatchWorker(engine, broker, Artifacts.open(settings.artifacts, broker.redis), settings, metrics)
 
 

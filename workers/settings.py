@@ -25,6 +25,7 @@ class WorkerSettings(BaseSettings):
     device: str = Field("auto", description="torch device: auto, cpu, cuda, cuda:1, ...")
     threads: int = Field(2, ge=1, description="threads torch computes with; give the processes of one machine its cores between them")
     capacity: int = Field(64, ge=1, le=4096, description="chains that run at once")
+    checkpoint_bytes: int = Field(1 << 30, ge=0, description="bytes of weights kept in memory; the checkpoint longest unused leaves")
     encoders: int = Field(2, ge=1, le=64, description="threads that make PNGs beside the stepping one")
     metrics_port: int = Field(0, ge=0, le=65535, description="port of this process's Prometheus page; 0 for none")
 

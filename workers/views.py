@@ -40,6 +40,9 @@ class WorkerView(Frozen):
     capacity: int | None = None  # chains it can run at once; None for training
     device: str | None = None
     chain_steps_per_s: float | None = None  # lately; None where nothing ran lately
+    chains_stepping: int = 0
+    chain_steps_left: int = 0  # that its jobs still need
+    chain_steps_waiting: int = 0  # of these, those of chains that have not started
 
 
 class QueueView(Frozen):
@@ -133,6 +136,7 @@ def worker_view(key: bytes, raw: RawHash, running: int) -> WorkerView:
         capacity=int(fields["capacity"]) if "capacity" in fields else None,
         device=fields.get("device"),
         chain_steps_per_s=float(fields["chain_steps_per_s"]) if "chain_steps_per_s" in fields else None,
+        **{name: int(fields.get(name, 0)) for name in ("chains_stepping", "chain_steps_left", "chain_steps_waiting")},
     )
 
 

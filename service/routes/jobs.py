@@ -12,7 +12,7 @@ from service import delivery
 from service.negotiation import PNG
 from service.parts import Parts, ThisApp
 from service.schemas import JobList, JobReply
-from workers.jobs import Event, Status
+from workers.jobs import Event
 
 router = APIRouter(tags=["jobs"], prefix="/jobs")
 JobId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
@@ -31,7 +31,7 @@ async def jobs(parts: ThisApp, limit: Annotated[int, Query(ge=1, le=200)] = 50) 
 async def job(job_id: JobId, parts: ThisApp) -> JobReply:
     """Status, place in the queue, progress, diagnostics and links of a job."""
     view = await parts.off_loop(lambda: parts.broker.view(job_id))
-    return delivery.reply(view, await parts.queue_state() if view.status is Status.QUEUED else None)
+    return delivery.reply(view, None if view.status.over else await parts.queue_state())
 
 
 @router.delete("/{job_id}")
