@@ -6,6 +6,7 @@ from service.limits import pace
 from service.metrics import QueueState
 from workers.jobs import GenerateJob, JobView, Status
 from workers.queues import chain_steps, queue_of, served_before
+from workers.stepping import PROGRESS_EVERY_S
 
 
 def eta_s(view: JobView, state: QueueState | None) -> float | None:
@@ -52,6 +53,11 @@ def _tick_s(job: GenerateJob, state: QueueState) -> float:
     return max(1, min(_capacity(state), beside + job.num_images)) / pace(state)
 
 
+def _told_ago_s(worker: str | None, state: QueueState) -> float:
+    """How old a job's progress is: it comes with its worker's signs of life."""
+    return next((seen.heartbeat_age_s for seen in state.workers if seen.name == worker), 0.0) + PROGRESS_EVERY_S / 2
+
+
 def _capacity(state: QueueState) -> int:
     return sum(worker.capacity or 0 for worker in state.workers if worker.chain_steps_per_s) or 1
 
@@ -61,9 +67,10 @@ def _running_s(view: JobView, state: QueueState | None) -> float | None:
     progress, job = view.progress, view.job
     if isinstance(job, GenerateJob) and state is not None and pace(state) > 0:
         left = progress.total - progress.done if progress else chain_steps(job)
-        unstarted = progress is None or not progress.done
-        before = sum(worker.chain_steps_waiting for worker in state.workers) / pace(state) if unstarted else 0.0
-        return before + left / job.num_images * max(1.0, job.num_images / _capacity(state)) * _tick_s(job, state)
+        if progress is None or not progress.done:
+            return sum(worker.chain_steps_waiting for worker in state.workers) / pace(state) + _own_s(job, state)
+        rest_s = left / job.num_images * max(1.0, job.num_images / _capacity(state)) * _tick_s(job, state)
+        return max(0.0, rest_s - _told_ago_s(view.worker, state))
     if progress is None or not progress.done or view.started_at is None:
         return None
     return max(0.0, time.time() - view.started_at) * max(0, progress.total - progress.done) / progress.done

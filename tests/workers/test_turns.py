@@ -155,3 +155,17 @@ def test_a_newcomer_wakes_a_worker_that_left_others_behind(broker, redis, start_
     assert sorted(waits)[3] < 0.25  # nobody rang: half a second between two looks
     for view in broker.recent():
         broker.cancel(view.id)
+
+
+def test_cancel_takes_effect_within_two_steps_of_the_batch(broker, start_worker, eventually, generate_job):
+    unwanted, neighbour = broker.submit_many([generate_job(caller="ann", mcmc=LONG), generate_job(caller="bob", mcmc=LONG)])
+    engine = FakeEngine(tick_s=0.2)
+    start_worker(engine)
+    eventually(lambda: len(engine._jobs) == 2)
+    (label,) = (label for label, (job, _) in engine._jobs.items() if job.caller == "ann")
+    steps_left = engine._left[label]
+    broker.cancel(unwanted)
+    eventually(lambda: broker.view(unwanted).status is Status.CANCELED)
+    assert steps_left - engine._left[label] <= 2
+    assert broker.view(neighbour).status is Status.RUNNING
+    broker.cancel(neighbour)
