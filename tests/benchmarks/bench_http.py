@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.http import rivals
+from tests.benchmarks.serving import rivals
 
 ROOT = Path(__file__).parents[2]
 BODY = '{"model": "nothing"}'
@@ -153,7 +153,7 @@ def stopped_in_the_end(process: subprocess.Popen[bytes]) -> Iterator[subprocess.
 
 def load(port: int, path: str, body: str, clients: int, seconds: float) -> dict[str, Any]:
     """Answers a second and latencies, as a process of its own measured them."""
-    command = [sys.executable, "-m", "tests.benchmarks.http.load", str(port), path, body, str(clients), str(seconds)]
+    command = [sys.executable, "-m", "tests.benchmarks.serving.load", str(port), path, body, str(clients), str(seconds)]
     return dict(json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout))
 
 

@@ -1,6 +1,6 @@
 """A load generator cheap enough to share a machine with what it measures: each client asks again as soon as it is answered.
 
-python -m tests.benchmarks.http.load PORT PATH BODY CLIENTS SECONDS     prints one line of JSON
+python -m tests.benchmarks.serving.load PORT PATH BODY CLIENTS SECONDS     prints one line of JSON
 """
 
 import asyncio

