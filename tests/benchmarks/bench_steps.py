@@ -1,4 +1,4 @@
-"""Whether encoding and Redis slow the steps: the step rate of one engine with 100 jobs a second handed to it, and with the same by the queue.
+"""Whether encoding and Redis slow the steps: the step rate with 100 jobs a second handed to an engine, and with the same from the queue.
 
 python -m tests.benchmarks.bench_steps
 """
