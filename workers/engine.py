@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -61,6 +61,10 @@ class Observer(Protocol):
     def retired(self, model: str, sampler: str, chains: int, steps: int, acceptance: float | None, nonfinite: int) -> None: ...
 
     def loaded(self, model: str, version: int, seconds: float) -> None: ...
+
+    def warmed(self, model: str, sampler: str, buckets: Mapping[int, float]) -> None:
+        """The batch sizes that give the same bits as one another, with seconds an evaluation of each takes."""
+        ...
 
 
 @dataclass
@@ -238,7 +242,9 @@ class Engine:
         if run.lane not in self._lanes:
             prepared = self._checkpoint(run.job).prepared
             target = prepared.targets[run.job.sampler]
-            self._lanes[run.lane] = fitting(lambda capacity: Lane(prepared, target, capacity, self._device), self._settings.capacity)
+            lane = fitting(lambda capacity: Lane(prepared, target, capacity, self._device), self._settings.capacity)
+            self._lanes[run.lane] = lane
+            self._observer.warmed(run.job.model, run.job.sampler, lane.buckets)
         return self._lanes[run.lane]
 
     def _checkpoint(self, job: GenerateJob) -> Resident:

@@ -1,13 +1,15 @@
 """Every figure a generation worker exports: names, labels and buckets here and nowhere else."""
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from workers.jobs import GenerateJob, Status, Timings
 
 MODEL = ("model", "sampler")
+_logger = logging.getLogger("rq.worker")
 # `prior` takes milliseconds, long chains under load take minutes.
 LATENCY_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
 STEP_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)
@@ -38,6 +40,8 @@ class WorkerMetrics:
         self._occupancy = self._histogram("ebbtide_batch_occupancy_ratio", "Chains of a batch over the worker's capacity", RATIO_BUCKETS)
         self._acceptance = self._histogram("ebbtide_acceptance_ratio", "Proposals accepted, a job", RATIO_BUCKETS, *MODEL)
         self._load = self._histogram("ebbtide_model_load_seconds", "Loading a checkpoint", LOAD_BUCKETS, "model")
+        told = "One evaluation in a batch of this size when the checkpoint was loaded; sizes that give other bits are not used"
+        self._buckets = Gauge("ebbtide_bucket_step_seconds", told, [*MODEL, "bucket"], registry=self.registry)
         self.running = Gauge("ebbtide_jobs_running", "Jobs started and not ended", registry=self.registry)
         self._ages = Gauge("ebbtide_loop_age_seconds", "Since a thread last began a turn", ["thread"], registry=self.registry)
         self.free = Gauge("ebbtide_chains_free", "Chains that could still be admitted", registry=self.registry)
@@ -81,6 +85,12 @@ class WorkerMetrics:
 
     def loaded(self, model: str, version: int, seconds: float) -> None:
         self._load.labels(model).observe(seconds)
+
+    def warmed(self, model: str, sampler: str, buckets: Mapping[int, float]) -> None:
+        for size, seconds in buckets.items():
+            self._buckets.labels(model, sampler, size).set(seconds)
+        table = ", ".join(f"{size}: {seconds * 1000:.2f} ms" for size, seconds in buckets.items())
+        _logger.info("%s, %s: batch sizes that agree bitwise, and what a step of each takes: %s", model, sampler, table)
 
     def _counter(self, name: str, about: str, *labels: str) -> Counter:
         return Counter(name, about, labels, registry=self.registry)

@@ -27,7 +27,7 @@ class Counts:
     """An observer that keeps what it hears."""
 
     def __init__(self):
-        self.steps, self.left, self.loads = [], [], []
+        self.steps, self.left, self.loads, self.tables = [], [], [], []
 
     def stepped(self, *seen):
         self.steps.append(seen)
@@ -37,6 +37,9 @@ class Counts:
 
     def loaded(self, *seen):
         self.loads.append(seen)
+
+    def warmed(self, *seen):
+        self.tables.append(seen)
 
 
 @pytest.fixture(scope="module")
@@ -274,6 +277,9 @@ def test_the_observer_hears_of_ticks_and_of_chains_that_left(engine, store):
     assert [chains for _, _, chains, _, _ in heard.steps] == [5] * 4
     assert heard.left[0][:4] == ("gan", "ddls", 5, 15)
     assert heard.loads[0][:2] == ("gan", 1)
+    model, sampler, table = heard.tables[0]
+    assert (model, sampler, max(table)) == ("gan", "ddls", 16)
+    assert all(seconds > 0 for seconds in table.values())
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

@@ -26,6 +26,9 @@ class Deaf:
     def loaded(self, model, version, seconds):
         self.loads.append((model, version))
 
+    def warmed(self, model, sampler, buckets):
+        pass
+
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
