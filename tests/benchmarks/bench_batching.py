@@ -102,7 +102,7 @@ def continuous(engine: Engine, room: int) -> bool:
 
 
 def main() -> None:
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 150
     store = Store(Path(tempfile.mkdtemp()))
     run(store, workload(store, 5, seed=0), continuous)
@@ -112,7 +112,7 @@ def main() -> None:
     steady = workload(store, count, seed=2, spacing=1 / (0.6 * per_tick))
     _, waited = run(store, steady, static())
     _, flowed = run(store, steady, continuous)
-    print(f"mnist-lebm, mala, {count} jobs of 10 to 1,000 steps and 1 to 16 chains, capacity {CAPACITY}, {torch.get_num_threads()} threads")
+    print(f"mnist-lebm, mala, {count} jobs of 10 to 1,000 steps and 1 to 16 chains, capacity {CAPACITY}, 1 thread")
     spread = f"({min(gains):.2f} to {max(gains):.2f})"
     print(f"saturating backlog: finished jobs a second, continuous / static   {statistics.median(gains):.2f}  {spread}")
     share = statistics.median(flowed) / statistics.median(waited)
