@@ -23,6 +23,14 @@ def test_a_network_that_sees_its_batch_is_left_one_size():
     assert tuple(agreeing(coupled, ROWS, 64)) == (64,)
 
 
+def test_workers_of_different_capacity_measure_against_the_same_size():
+    def two_kinds(z: Tensor) -> tuple[Tensor, ...]:  # large batches take another path, as matrix libraries do
+        energy = z.square().sum(1)
+        return (torch.nextafter(energy, energy + 1) if len(z) > 64 else energy,)
+
+    assert max(agreeing(two_kinds, ROWS, 256)) == max(agreeing(two_kinds, ROWS, 64)) == 64
+
+
 def test_a_size_whose_last_bit_differs_is_left_out():
     def rounds_at_sixteen(z: Tensor) -> tuple[Tensor, ...]:
         energy = z.square().sum(1)
