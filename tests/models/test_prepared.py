@@ -10,6 +10,7 @@ from models.checkpoints import Store
 from models.families import family, names
 from models.families.base import Size, published
 from models.prepared import load, prepare
+from models.targets import evaluate
 
 SIZE = Size(image_shape=(1, 28, 28), latent_size=16, width=32)
 
@@ -63,3 +64,19 @@ def test_a_shipped_checkpoint_loads_and_is_what_its_card_says():
         images = prepared.decode(torch.zeros(2, prepared.latent))
         assert images.shape == (2, *card.image_shape)
         assert set(prepared.targets) - {"posterior"} == set(card.samplers) - {"prior"}
+
+
+def test_the_gradient_of_a_shipped_checkpoint_has_the_same_bits_on_one_thread_and_on_two():
+    store, before = Store(Path("nowhere")), torch.get_num_threads()
+    try:
+        for card in store.cards():
+            prepared = load(store, card, torch.device("cpu"))
+            z = torch.randn(64, prepared.latent, generator=torch.Generator().manual_seed(4))
+            for name in set(prepared.targets) - {"posterior"}:
+                seen = []
+                for threads in (1, 2):
+                    torch.set_num_threads(threads)
+                    seen.append(evaluate(prepared.targets[name], z))
+                assert all(map(torch.equal, *seen)), (card.name, name)
+    finally:
+        torch.set_num_threads(before)

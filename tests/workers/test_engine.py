@@ -16,7 +16,6 @@ from models.prepared import Prepared, load
 from models.targets import evaluate
 from tests.tiny_models import publish_tiny
 from workers import lane as lane_module
-from workers.chain_group import Chain
 from workers.engine import Engine, EngineSettings, Failed, Finished
 from workers.jobs import GenerateJob, Problem
 
@@ -280,25 +279,3 @@ def test_the_observer_hears_of_ticks_and_of_chains_that_left(engine, store):
     model, sampler, table = heard.tables[0]
     assert (model, sampler, max(table)) == ("gan", "ddls", 16)
     assert all(seconds > 0 for seconds in table.values())
-
-
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_chains_that_bring_an_image_keep_it_whatever_their_kernel_and_neighbours(store, kernel):
-    prepared = load(store, store.card("ebm"), torch.device("cpu"))
-    images = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-
-    def chain(row, name, steps):
-        return Chain(str(row), row, 5, KERNELS[name](steps=steps, step_size=0.02), data=images[row])
-
-    def run_lane(*chains):
-        lane, ended = lane_module.Lane(prepared, prepared.targets["posterior"], 16, torch.device("cpu")), {}
-        lane.start(list(chains))
-        while lane.chains():
-            ended |= {retired.chain.index: retired.z for retired in lane.tick().retired}
-        return ended
-
-    others = [chain(row, name, 3 + row) for row, name in enumerate(sorted(KERNELS))]
-    together, alone = run_lane(*others, chain(5, kernel, 8)), run_lane(chain(5, kernel, 8))
-    assert torch.equal(together[5], alone[5])
-    swapped = run_lane(Chain("5", 5, 5, KERNELS[kernel](steps=8, step_size=0.02), data=images[0]))
-    assert not torch.equal(swapped[5], alone[5])
