@@ -35,11 +35,12 @@ def run(*, host: str, port: int, data: Path, trainer: bool) -> None:
     data = data.resolve()
     with _alone(data), _signals() as asked:
         _require_free(host, port)
-        children = _children(host, port, data, trainer)
+        pages = {"generation": _page_port(port + 1), "training": _page_port(port + 2)}
+        children = _children(host, port, data, pages if trainer else {"generation": pages["generation"]})
         try:
             _start(children, asked)
             if not asked and _ready(children, f"http://{_reachable(host)}:{port}", asked):
-                _welcome(f"http://{_reachable(host)}:{port}", data)
+                _welcome(f"http://{_reachable(host)}:{port}", data, pages["generation"])
             disk = AppendedFiles(data / "valkey")
             while not asked:
                 _tend(children)
@@ -48,8 +49,12 @@ def run(*, host: str, port: int, data: Path, trainer: bool) -> None:
             _stop(children, asked)
 
 
-def _children(host: str, port: int, data: Path, trainer: bool) -> list[Child]:
-    """In the order they are started; threads are dealt out so that sampler and trainer leave each other their cores."""
+def _children(host: str, port: int, data: Path, pages: dict[str, int]) -> list[Child]:
+    """In the order they are started; threads are dealt out so that sampler and trainer leave each other their cores.
+
+    `pages` are the ports of the workers' own metrics, for each worker wanted.
+    """
+    trainer = "training" in pages
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     sampling = max(1, cores - 1) if trainer else cores
     redis_url = os.environ.get("EBBTIDE_REDIS_URL", "")
@@ -65,6 +70,8 @@ def _children(host: str, port: int, data: Path, trainer: bool) -> list[Child]:
             "EBBTIDE_DATA": str(data),
             "EBBTIDE_THREADS": str(threads),
             "OMP_NUM_THREADS": str(threads),
+            "EBBTIDE_METRICS_HOST": "127.0.0.1",
+            "EBBTIDE_METRICS_PORT": str(pages.get(name, 0)),
             "PYTHONUNBUFFERED": "1",
         }
         return Child(name, (sys.executable, "-m", *command), env=env, log=data / "logs" / f"{name}.log", nice=nice)
@@ -190,14 +197,14 @@ def _stop(children: list[Child], asked: list[int]) -> None:
             child.kill()
 
 
-def _welcome(url: str, data: Path) -> None:
+def _welcome(url: str, data: Path, page_port: int) -> None:
     """Where everything is, and a first request that works."""
     with _opener().open(f"{url}/models", timeout=5) as answer:
         names = [model["name"] for model in json.loads(answer.read())["models"]]
     console.rule("Ebbtide is ready")
     console.print(f"  playground   {url}/")
     console.print(f"  API          {url}/docs")
-    console.print(f"  metrics      {url}/metrics")
+    console.print(f"  metrics      {url}/metrics, the worker's at http://127.0.0.1:{page_port}/metrics")
     console.print(f"  data, logs   {data}")
     if names:
         body = json.dumps({"model": names[0], "num_images": 16})
@@ -241,6 +248,15 @@ def _require_free(host: str, port: int) -> None:
             pass
     except OSError as error:
         raise UpError(f"cannot listen on {host}:{port} ({error.strerror}); choose another port with --port") from None
+
+
+def _page_port(wanted: int) -> int:
+    """The port wanted, or another where somebody has it."""
+    try:
+        with socket.create_server(("127.0.0.1", wanted)):
+            return wanted
+    except (OSError, OverflowError):
+        return _free_port()
 
 
 def _free_port() -> int:

@@ -36,7 +36,7 @@ def assemble(settings: WorkerSettings) -> BatchWorker:
     broker = Broker.connect_patiently(settings)
     metrics = WorkerMetrics(settings.capacity)
     if settings.metrics_port:
-        start_http_server(settings.metrics_port, registry=metrics.registry)
+        start_http_server(settings.metrics_port, settings.metrics_host, registry=metrics.registry)
     limits = EngineSettings(settings.capacity, settings.device, checkpoint_bytes=settings.checkpoint_bytes)
     engine = Engine(Store(settings.checkpoints), limits, metrics)
     return BatchWorker(engine, broker, Artifacts.open(settings.artifacts, broker.redis), settings, metrics)

@@ -27,6 +27,7 @@ class WorkerSettings(BaseSettings):
     capacity: int = Field(64, ge=1, le=4096, description="chains that run at once")
     checkpoint_bytes: int = Field(1 << 30, ge=0, description="bytes of weights kept in memory; the checkpoint longest unused leaves")
     encoders: int = Field(2, ge=1, le=64, description="threads that make PNGs beside the stepping one")
+    metrics_host: str = Field("0.0.0.0", description="address of this process's Prometheus page")
     metrics_port: int = Field(0, ge=0, le=65535, description="port of this process's Prometheus page; 0 for none")
 
     heartbeat_s: float = Field(1.0, gt=0, le=60, description="seconds between signs of life, each for all running jobs")

@@ -38,7 +38,7 @@ def serve(settings: WorkerSettings, *, burst: bool) -> None:
     if settings.metrics_port:
         registry = CollectorRegistry()
         registry.register(TrainingCollector(worker))
-        start_http_server(settings.metrics_port, registry=registry)
+        start_http_server(settings.metrics_port, settings.metrics_host, registry=registry)
     worker.work(burst=burst)
 
 
