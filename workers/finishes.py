@@ -64,8 +64,10 @@ class Finishes:
 
     async def stop(self) -> None:
         running = (*self._tasks, *self._looks)
-        for task in running:
-            task.cancel()
+        while pending := [task for task in running if not task.done()]:
+            for task in pending:
+                task.cancel()  # again if need be: a cancel that meets redis-py in the middle of connecting may get lost
+            await asyncio.wait(pending, timeout=0.2)
         await asyncio.gather(*running, return_exceptions=True)
         await self._redis.aclose()
 
