@@ -17,9 +17,9 @@ from service.openapi import describing
 from service.parts import Parts
 from service.routes import generate, health, jobs, models, train
 from service.settings import Settings
-from service.version import version
 from workers.artifacts import Artifacts
 from workers.broker import Broker
+from workers.version import version
 
 ROUTES = (generate.router, jobs.router, train.router, models.router, health.router)
 DESCRIPTION = "Images from GANs and energy-based models; the Markov chains of all requests run in one batch."

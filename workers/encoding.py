@@ -1,12 +1,11 @@
 """From a job's images to its PNG files, each carrying the whole request: the same request always gives the same bytes."""
 
-import importlib.metadata
 import json
-from functools import cache
 from typing import TYPE_CHECKING
 
 from models.images import encode_png, grid
 from workers.jobs import Diagnostics, GenerateJob
+from workers.version import version
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,17 +30,9 @@ def provenance(job: GenerateJob, image: str, diagnostics: Diagnostics) -> dict[s
         "digest": job.digest,
         "image": image,
         "diagnostics": _canonical(diagnostics.model_dump(mode="json")),
-        "software": f"ebbtide {_version()}",
+        "software": f"ebbtide {version()}",
     }
 
 
 def _canonical(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
-@cache
-def _version() -> str:
-    try:
-        return importlib.metadata.version("ebbtide")
-    except importlib.metadata.PackageNotFoundError:  # run from a source tree that was never installed
-        return "unknown"

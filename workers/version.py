@@ -2,9 +2,11 @@
 
 import importlib.metadata
 import tomllib
+from functools import cache
 from pathlib import Path
 
 
+@cache
 def version() -> str:
     """As pyproject.toml has it; "unknown" where neither metadata nor that file came along."""
     try:
