@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, contextmanager
 from types import FrameType
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 
 from models.checkpoints import Store
 from service import errors
@@ -17,6 +18,7 @@ from service.openapi import describing
 from service.parts import Parts
 from service.routes import generate, health, jobs, models, train
 from service.settings import Settings
+from service.shortcut import Shortcut
 from workers.artifacts import Artifacts
 from workers.broker import Broker
 from workers.version import version
@@ -41,6 +43,7 @@ def create_app(
     )
     app = FastAPI(title="Ebbtide", version=version(), description=DESCRIPTION, lifespan=_lifespan, redirect_slashes=False)
     app.state.parts = parts
+    app.add_middleware(Shortcut, route=next(route for route in generate.router.routes if isinstance(route, APIRoute)))
     errors.install(app, metrics)
     app.add_middleware(MetricsMiddleware, metrics=metrics)  # outermost: it sees every answer
     for router in ROUTES:

@@ -1,8 +1,7 @@
-"""Calls made while one is under way travel together in the next: many requests, one thread hop, one round trip to Redis."""
+"""Calls made while one is under way travel together in the next: many requests, one round trip to Redis."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -11,11 +10,10 @@ LARGEST = 256  # calls that travel together
 
 
 class Coalescer(Generic[T, R]):
-    """Makes one blocking call for many awaiting ones; a failure of the call is the failure of each."""
+    """Makes one call for many awaiting ones; a failure of the call is the failure of each."""
 
-    def __init__(self, call: Callable[[Sequence[T]], Sequence[R]], name: str) -> None:
+    def __init__(self, call: Callable[[Sequence[T]], Awaitable[Sequence[R]]]) -> None:
         self._call = call
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._waiting: list[tuple[T, asyncio.Future[R]]] = []
         self._travelling: asyncio.Task[None] | None = None
 
@@ -27,11 +25,10 @@ class Coalescer(Generic[T, R]):
         return await future
 
     async def _travel(self) -> None:
-        loop = asyncio.get_running_loop()
         while self._waiting:
             taken, self._waiting = self._waiting[:LARGEST], self._waiting[LARGEST:]
             try:
-                results = await loop.run_in_executor(self._thread, self._call, [argument for argument, _ in taken])
+                results = await self._call([argument for argument, _ in taken])
             except Exception as error:  # told to each caller, who may be gone
                 for _, future in taken:
                     if not future.done():
@@ -41,7 +38,3 @@ class Coalescer(Generic[T, R]):
                     if not future.done():
                         future.set_result(result)
         self._travelling = None
-
-    def close(self) -> None:
-        """Lets the thread go once its call is over."""
-        self._thread.shutdown(wait=False)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -19,6 +19,7 @@ from service.settings import Settings
 from workers.artifacts import Artifacts
 from workers.broker import Broker, Finishes, new_id
 from workers.jobs import AnyJob
+from workers.submissions import AsyncSubmissions, Submission
 
 T = TypeVar("T")
 LOOK_LIMIT_S = 2.0  # a probe or a scrape waits no longer for Redis
@@ -35,8 +36,9 @@ class Parts:
         self.finishes = Finishes(settings.redis_url)
         self.closing = asyncio.Event()
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="broker")
-        self._submit = Coalescer[tuple[AnyJob, str], str](self._submit_each, "submit")
-        self._fetch = Coalescer[tuple[str, str], bytes | None](artifacts.get_each, "fetch")
+        self._submissions = AsyncSubmissions(broker.redis, settings.redis_url, broker.limits)
+        self._submit = Coalescer[Submission, str](self._submissions)
+        self._fetch = Coalescer[tuple[str, str], bytes | None](lambda wanted: self.off_loop(lambda: artifacts.get_each(wanted)))
         self.backlog = Backlog(self.queue_state, settings.max_backlog_chain_steps)
         self._worker_seen = float("-inf")
 
@@ -47,17 +49,17 @@ class Parts:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self._stack.aclose()
-        self._submit.close()
-        self._fetch.close()
+        await self._submissions.close()
         self._threads.shutdown(wait=False)
 
     async def off_loop(self, call: Callable[[], T]) -> T:
         """A blocking call, made in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
-    async def submit(self, job: AnyJob, job_id: str | None = None) -> str:
-        """Enqueues a job, together with those of other requests; its id."""
-        return await self._submit((job, job_id or new_id()))
+    async def submit(self, job: AnyJob, job_id: str | None = None, wanted: str | None = None) -> str:
+        """Enqueues a job, together with those of other requests; its id. The file `wanted`, if small, comes with the news of its end."""
+        reply = f"{self.finishes.replies} {wanted}" if wanted else ""
+        return await self._submit(Submission(job, job_id or new_id(), reply))
 
     async def image(self, job_id: str, name: str) -> bytes | None:
         """A file a job made; None where there is none (any more)."""
@@ -84,9 +86,6 @@ class Parts:
 
     def _queue_state(self) -> QueueState:
         return QueueState(tuple(self.broker.queues()), tuple(self.broker.workers()))
-
-    def _submit_each(self, submissions: Sequence[tuple[AnyJob, str]]) -> list[str]:
-        return self.broker.submit_many([job for job, _ in submissions], [job_id for _, job_id in submissions])
 
 
 async def _parts(request: Request) -> Parts:  # async, or FastAPI would ask a thread for it

@@ -27,6 +27,8 @@ class ArtifactError(BrokerError):
 class Artifacts(ABC):
     """Files by job and name."""
 
+    in_redis = False  # whether a job's files can be stored in the step that ends it
+
     @staticmethod
     def open(url: str, redis: Redis) -> "Artifacts":
         """The store that `url` names; an empty one is Redis itself."""
@@ -66,6 +68,8 @@ class Artifacts(ABC):
 class RedisArtifacts(Artifacts):
     """Files as Redis strings that vanish after their time."""
 
+    in_redis = True
+
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
@@ -82,15 +86,6 @@ class RedisArtifacts(Artifacts):
         with guarded():
             found: Any = self._redis.mget([keys.artifact(*_checked(job_id, name)) for job_id, name in wanted])
         return list(found)
-
-    def put_each(self, jobs: Mapping[str, Mapping[str, bytes]], ttl_s: int) -> dict[str, ArtifactError]:
-        """All in one round trip; one by one where that is refused."""
-        entries = {keys.artifact(*_checked(job_id, name)): data for job_id, files in jobs.items() for name, data in files.items()}
-        try:
-            self._set(entries, ttl_s)
-        except ArtifactError:
-            return super().put_each(jobs, ttl_s)
-        return {}
 
     def _set(self, entries: Mapping[str, bytes], ttl_s: int) -> None:
         """Raises BrokerUnavailable for a lost connection, ArtifactError where Redis refuses: out of memory, a read-only replica."""

@@ -1,6 +1,6 @@
 """The RQ worker that runs many jobs at once: the engine steps in the main thread, Redis has a thread of its own, PNGs are made in others.
 
-    Redis thread: take what fits -> main thread: admit, tick -> encoders: PNG, store -> Redis thread: end
+    Redis thread: take what fits -> main thread: admit, tick -> encoders: PNG -> Redis thread: store, end
 
 While Redis is away the engine keeps stepping and what has ended waits. A job whose lease ran out meanwhile is dropped here, because
 somebody else has it. Every call of RQ's that is not public stands here, in `rq_bulk` or in `rq_maintenance`.
@@ -34,7 +34,9 @@ from workers.settings import WorkerSettings
 from workers.stepping import Admit, Cancel, Leave, StepLoop, Steps
 
 if TYPE_CHECKING:
-    from workers.engine import Finished
+    from collections.abc import Sequence
+
+    from workers.engine import Failed, Finished
 
 LOOK_EVERY_S = 0.5  # for jobs whose submission nobody announced, such as those requeued by hand
 SWEEP_EVERY_S = 600.0
@@ -52,7 +54,7 @@ class BatchWorker(BaseWorker):
         self._watched = [*served, Queue(queues.TRAIN_QUEUE, connection=broker.redis, serializer=JSONSerializer)]
         self._settings, self._metrics = settings, metrics
         self._wake = threading.Event()  # the Redis thread has something to do
-        self._loop = StepLoop(engine, self._wake.set)
+        self._loop = StepLoop(engine, self._deliver, self._room_changed)
         self._bulk = Bulk(broker, self.name, self.key, settings.lease_s)
         self._encoders = Encoders(artifacts, settings, self.name, self._wake.set)
         self._running: dict[str, Taken] = {}  # by execution: the same job may come back
@@ -87,6 +89,25 @@ class BatchWorker(BaseWorker):
             redis_thread.join()
             self.teardown()  # type: ignore[no-untyped-call]
         return True
+
+    def _deliver(self, outcomes: "Sequence[Finished | Failed]") -> None:
+        """What the engine gave back goes to the encoders; the engine knows our executions, not jobs."""
+        finished = []
+        for outcome in outcomes:
+            job = self._running.get(outcome.job_id)
+            if job is None:
+                continue  # somebody else has it by now
+            problem: Problem | None = getattr(outcome, "problem", None)
+            if problem:
+                self._encoders.fail(job, problem)
+            else:
+                finished.append((job, cast("Finished", outcome)))
+        self._encoders.submit(finished)
+
+    def _room_changed(self) -> None:
+        """Wakes the Redis thread if it waits for room."""
+        if self._left_some or self._rang:
+            self._wake.set()
 
     def _shutdown(self) -> None:
         """RQ's signal handlers end here: take no more jobs. (RQ's own raises wherever the main thread happens to be.)"""
@@ -157,7 +178,6 @@ class BatchWorker(BaseWorker):
             self._return_unheard()
         for task in [task for task, due in self._due.items() if due <= time.monotonic()]:
             task()
-        self._collect()
         self._end()
         took = self._should_look() and self._take()
         return bool(self._running) or not (self._stop_requested or (self._burst and not took))
@@ -193,29 +213,16 @@ class BatchWorker(BaseWorker):
             self.log.warning("Worker %s: returned %d jobs that Redis gave it and it never got", self.name, returned)
         self._unheard = False
 
-    def _collect(self) -> None:
-        """What the engine gave back goes to the encoders; a failure needs none."""
-        finished = []
-        for outcome in self._loop.outcomes():
-            job = self._running.get(outcome.job_id)  # the engine knows our executions, not jobs
-            if job is None:
-                continue  # somebody else has it by now
-            problem: Problem | None = getattr(outcome, "problem", None)
-            if problem:
-                self._ended.append(Ended(job, problem))
-            else:
-                finished.append((job, cast("Finished", outcome)))
-        self._encoders.submit(finished)
-        self._ended += self._encoders.ended()
-
     def _end(self) -> None:
+        self._ended += self._encoders.ended()
         if not self._ended:
             return
-        for one, ours in zip(self._ended, self._bulk.end(self._ended), strict=True):
+        ours = self._bulk.end(self._ended)
+        for one in self._ended:
             self._running.pop(one.taken.execution_id, None)
-            if ours:
-                self._count(one)
         self._ended = []
+        for one in ours:
+            self._count(one)
 
     def _count(self, ended: Ended) -> None:
         job, outcome = ended.taken, ended.outcome

@@ -32,8 +32,8 @@ from workers.connection import (
 )
 from workers.finishes import Expected, Finishes
 from workers.jobs import AnyJob, Event, JobView, Progress, Status
-from workers.rq_scripts import CANCEL
-from workers.submissions import Submissions
+from workers.rq_scripts import CANCEL, SUBMIT
+from workers.submissions import Submission, Submissions
 from workers.views import QueueView, WorkerView
 
 __all__ = [
@@ -66,6 +66,7 @@ class Broker:
         self.redis = redis
         self.limits = limits
         self._submissions = Submissions(redis, limits)
+        self._submit = redis.register_script(SUBMIT)
         self._queues = {name: Queue(name, connection=redis, serializer=JSONSerializer) for name in queues.QUEUES}
 
     @classmethod
@@ -101,7 +102,7 @@ class Broker:
         """Queues all the jobs in one round trip, or none of them."""
         chosen = [new_id() for _ in jobs] if ids is None else list(ids)
         with guarded():
-            self._submissions.submit(jobs, chosen)
+            self._submit(args=self._submissions.words([Submission(job, job_id) for job, job_id in zip(jobs, chosen, strict=True)]))
         return chosen
 
     def cancel(self, job_id: str) -> JobView:

@@ -7,6 +7,8 @@ from typing import Protocol
 
 import redis.exceptions
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -49,6 +51,11 @@ def guarded() -> Iterator[None]:
 def connect(url: str) -> Redis:
     """A connection pool for threads; commands fail after ten seconds rather than hang."""
     return Redis.from_url(url, socket_timeout=SOCKET_TIMEOUT_S, socket_connect_timeout=3.0, retry=Retry(NoBackoff(), 1))
+
+
+def connect_async(url: str) -> AsyncRedis:
+    """The same for an event loop."""
+    return AsyncRedis.from_url(url, socket_timeout=SOCKET_TIMEOUT_S, socket_connect_timeout=3.0, retry=AsyncRetry(NoBackoff(), 1))
 
 
 class ConnectionSettings(Protocol):

@@ -5,10 +5,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from workers.artifacts import Artifacts
-from workers.connection import BrokerUnavailable
 from workers.encoding import encode
 from workers.jobs import GenerateResult, Problem, Timings
 from workers.rq_bulk import Ended, Taken
@@ -19,15 +18,6 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("rq.worker")
 TOGETHER = 8  # jobs whose files are stored in one go; other threads take the rest
-RETRY_EVERY_S = 0.2  # while the store is out of reach
-
-
-class Drawn(NamedTuple):
-    """A job's files and what becomes of it once they are stored."""
-
-    taken: Taken
-    files: dict[str, bytes]
-    outcome: GenerateResult | Problem
 
 
 class Encoders:
@@ -37,7 +27,11 @@ class Encoders:
         self._artifacts, self._settings, self._worker, self._done = artifacts, settings, worker, done
         self._pool = ThreadPoolExecutor(settings.encoders, thread_name_prefix="encoder")
         self._ended: SimpleQueue[Ended] = SimpleQueue()
-        self._given_up = False
+
+    def fail(self, taken: Taken, problem: Problem) -> None:
+        """A job that has no images to encode."""
+        self._ended.put(Ended(taken, problem))
+        self._done()
 
     def submit(self, finished: "Sequence[tuple[Taken, Finished]]") -> None:
         """Jobs that ended together travel together, in as many groups as it takes to keep them small."""
@@ -56,8 +50,7 @@ class Encoders:
         return found
 
     def close(self) -> None:
-        """Waits for no store any longer."""
-        self._given_up = True
+        """What has not begun to be encoded will not be."""
         self._pool.shutdown(cancel_futures=True)
 
     def _sweep(self) -> None:
@@ -67,22 +60,18 @@ class Encoders:
             _logger.warning("cannot delete old images: %s", error)
 
     def _work(self, finished: "Sequence[tuple[Taken, Finished]]") -> None:
-        drawn = [self._drawn(taken, outcome) for taken, outcome in finished]
-        refused = self._stored({one.taken.id: one.files for one in drawn if one.files})
-        for taken, files, outcome in drawn:
-            if (error := refused.get(taken.id)) is not None and files:
-                outcome = Problem(reason="unavailable", detail=str(error))
-            self._ended.put(Ended(taken, outcome))
+        for one in self._stored([self._encoded(taken, outcome) for taken, outcome in finished]):
+            self._ended.put(one)
         self._done()
 
-    def _drawn(self, taken: Taken, outcome: "Finished") -> Drawn:
+    def _encoded(self, taken: Taken, outcome: "Finished") -> Ended:
         """A job must end, whatever is wrong with its images."""
         assert taken.request is not None
         begun = time.perf_counter()
         try:
             files = encode(taken.request, outcome.images, outcome.diagnostics)
         except Exception as error:
-            return Drawn(taken, {}, Problem(reason="internal", detail=f"cannot encode: {error!r}"))
+            return Ended(taken, Problem(reason="internal", detail=f"cannot encode: {error!r}"))
         encoding_s = time.perf_counter() - begun
         result = GenerateResult(
             artifacts=tuple(files),
@@ -92,16 +81,21 @@ class Encoders:
             worker=self._worker,
             device=self._settings.device,
         )
-        return Drawn(taken, files, result)
+        return Ended(taken, result, files)
 
-    def _stored(self, jobs: dict[str, dict[str, bytes]]) -> Mapping[str, Exception]:
-        """Stores all files; the jobs refused, and why. Waits for a Redis that is away: computing these images again costs more."""
-        while True:
-            try:
-                return self._artifacts.put_each(jobs, self._settings.result_ttl_s)
-            except BrokerUnavailable as error:
-                if self._given_up:
-                    return dict.fromkeys(jobs, error)
-            except Exception as error:  # as above: they must end
-                return dict.fromkeys(jobs, error)
-            time.sleep(RETRY_EVERY_S)
+    def _stored(self, ended: list[Ended]) -> list[Ended]:
+        """The jobs as they end once their files are stored. Redis stores files of its own in the step that ends a job."""
+        if self._artifacts.in_redis:
+            return ended
+        refused = self._refused({one.taken.id: one.files for one in ended if one.files})
+        return [
+            Ended(one.taken, Problem(reason="unavailable", detail=str(refused[one.taken.id])) if one.taken.id in refused else one.outcome)
+            for one in ended
+        ]
+
+    def _refused(self, jobs: dict[str, Mapping[str, bytes]]) -> Mapping[str, Exception]:
+        """Stores all files; the jobs refused, and why."""
+        try:
+            return self._artifacts.put_each(jobs, self._settings.result_ttl_s)
+        except Exception as error:  # as above: they must end
+            return dict.fromkeys(jobs, error)

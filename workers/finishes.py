@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
+from uuid import uuid4
 
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
@@ -28,6 +29,7 @@ class Expected:
 
     def __init__(self) -> None:
         self.submitted = False  # a look at Redis before that would take the job for one that is gone
+        self.picture: bytes | None = None  # where it came with the news
         self._over: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
     async def within(self, timeout_s: float) -> bool:
@@ -41,8 +43,9 @@ class Expected:
     def give_up(self) -> None:
         self._settle(over=False)
 
-    def tell(self) -> None:
+    def tell(self, picture: bytes | None = None) -> None:
         """The job is over."""
+        self.picture = self.picture or picture
         self._settle(over=True)
 
     def _settle(self, *, over: bool) -> None:
@@ -55,6 +58,7 @@ class Finishes:
 
     def __init__(self, redis_url: str) -> None:
         self._redis = Redis.from_url(redis_url, socket_connect_timeout=3.0, socket_timeout=SILENCE_S)
+        self.replies = f"{keys.REPLIES}:{uuid4().hex}"  # the channel on which pictures come here
         self._waiting: defaultdict[str, set[Expected]] = defaultdict(set)
         self._tasks: list[asyncio.Task[None]] = []
         self._looks: set[asyncio.Task[None]] = set()
@@ -111,7 +115,7 @@ class Finishes:
         while True:
             with contextlib.suppress(*_AWAY):
                 async with self._redis.pubsub() as pubsub:
-                    await pubsub.subscribe(keys.ENDED)
+                    await pubsub.subscribe(keys.ENDED, self.replies)
                     await self._look(self._submitted())  # what ended while nobody listened
                     await self._hear(pubsub)
             _logger.warning("lost the connection that announces ended jobs; trying again")
@@ -127,8 +131,8 @@ class Finishes:
             if message is None:
                 await pubsub.ping()
             elif message["type"] == "message":
-                for job_id in message["data"].decode().split():
-                    self._wake(job_id)
+                for job_id, picture in _news(message["channel"].decode(), message["data"]):
+                    self._wake(job_id, picture)
             asked = message is None
 
     async def _look_again(self) -> None:
@@ -154,9 +158,20 @@ class Finishes:
             if status is None or _over(status, expires_at):
                 self._wake(job_id)
 
-    def _wake(self, job_id: str) -> None:
+    def _wake(self, job_id: str, picture: bytes | None = None) -> None:
         for expected in self._waiting.get(job_id, ()):
-            expected.tell()
+            expected.tell(picture)
+
+
+def _news(channel: str, data: bytes) -> Iterator[tuple[str, bytes | None]]:
+    """Jobs that have ended: on the common channel their ids, on a process's own `id length picture` for each, spaces between."""
+    if channel == keys.ENDED:
+        yield from ((job_id, None) for job_id in data.decode().split())
+        return
+    while data:
+        job_id, length, data = data.split(b" ", 2)
+        yield job_id.decode(), data[: int(length)]
+        data = data[int(length) :]
 
 
 def _over(status: bytes, expires_at: bytes | None) -> bool:

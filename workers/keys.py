@@ -8,6 +8,7 @@ TURN = f"{PREFIX}:turn"  # hash: queue -> the turn of the job taken last
 MAINTENANCE = f"{PREFIX}:maintenance"  # lock: one worker at a time looks for abandoned jobs
 SUBMITTED = f"{PREFIX}:submitted"  # channel: an empty queue has got a job
 ENDED = f"{PREFIX}:ended"  # channel: the ids of jobs that have ended, spaces between
+REPLIES = f"{PREFIX}:replies"  # begins the channel of each process that waits for pictures: their bytes, see `workers/finishes.py`
 
 # In RQ's job hash, which keeps fields it does not know:
 CHAINS = "chains"  # images the job makes
@@ -15,6 +16,7 @@ COST = "cost"  # chain-steps, 0 once they no longer count as waiting
 DECODES = "decodes"  # present where no chain runs: `prior`
 EXPIRES_AT = "expires_at"  # Unix seconds; absent without a deadline
 CALLER = "caller"  # who asked
+REPLY = "reply"  # channel and name of the file that goes there as soon as the job has ended; absent where nobody waits
 ENTERED_AT = "entered_at"  # Unix seconds of the submission
 CANCEL_REQUESTED = "cancel_requested"  # set while the job runs; survives the worker
 

@@ -9,7 +9,7 @@ import time
 import zlib
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -33,6 +33,7 @@ from workers.turns import AGEING_S, TAKE
 LOOKED_AT = 128  # jobs from the head of each queue that one pop considers
 LOST, OURS, STOP = 0, 1, 2  # answers to a heartbeat
 DECODING_ROOM = 256  # images of `prior` jobs taken at once
+SENT_AT_MOST = 1 << 16  # bytes of a file that travel with the news of a job's end; a larger one is fetched
 FURTHER_JOBS = 16  # taken though nothing is free, from callers who have none waiting in the worker: more would be kept from other workers
 
 # Prefixes shared by the scripts, so that they can build the keys of the jobs they find.
@@ -51,6 +52,7 @@ _PREFIXES = {
     "turns": keys.turns(""),
     "callers": keys.callers(""),
     "ended": keys.ENDED,
+    "artifact": keys.artifact("", "").removesuffix(":"),
 }
 
 
@@ -74,6 +76,7 @@ class Ended:
 
     taken: Taken
     outcome: GenerateResult | Problem
+    files: Mapping[str, bytes] = field(default_factory=dict)  # that Redis is to keep
 
 
 class Bulk:
@@ -91,6 +94,7 @@ class Bulk:
             "kept": broker.limits.failure_ttl_s,
             "events_kept": EVENTS_KEPT,
             "started": json.dumps({"worker": worker_name}),
+            "sent_at_most": SENT_AT_MOST,
         }
         self._take, self._beat, self._end = (broker.redis.register_script(script) for script in (TAKE, BEAT, END))
 
@@ -125,12 +129,30 @@ class Bulk:
         answers: list[int] = self._beat(args=[self._prefixes, self._now(), json.dumps(told)]) if jobs else []
         return answers
 
-    def end(self, ended: Sequence[Ended]) -> list[bool]:
-        """Ends jobs, each with one announcement; False for those that were no longer ours to end."""
-        now = time.time()
-        endings = [self._ending(one) | {"result": self._result(one, now)} for one in ended]
-        answers: Any = self._end(args=[self._prefixes, self._now(now), json.dumps(endings)]) if ended else []
-        return [answer == OURS for answer in answers]
+    def end(self, ended: Sequence[Ended]) -> list[Ended]:
+        """Ends jobs, each with one announcement, and keeps their files; gives back those that were still ours, as they ended.
+
+        One whose files Redis has no room for ends with that as its reason.
+        """
+        answers = self._end_all(ended)
+        told = [one for one, answer in zip(ended, answers, strict=True) if answer == OURS]
+        refused = [
+            Ended(one.taken, Problem(reason="unavailable", detail=f"Redis takes no images: {answer.decode()}"))
+            for one, answer in zip(ended, answers, strict=True)
+            if isinstance(answer, bytes)
+        ]
+        return told + self.end(refused) if refused else told
+
+    def _end_all(self, ended: Sequence[Ended]) -> list[int | bytes]:
+        now, endings = time.time(), []
+        contents: list[bytes] = []
+        for one in ended:
+            first = len(contents) + 4  # arguments count from 1, and three come before
+            files = [[name, first + place] for place, name in enumerate(one.files)]
+            contents += one.files.values()
+            endings.append(self._ending(one) | {"result": self._result(one, now), "files": files})
+        answers: list[int | bytes] = self._end(args=[self._prefixes, self._now(now), json.dumps(endings), *contents]) if ended else []
+        return answers
 
     def abandon(self, jobs: Sequence[Taken]) -> None:
         """Lets go of running jobs: the next maintenance, by any worker, gives them their second chance."""

@@ -88,16 +88,42 @@ for i, e in ipairs(cjson.decode(ARGV[3])) do answers[i] = beat(e) end
 return answers
 """
 
-# For each job: 1 when it was still ours to end, 0 when somebody else has it by now.
+# For each job: 1 when it was still ours to end, 0 when somebody else has it by now, and why when there is no room for its files: then
+# it has not ended. A file somebody waits for goes to him with the news, if it is small. Redis asks whether there is room before a
+# script's first write only, so files come before everything else.
 END = """
-local p, g, answers, told, counts, worked = cjson.decode(ARGV[1]), cjson.decode(ARGV[2]), {}, {}, {}, 0
+local p, g, answers, told, counts, worked, replies = cjson.decode(ARGV[1]), cjson.decode(ARGV[2]), {}, {}, {}, 0, {}
+
+local function keep(e)
+    for at, file in ipairs(e.files) do
+        local answer = redis.pcall('SET', p.artifact .. e.id .. ':' .. file[1], ARGV[file[2]], 'EX', e.ttl)
+        if answer.err then
+            for before = 1, at - 1 do redis.call('DEL', p.artifact .. e.id .. ':' .. e.files[before][1]) end
+            return answer.err
+        end
+    end
+end
+
+local function send(e, reply)
+    local channel, name = string.match(reply, '^(%S+) (.+)$')
+    for _, file in ipairs(e.files) do
+        local content = ARGV[file[2]]
+        if file[1] == name and #content <= g.sent_at_most then
+            replies[channel] = (replies[channel] or '') .. e.id .. ' ' .. #content .. ' ' .. content
+        end
+    end
+end
 
 local function finish(e)
     local composite, job = e.id .. ':' .. e.execution_id, p.job .. e.id
+    local status, reply = unpack(redis.call('HMGET', job, 'status', 'reply'))
+    local ours = status == 'started' and redis.call('ZSCORE', p.started .. e.origin, composite)
+    local refused = ours and keep(e)
+    if refused then return refused end
     redis.call('DEL', p.execution .. composite)
     redis.call('SREM', g.worker_executions, composite)
     redis.call('ZREM', p.executions .. e.id, e.execution_id)
-    local ours = redis.call('ZREM', p.started .. e.origin, composite) == 1 and redis.call('HGET', job, 'status') == 'started'
+    redis.call('ZREM', p.started .. e.origin, composite)
     if not ours then return 0 end
     redis.call('HSET', job, 'status', e.status, 'ended_at', g.now, 'last_heartbeat', g.now)
     redis.call('EXPIRE', job, e.ttl)
@@ -109,6 +135,7 @@ local function finish(e)
     redis.call('XADD', p.events .. e.id, 'MAXLEN', '~', g.events_kept, '*', 'name', 'end', 'data', e.announced)
     redis.call('EXPIRE', p.events .. e.id, e.ttl)
     redis.call('DEL', p.progress .. e.id)
+    if reply then send(e, reply) end
     table.insert(told, e.id)
     return 1
 end
@@ -116,6 +143,7 @@ end
 for i, e in ipairs(cjson.decode(ARGV[3])) do answers[i] = finish(e) end
 for counter, count in pairs(counts) do redis.call('HINCRBY', g.worker_key, counter, count) end
 if worked > 0 then redis.call('HINCRBYFLOAT', g.worker_key, 'total_working_time', string.format('%.6f', worked)) end
+for channel, content in pairs(replies) do redis.call('PUBLISH', channel, content) end
 if #told > 0 then redis.call('PUBLISH', p.ended, table.concat(told, ' ')) end
 return answers
 """

@@ -1,4 +1,4 @@
-"""The main thread's loop around an engine: admit, cancel, tick. Other threads leave messages and pick up what came out."""
+"""The main thread's loop around an engine: admit, cancel, tick. Other threads leave messages; what comes out is delivered."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -63,14 +63,13 @@ class Room(NamedTuple):
 
 
 class StepLoop:
-    """Runs an engine until told to leave; `changed` is called when there are outcomes or there is room again."""
+    """Runs an engine until told to leave; in its thread `deliver` is called with what came out, `changed` when the room is another."""
 
-    def __init__(self, engine: Steps, changed: Callable[[], None]) -> None:
+    def __init__(self, engine: Steps, deliver: "Callable[[Sequence[Finished | Failed]], None]", changed: Callable[[], None]) -> None:
         self.progress: dict[str, Progress] = {}
         self.turned_at = time.monotonic()
-        self._engine, self._changed = engine, changed
+        self._engine, self._deliver, self._changed = engine, deliver, changed
         self._inbox: SimpleQueue[Admit | Cancel | Leave] = SimpleQueue()
-        self._outbox: SimpleQueue[Finished | Failed] = SimpleQueue()
         self._sent = 0
         self._state = (0, self._room())  # jobs admitted, room after that: replaced as a whole, so never torn
 
@@ -90,10 +89,6 @@ class StepLoop:
     def send(self, message: Cancel | Leave) -> None:
         self._inbox.put(message)
 
-    def outcomes(self) -> "list[Finished | Failed]":
-        """What has come out since the last call."""
-        return _drained(self._outbox)
-
     # For the main thread
 
     def run(self) -> None:
@@ -107,13 +102,12 @@ class StepLoop:
                         raise message.error
                     return
                 admitted += self._obey(message)
-            outcomes = self._engine.tick() if self._engine.busy else ()
-            for outcome in outcomes:
-                self._outbox.put(outcome)
+            if outcomes := self._engine.tick() if self._engine.busy else ():
+                self._deliver(outcomes)
             if time.monotonic() - told_at > PROGRESS_EVERY_S:
                 self.progress, told_at = self._engine.progress(), time.monotonic()
             state = (admitted, self._room())
-            if outcomes or state != self._state:
+            if state != self._state:
                 self._state = state
                 self._changed()
 

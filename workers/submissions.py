@@ -5,7 +5,7 @@ import time
 import zlib
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis import Redis
 from rq import Queue, Retry
@@ -14,7 +14,7 @@ from rq.serializers import JSONSerializer
 from rq.utils import utcformat
 
 from workers import keys, queues
-from workers.connection import BrokerLimits
+from workers.connection import BrokerLimits, connect_async, guarded
 from workers.jobs import AnyJob
 from workers.rq_scripts import SUBMIT
 
@@ -22,16 +22,41 @@ RECENT_KEPT = 1000
 COMPRESSION = 1  # zlib's fastest: a request is a few hundred bytes
 
 
+class Submission(NamedTuple):
+    """A job under the id it will have; `reply` is where a file of it goes as soon as it has ended: a channel, a space and the name."""
+
+    job: AnyJob
+    job_id: str
+    reply: str = ""
+
+
+class AsyncSubmissions:
+    """Submits from an event loop: a thread in between would cost more than the submission."""
+
+    def __init__(self, broker_redis: Redis, url: str, limits: BrokerLimits) -> None:
+        self._words = Submissions(broker_redis, limits).words
+        self._redis = connect_async(url)
+        self._submit = self._redis.register_script(SUBMIT)
+
+    async def __call__(self, submissions: Sequence[Submission]) -> Sequence[str]:
+        """Queues all the jobs in one round trip, or none of them; their ids. Raises BrokerUnavailable."""
+        with guarded():
+            await self._submit(args=self._words(submissions))
+        return [submission.job_id for submission in submissions]
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+
+
 class Submissions:
-    """Submits for one broker."""
+    """Writes what the script reads; whoever calls it, blocking or not, sends it."""
 
     def __init__(self, redis: Redis, limits: BrokerLimits) -> None:
         self._limits = limits
-        self._submit = redis.register_script(SUBMIT)
         self._records = {name: self._record(Queue(name, connection=redis, serializer=JSONSerializer)) for name in queues.QUEUES}
 
-    def submit(self, jobs: Sequence[AnyJob], ids: Sequence[str]) -> None:
-        """Queues all the jobs in one round trip, or none of them; one whose id is known already stays as it is."""
+    def words(self, submissions: Sequence[Submission]) -> list[Any]:
+        """Arguments of SUBMIT, which queues all the jobs or none; one whose id is known already stays as it is."""
         now = time.time()
         about = {
             "queues": Queue.redis_queues_keys,
@@ -48,11 +73,14 @@ class Submissions:
             "kept": self._limits.failure_ttl_s,
             "now": f"{now:.6f}",
         }
-        words = [word for job, job_id in zip(jobs, ids, strict=True) for word in self._words(job, job_id, now)]
-        self._submit(args=[json.dumps(about), *words])
+        words = [json.dumps(about)]
+        for submission in submissions:
+            words += self._words(submission, now)
+        return words
 
-    def _words(self, job: AnyJob, job_id: str, now: float) -> Iterator[Any]:
+    def _words(self, submission: Submission, now: float) -> Iterator[Any]:
         """What the script reads of one job: how it is queued, how many words its record has, and the record."""
+        job, job_id, reply = submission
         queue, deadline_s = queues.queue_of(job), getattr(job, "deadline_s", None)
         decodes = job.kind == "generate" and job.mcmc is None
         fields = self._fields(job, queue, now)
@@ -61,6 +89,8 @@ class Submissions:
             fields |= {keys.EXPIRES_AT: now + deadline_s, "ttl": ttl}
         if decodes:
             fields[keys.DECODES] = 1
+        if reply:
+            fields[keys.REPLY] = reply
         yield from (job_id, queue, fields[keys.COST], int(decodes), ttl, 2 * len(fields))
         for field in fields.items():
             yield from field

@@ -46,6 +46,7 @@ class Painter:
         self._broker, self._artifacts, self._redis = broker, artifacts, broker.redis
         self.working = threading.Event()
         self.failure: str | None = None
+        self._taking = threading.Lock()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -53,6 +54,11 @@ class Painter:
         self.appear()
         self.working.set()
         self._thread.start()
+
+    def rest(self) -> None:
+        """Takes nothing from now on by itself, until `working` is set."""
+        with self._taking:
+            self.working.clear()
 
     def stop(self) -> None:
         self._stopped.set()
@@ -121,7 +127,9 @@ class Painter:
     def _run(self) -> None:
         while not self._stopped.is_set():
             self.working.wait()
-            if (job := self.take()) is not None:
+            with self._taking:
+                job = self.take() if self.working.is_set() else None
+            if job is not None:
                 self.finish(job)
             else:
                 self._stopped.wait(0.002)

@@ -32,7 +32,7 @@ async def under_way(journey: Journey, trips: int) -> None:
 
 async def ask(journey: Journey, numbers: Sequence[int], leave: int | None = None) -> list[object]:
     """The first number travels alone; the others meet while it is under way, and one may leave."""
-    call = Coalescer[int, int](journey, "test")
+    call = Coalescer[int, int](lambda numbers: asyncio.get_running_loop().run_in_executor(None, journey, numbers))
     tasks = [asyncio.create_task(call(numbers[0]))]
     await under_way(journey, 1)
     tasks += [asyncio.create_task(call(number)) for number in numbers[1:]]
@@ -40,9 +40,7 @@ async def ask(journey: Journey, numbers: Sequence[int], leave: int | None = None
     if leave is not None:
         tasks[leave].cancel()
     journey.gate.set()
-    answers = await asyncio.gather(*tasks, return_exceptions=True)
-    call.close()
-    return answers
+    return await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def test_those_who_come_meanwhile_travel_together() -> None:

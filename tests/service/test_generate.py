@@ -125,7 +125,7 @@ def test_prior_has_no_kernel(api: httpx.Client) -> None:
 
 
 def test_respond_async_answers_at_once(api: httpx.Client, painter) -> None:
-    painter.working.clear()
+    painter.rest()
     answer = api.post("/generate", json={"model": "toy", "priority": "low"}, headers=ASYNC)
     assert answer.status_code == 202
     assert answer.headers["preference-applied"] == "respond-async"
@@ -137,7 +137,7 @@ def test_respond_async_answers_at_once(api: httpx.Client, painter) -> None:
 def test_wait_answers_the_picture_in_time_and_202_otherwise(api: httpx.Client, painter) -> None:
     in_time = api.post("/generate", json={"model": "toy"}, headers={"Prefer": "wait=10"})
     assert (in_time.status_code, in_time.headers["preference-applied"]) == (200, "wait=10")
-    painter.working.clear()
+    painter.rest()
     late = api.post("/generate", json={"model": "toy"}, headers={"Prefer": "respond-async, wait=1"})
     assert (late.status_code, late.headers["preference-applied"]) == (202, "wait=1")
 
@@ -149,13 +149,13 @@ def test_a_preference_not_understood_is_ignored(api: httpx.Client, painter) -> N
 
 
 def test_patience_has_an_end(serve, settings, painter) -> None:
-    painter.working.clear()
+    painter.rest()
     answer = serve(settings.model_copy(update={"wait_s": 0.05})).post("/generate", json={"model": "toy"})
     assert answer.status_code == 202
 
 
 def test_hanging_up_cancels_the_job(api: httpx.Client, address: str, painter, broker: Broker, eventually: Callable) -> None:
-    painter.working.clear()
+    painter.rest()
     host, port = address.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as connection:
         body = b'{"model":"toy"}'
@@ -188,7 +188,7 @@ def test_a_job_that_fails_says_why(api: httpx.Client, painter, accept: str, fail
 
 
 def test_a_job_canceled_meanwhile_answers_409(api: httpx.Client, painter, broker: Broker, eventually: Callable) -> None:
-    painter.working.clear()
+    painter.rest()
     answers: list[httpx.Response] = []
     waiting = threading.Thread(target=lambda: answers.append(api.post("/generate", json={"model": "toy"})))
     waiting.start()
@@ -199,7 +199,7 @@ def test_a_job_canceled_meanwhile_answers_409(api: httpx.Client, painter, broker
 
 
 def test_a_deadline_that_passes_in_the_queue_answers_504(api: httpx.Client, painter) -> None:
-    painter.working.clear()
+    painter.rest()
     answer = api.post("/generate", json={"model": "toy", "deadline_s": 0.05})
     assert (answer.status_code, answer.json()["type"]) == (504, "urn:ebbtide:expired")
 
@@ -218,7 +218,7 @@ def test_many_at_once_each_get_their_own(api: httpx.Client, painter) -> None:
 
 
 def test_no_worker_refuses_those_who_wait_and_takes_what_can_wait(api: httpx.Client, painter) -> None:
-    painter.working.clear()
+    painter.rest()
     painter.disappear()
     refused = api.post("/generate", json={"model": "toy"})
     assert (refused.status_code, refused.json()["type"]) == (503, "urn:ebbtide:no-worker")

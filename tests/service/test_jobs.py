@@ -36,7 +36,7 @@ def test_canceling_a_finished_job_changes_nothing(api: httpx.Client, painter) ->
 
 
 def test_a_running_job_tells_its_progress_and_when_it_may_end(api: httpx.Client, painter, broker: Broker, eventually) -> None:
-    painter.working.clear()
+    painter.rest()
     job_id = queued(api)
     job = eventually(painter.take)
     broker.redis.set(f"ebbtide:progress:{job_id}", json.dumps({"done": 10, "total": 40}))
@@ -48,7 +48,7 @@ def test_a_running_job_tells_its_progress_and_when_it_may_end(api: httpx.Client,
 
 
 def test_a_queued_job_tells_when_it_may_end_once_a_pace_is_known(api: httpx.Client, painter, broker: Broker) -> None:
-    painter.working.clear()
+    painter.rest()
     first, second = queued(api), queued(api)
     urgent = queued(api, priority="high", mcmc={"steps": 10})
     assert api.get(f"/jobs/{first}").json()["eta_s"] is None
@@ -75,7 +75,7 @@ def events(lines: list[str]) -> list[dict[str, str]]:
 
 
 def test_events_are_streamed_to_the_end_and_resumed_in_the_middle(api: httpx.Client, painter) -> None:
-    painter.working.clear()
+    painter.rest()
     job = queued(api)
     with api.stream("GET", f"/jobs/{job}/events") as stream:
         assert stream.headers["content-type"].startswith("text/event-stream")
@@ -97,7 +97,7 @@ def test_a_strange_last_event_id_is_refused(api: httpx.Client, last: str) -> Non
 
 
 def test_a_stream_ends_although_its_last_event_was_lost(api: httpx.Client, painter, broker: Broker) -> None:
-    painter.working.clear()
+    painter.rest()
     job = queued(api)
     with api.stream("GET", f"/jobs/{job}/events") as stream:
         lines = stream.iter_lines()
@@ -149,7 +149,7 @@ def test_ready_means_redis_and_a_worker(api: httpx.Client, painter) -> None:
 def test_figures_have_their_names_and_labels(serve, settings, painter) -> None:
     api = serve(settings)
     api.post("/generate", json={"model": "toy"})
-    painter.working.clear()
+    painter.rest()
     job = queued(api, num_images=2)
     api.get(f"/jobs/{job}")
     api.get("/nowhere/at/all")
@@ -202,7 +202,7 @@ def test_the_description_covers_bodies_and_refusals(api: httpx.Client) -> None:
 
 def test_a_follower_hears_of_a_cancelation(serve, settings, painter) -> None:
     api = serve(settings)
-    painter.working.clear()
+    painter.rest()
     job = queued(api)
     read = threading.Event()
 

@@ -42,7 +42,7 @@ def test_who_asked_is_not_told_to_others(api):
 
 
 def test_beyond_the_backlog_a_caller_hears_when_to_come_back(serve, settings, painter, redis, broker, eventually):
-    painter.working.clear()
+    painter.rest()
     redis.hset("rq:worker:painter", "chain_steps_per_s", "10")
     api = serve(settings.model_copy(update={"max_backlog_chain_steps": 200}))
     assert ask(api, 4).status_code == 202  # 160 chain-steps
@@ -59,7 +59,7 @@ def test_beyond_the_backlog_a_caller_hears_when_to_come_back(serve, settings, pa
 
 
 def test_what_others_have_let_in_counts_as_well(serve, settings, painter, eventually):
-    painter.working.clear()
+    painter.rest()
     small = settings.model_copy(update={"max_backlog_chain_steps": 200})
     one, other = serve(small), serve(small)
     assert ask(one, 4).status_code == 202
@@ -68,7 +68,7 @@ def test_what_others_have_let_in_counts_as_well(serve, settings, painter, eventu
 
 
 def test_a_job_larger_than_any_backlog_runs_when_nothing_waits(serve, settings, painter):
-    painter.working.clear()
+    painter.rest()
     api = serve(settings.model_copy(update={"max_backlog_chain_steps": 1}))
     assert ask(api, 4).status_code == 202
     assert ask(api, 1).status_code == 429
@@ -96,7 +96,7 @@ def test_a_thousand_jobs_let_in_between_two_looks_are_bounded(generate_job):
 
 
 def test_a_waiting_caller_hears_of_a_deadline_when_it_passes(api, painter, broker):
-    painter.working.clear()
+    painter.rest()
     begun = time.monotonic()
     answer = api.post("/generate", json={"model": "toy", "deadline_s": 0.2})
     assert (answer.status_code, answer.json()["type"]) == (504, "urn:ebbtide:expired")

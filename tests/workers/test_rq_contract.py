@@ -130,7 +130,8 @@ def test_a_job_is_ended_as_rq_ends_one(fate, redis, broker, generate_job):
     mine, other = bulk.take([_queue(redis)], Room(9, frozenset()))
     reasons = {"failed": "diverged", "stopped": "canceled"}
     outcome = _result() if fate == "finished" else Problem(reason=reasons[fate], detail="so")
-    assert bulk.end([Ended(mine, outcome)]) == [True]
+    ended = Ended(mine, outcome)
+    assert bulk.end([ended]) == [ended]
     job = Job.fetch(theirs, connection=redis, serializer="json")
     execution = Execution.fetch(other.execution_id, theirs, redis)
     if fate == "finished":
@@ -143,7 +144,7 @@ def test_a_job_is_ended_as_rq_ends_one(fate, redis, broker, generate_job):
     assert _traces(redis, ours, mine.execution_id) == _traces(redis, theirs, other.execution_id)
     counter = b"successful_job_count" if fate == "finished" else b"failed_job_count"
     assert redis.hget(worker.key, counter) == b"2"
-    assert bulk.end([Ended(mine, outcome)]) == [False]
+    assert bulk.end([ended]) == []
 
 
 class _Beating:
