@@ -11,6 +11,7 @@ from torch import Tensor
 from models import noise
 from models.kernels import Chains, Evaluated, Kernel
 from models.noise import Draws, Streams
+from workers.scheduler import ChainName
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +32,10 @@ class Chain:
     began_at: int = 0
     energies: list[Tensor] = field(default_factory=list)  # of consecutive ticks
 
+    @property
+    def name(self) -> ChainName:
+        return ChainName(self.job_id, self.index)
+
 
 @dataclass(frozen=True)
 class Retired:
@@ -41,6 +46,16 @@ class Retired:
     energies: Tensor  # (ticks + 1,)
     accepted: float
     finite: bool
+
+
+@dataclass(frozen=True)
+class Parked:
+    """A chain that waits outside the batch, as it left it."""
+
+    chain: Chain
+    state: Chains  # of one row
+    accepted: Tensor  # (1,)
+    done: int  # ticks
 
 
 class TickNoise:
@@ -84,7 +99,6 @@ class ChainGroup:
 
     def join(self, newcomers: Sequence[Chain], points: Evaluated) -> None:
         """New chains stand at points already evaluated, in the same order."""
-        self._settle()
         device = points.z.device
         columns = {
             name: torch.tensor([[float(getattr(chain.kernel, name))] for chain in newcomers], device=device) for name in self.kernel.columns
@@ -92,17 +106,28 @@ class ChainGroup:
         chains = Chains(*points, columns)
         self.kernel.begin(chains)
         for chain, energy in zip(newcomers, points.energy.cpu(), strict=True):
-            chain.began_at, chain.ends_at = self.now, self.now + chain.kernel.ticks
             chain.energies.append(energy.reshape(1))
-        streams = streams_of(newcomers, device)
+        self._add(newcomers, chains, 0, points.energy.new_zeros(len(newcomers)))
+
+    def resume(self, parked: Parked) -> None:
+        """A chain goes on as it left."""
+        self._add([parked.chain], parked.state, parked.done, parked.accepted)
+
+    def _add(self, newcomers: Sequence[Chain], chains: Chains, done: int, accepted: Tensor) -> None:
+        """Chains that have made `done` ticks."""
+        self._settle()
+        for chain in newcomers:
+            chain.began_at, chain.ends_at = self.now - done, self.now - done + chain.kernel.ticks
+        streams = streams_of(newcomers, accepted.device)
+        began = streams.seed.new_full((len(newcomers),), self.now - done)
         if self._draws is not None:
-            self._draws = _beside(self._draws, self._draw(streams, streams.seed.new_full((len(newcomers),), self.now)))
+            self._draws = _beside(self._draws, self._draw(streams, began))
         self.members += newcomers
         self._chains = _concatenated(self._chains, chains)
         self._data = data_of(self.members)
         self._streams = Streams(torch.cat([self._streams.seed, streams.seed]), torch.cat([self._streams.chain, streams.chain]))
-        self._began = torch.cat([self._began, streams.seed.new_full((len(newcomers),), self.now)])
-        self._accepted = torch.cat([self._accepted, points.energy.new_zeros(len(newcomers))])
+        self._began = torch.cat([self._began, began])
+        self._accepted = torch.cat([self._accepted, accepted])
         self._next_end = min(chain.ends_at for chain in self.members)
 
     def propose(self) -> Tensor:
@@ -143,6 +168,17 @@ class ChainGroup:
         ]
         self._keep([row for row in range(len(self.members)) if row not in rows])
         return gone
+
+    def park(self, rows: set[int]) -> list[Parked]:
+        """Takes some chains out of the batch that are to come back."""
+        self._settle()
+        parked = []
+        for row in sorted(rows):
+            index = torch.tensor([row], device=self._began.device)
+            chain = self.members[row]
+            parked.append(Parked(chain, _taken(self._chains, index), self._accepted[index], self.now - chain.began_at))
+        self._keep([row for row in range(len(self.members)) if row not in rows])
+        return parked
 
     def rows_of(self, job_id: str) -> set[int]:
         """Where a job's chains stand."""

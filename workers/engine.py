@@ -21,7 +21,7 @@ from workers.lane import Lane, LaneName
 from workers.memory import fitting
 from workers.reports import chain_report, diagnostics
 from workers.residents import Resident, Residents, Version
-from workers.scheduler import Admission, Flow, Scheduler
+from workers.scheduler import QUICK, Admission, Flow, Scheduler, Standing
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,10 @@ class Run:
     retired: dict[int, Retired] = field(default_factory=dict)
 
     @property
+    def flow(self) -> Flow:
+        return Flow(self.job.caller, self.job.priority)
+
+    @property
     def lane(self) -> LaneName:
         return LaneName(self.job.model, self.job.version, self.job.sampler)
 
@@ -94,12 +98,18 @@ class Engine:
         self._lanes: dict[LaneName, Lane] = {}
         self._runs: dict[str, Run] = {}
         self._outcomes: list[Finished | Failed] = []
+        self._ticks = 0
 
     @property
     def free(self) -> int:
-        """Chains that can still be admitted at once; 0 while others wait to start."""
-        running = sum(lane.points for lane in self._lanes.values())
-        return max(0, self._settings.capacity - running - self._scheduler.waiting)
+        """Chains that can still be admitted at once; 0 while others wait."""
+        return max(0, self._settings.capacity - self._running - self._scheduler.waiting)
+
+    @property
+    def quick(self) -> int:
+        """A job whose chains need no more ticks than this starts at once, even if nothing is free; a power of two, or 0."""
+        ticks = max((lane.longest for lane in self._lanes.values()), default=0) // QUICK
+        return 1 << (ticks.bit_length() - 1) if ticks else 0
 
     @property
     def waiting(self) -> frozenset[Flow]:
@@ -115,7 +125,7 @@ class Engine:
         """Takes a job in; its chains start as room comes. What is wrong with it comes out of the next tick."""
         self._runs[job_id] = Run(job_id, job, expires_at)
         if job.mcmc is not None:
-            self._scheduler.add(job_id, job.num_images, job.mcmc.points_per_chain, Flow(job.caller, job.priority))
+            self._scheduler.add(job_id, job.num_images, job.mcmc.points_per_chain, job.mcmc.ticks + 1, self._runs[job_id].flow)
 
     def cancel(self, job_id: str, problem: Problem) -> None:
         """Ends a job at once with that problem, which comes out of the next tick; its neighbours notice nothing."""
@@ -131,8 +141,9 @@ class Engine:
         """Priors first, then one evaluation for every chain; gives back the jobs that ended."""
         self._expire()
         self._run_priors()
-        if self._scheduler.flows:
-            self._admit_chains()
+        self._ticks += 1
+        if self._scheduler.may_move(self._running):
+            self._move()
         for name, lane in list(self._lanes.items()):
             if lane.chains():
                 self._advance(name, lane)
@@ -170,9 +181,23 @@ class Engine:
         self._finish(run, z, reports, diagnostics(loaded.prepared.card, "prior", None, ()))
         self._observer.retired(run.job.model, "prior", len(chains), 0, None, 0)
 
-    def _admit_chains(self) -> None:
-        callers = {self._runs[chain.job_id].job.caller for lane in self._lanes.values() for chain in lane.chains()}
-        for admission in self._scheduler.admit(sum(lane.points for lane in self._lanes.values()), callers):
+    @property
+    def _running(self) -> int:
+        """Points that the chains under way may ask for in a tick."""
+        return sum(lane.points for lane in self._lanes.values())
+
+    def _move(self) -> None:
+        """Lets chains join the batch, and others give way to them."""
+        batch = [
+            Standing(chain.name, self._runs[chain.job_id].flow, chain.kernel.points_per_chain, left, chain.kernel.ticks)
+            for lane in self._lanes.values()
+            for chain, left in lane.standing()
+        ]
+        moves = self._scheduler.move(batch, self._ticks)
+        for lane in self._lanes.values():
+            lane.park(moves.parked)
+            lane.resume(moves.resumed)
+        for admission in moves.admitted:
             self._start(admission)
 
     def _start(self, admission: Admission) -> None:
@@ -229,6 +254,7 @@ class Engine:
             self.cancel(run.job_id, Problem(reason="diverged", detail="the generator gave an image that is not finite"))
             return
         del self._runs[run.job_id]
+        self._scheduler.remove(run.job_id)
         self._outcomes.append(Finished(run.job_id, to_pixels(images), reports, told, time.perf_counter() - run.admitted))
 
     def _guarded(self, run: Run, act: Callable[[Run], None]) -> None:
@@ -258,7 +284,7 @@ class Engine:
 
     def _needed(self) -> set[Version]:
         """Checkpoints whose chains run, or have run for a job that is not done."""
-        lanes = [name for name, lane in self._lanes.items() if lane.chains()]
+        lanes = [name for name, lane in self._lanes.items() if not lane.idle]
         return {Version(name.model, name.version) for name in [*lanes, *(run.lane for run in self._runs.values() if run.retired)]}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,8 +15,11 @@ from models.prepared import Prepared
 from models.targets import Target, evaluate
 from workers import memory
 from workers.buckets import agreeing
-from workers.chain_group import Chain, ChainGroup, Retired, data_of, streams_of
-from workers.scheduler import buckets_for
+from workers.chain_group import Chain, ChainGroup, Parked, Retired, data_of, streams_of
+from workers.scheduler import ChainName, buckets_for
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 
 class LaneName(NamedTuple):
@@ -46,6 +49,7 @@ class Lane:
         self._latent = prepared.latent
         self._device = device
         self._fresh: list[Chain] = []
+        self._parked: dict[ChainName, Parked] = {}
         self._groups: dict[str, ChainGroup] = {}
         self.buckets = agreeing(self._results, probe(self._latent, device), capacity)
 
@@ -54,23 +58,52 @@ class Lane:
         """The most points the lane's chains may ask for in a tick."""
         return sum(chain.kernel.points_per_chain for chain in self.chains())
 
+    @property
+    def longest(self) -> int:
+        """Ticks that the longest chain under way still needs."""
+        return max((left for _, left in self.standing()), default=0)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way here, nor will be by itself."""
+        return not self.chains() and not self._parked
+
     def chains(self) -> list[Chain]:
         """Every chain under way."""
         return [*self._fresh, *(chain for group in self._groups.values() for chain in group.members)]
+
+    def standing(self) -> list[tuple[Chain, int]]:
+        """The same, with the ticks that each still needs."""
+        begun = [(chain, chain.ends_at - group.now) for group in self._groups.values() for chain in group.members]
+        return [*((chain, chain.kernel.ticks + 1) for chain in self._fresh), *begun]
 
     def start(self, chains: list[Chain]) -> None:
         """New chains: the next tick evaluates their first latents."""
         self._fresh += chains
 
+    def park(self, names: Collection[ChainName]) -> None:
+        """Takes chains out of the batch until they are resumed; nobody's numbers change."""
+        for group in self._groups.values():
+            rows = {row for row, chain in enumerate(group.members) if chain.name in names}
+            self._parked |= {parked.chain.name: parked for parked in group.park(rows)} if rows else {}
+
+    def resume(self, names: Collection[ChainName]) -> None:
+        """Puts parked chains back."""
+        for name in names:
+            if parked := self._parked.pop(name, None):
+                self._groups[parked.chain.kernel.kernel].resume(parked)
+
     def drop(self, job_id: str) -> None:
-        """Takes a job's chains out at once; nobody else's numbers change."""
+        """Takes a job's chains out for good; nobody else's numbers change."""
         self._fresh = [chain for chain in self._fresh if chain.job_id != job_id]
+        self._parked = {name: parked for name, parked in self._parked.items() if name.job_id != job_id}
         for group in self._groups.values():
             group.leave(group.rows_of(job_id))
 
     def done(self, job_id: str) -> int:
-        """Ticks that a job's running chains have made."""
-        return sum(group.now - chain.began_at for group in self._groups.values() for chain in group.members if chain.job_id == job_id)
+        """Ticks that a job's chains have made."""
+        running = sum(group.now - chain.began_at for group in self._groups.values() for chain in group.members if chain.job_id == job_id)
+        return running + sum(parked.done for name, parked in self._parked.items() if name.job_id == job_id)
 
     def tick(self) -> Ticked:
         """One evaluation for all chains, then every kernel's update."""
@@ -149,8 +182,9 @@ class Decoder:
 
 
 def probe(latent: int, device: torch.device) -> Tensor:
-    """Four latents to compare bucket sizes by."""
-    return noise.start(noise.Streams(torch.arange(4, device=device), torch.arange(4, device=device)), latent)
+    """Latents to compare bucket sizes by; a prime number of them, so that no size brings them back to the same slots."""
+    numbers = torch.arange(67, device=device)
+    return noise.start(noise.Streams(numbers, numbers), latent)
 
 
 def _stacked(blocks: list[Tensor]) -> Tensor:

@@ -46,6 +46,10 @@ class FakeEngine:
         return frozenset(Flow(job.caller, job.priority) for job, _ in self._jobs.values() if job.mcmc)
 
     @property
+    def quick(self) -> int:
+        return 0
+
+    @property
     def busy(self) -> bool:
         return bool(self._jobs or self._outcomes)
 

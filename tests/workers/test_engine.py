@@ -160,7 +160,7 @@ def test_the_same_request_has_the_same_bits_in_any_company(store, wanted, neighb
     for tick in range(40):
         for number, (at, neighbour, leaves) in enumerate(neighbours):
             if at == tick:
-                engine.admit(f"neighbour {number}", request(store, neighbour), None)
+                engine.admit(f"neighbour {number}", request(store, neighbour).model_copy(update={"caller": "ab"[number % 2]}), None)
             if leaves and at + 4 == tick:
                 engine.cancel(f"neighbour {number}", Problem(reason="canceled", detail=""))
         if tick == joins_at:
