@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,8 +14,16 @@ CANDIDATES = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256)
 Evaluate = Callable[[Tensor], tuple[Tensor, ...]]  # (rows, latent) -> results of (rows, ...)
 
 
-def agreeing(evaluate: Evaluate, rows: Tensor, capacity: int) -> dict[int, float]:
-    """Bucket sizes up to `capacity` whose results equal the reference's bitwise, with seconds a call; at least the reference itself.
+@dataclass(frozen=True)
+class Table:
+    """Bucket sizes that give the same bits as one another."""
+
+    reference: int  # the size whose bits they are, kept or not
+    seconds: dict[int, float]  # size: seconds a call; sizes leave it when memory runs out
+
+
+def agreeing(evaluate: Evaluate, rows: Tensor, capacity: int) -> Table:
+    """Bucket sizes up to `capacity` whose results equal the reference's bitwise; at least the reference itself.
 
     `rows`, (4, latent), are run in the first, a middle and the last slots of each size, the other slots filled with other rows.
     """
@@ -26,7 +35,7 @@ def agreeing(evaluate: Evaluate, rows: Tensor, capacity: int) -> dict[int, float
         slots = {0, (size - len(rows)) // 2, size - len(rows)}
         if all(_same(_in_slot(evaluate, rows, size, slot), expected) for slot in slots):
             kept[size] = _seconds(evaluate, rows, size)
-    return kept or {reference: _seconds(evaluate, rows, reference)}
+    return Table(reference, kept or {reference: _seconds(evaluate, rows, reference)})
 
 
 def _in_slot(evaluate: Evaluate, rows: Tensor, size: int, slot: int) -> tuple[Tensor, ...]:

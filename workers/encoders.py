@@ -80,7 +80,7 @@ class Encoders:
         assert taken.request is not None
         begun = time.perf_counter()
         try:
-            files = encode(taken.request, outcome.images, outcome.diagnostics)
+            files = encode(taken.request, outcome.images, outcome.diagnostics, outcome.contract)
         except Exception as error:
             return Drawn(taken, {}, Problem(reason="internal", detail=f"cannot encode: {error!r}"))
         encoding_s = time.perf_counter() - begun

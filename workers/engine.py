@@ -16,10 +16,10 @@ from models.checkpoints import CheckpointError, Store
 from models.images import to_pixels
 from models.kernels import Kernel
 from workers.chain_group import Chain, Retired, streams_of
-from workers.jobs import ChainReport, Diagnostics, GenerateJob, Problem, Progress
+from workers.jobs import ChainReport, Contract, Diagnostics, GenerateJob, Problem, Progress
 from workers.lane import Lane, LaneName
 from workers.memory import fitting
-from workers.reports import chain_report, diagnostics
+from workers.reports import chain_report, contract, diagnostics
 from workers.residents import Resident, Residents, Version
 from workers.scheduler import Admission, Flow, Scheduler
 
@@ -42,6 +42,7 @@ class Finished:
     images: np.ndarray  # uint8, (images, height, width, channels)
     chains: tuple[ChainReport, ...]
     diagnostics: Diagnostics
+    contract: Contract
     sampling_s: float
 
 
@@ -224,12 +225,15 @@ class Engine:
         self._observer.retired(run.job.model, run.job.sampler, len(ordered), steps, told.acceptance, 0)
 
     def _finish(self, run: Run, z: Tensor, reports: tuple[ChainReport, ...], told: Diagnostics) -> None:
-        images = self._checkpoint(run.job).decoder.decode(z)
+        decoder = self._checkpoint(run.job).decoder
+        images = decoder.decode(z)
         if not images.isfinite().all():
             self.cancel(run.job_id, Problem(reason="diverged", detail="the generator gave an image that is not finite"))
             return
         del self._runs[run.job_id]
-        self._outcomes.append(Finished(run.job_id, to_pixels(images), reports, told, time.perf_counter() - run.admitted))
+        sampling = self._lanes[run.lane].table.reference if run.job.mcmc else None
+        promised = contract(self._device, sampling=sampling, decoding=decoder.table.reference)
+        self._outcomes.append(Finished(run.job_id, to_pixels(images), reports, told, promised, time.perf_counter() - run.admitted))
 
     def _guarded(self, run: Run, act: Callable[[Run], None]) -> None:
         """A checkpoint that cannot be used fails the job that asked for it, and no other."""
@@ -244,7 +248,7 @@ class Engine:
             target = prepared.targets[run.job.sampler]
             lane = fitting(lambda capacity: Lane(prepared, target, capacity, self._device), self._settings.capacity)
             self._lanes[run.lane] = lane
-            self._observer.warmed(run.job.model, run.job.sampler, lane.buckets)
+            self._observer.warmed(run.job.model, run.job.sampler, lane.table.seconds)
         return self._lanes[run.lane]
 
     def _checkpoint(self, job: GenerateJob) -> Resident:

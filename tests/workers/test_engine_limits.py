@@ -1,12 +1,17 @@
 """The engine under pressure: callers take turns, cancels are prompt, checkpoints share a budget, and memory that runs out costs no job."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
 from models.checkpoints import Store
+from models.images import read_text
 from tests.tiny_models import publish_tiny
 from workers import lane as lane_module
+from workers.buckets import REFERENCE
+from workers.encoding import encode
 from workers.engine import Engine, EngineSettings, Finished
 from workers.jobs import GenerateJob, Problem
 
@@ -183,8 +188,30 @@ def test_memory_that_runs_out_halves_the_bucket_and_changes_no_bit(store, monkey
     for job_id, one in expected.items():
         assert np.array_equal(outcomes[job_id].images, one.images)
         assert outcomes[job_id].chains == one.chains
+        assert (outcomes[job_id].contract == one.contract) == (after > 0)  # at first memory does not suffice for the reference
     (lane,) = busy._lanes.values()
-    assert max(lane.buckets) <= memory.rows
+    assert max(lane.table.seconds) <= memory.rows
+
+
+def encoded(store, wanted, capacity):
+    only = engine(store, capacity=capacity)
+    only.admit("only", wanted, None)
+    outcome = run(only)["only"]
+    return encode(wanted, outcome.images, outcome.diagnostics, outcome.contract)
+
+
+@pytest.mark.parametrize("sampler", ["ddls", "prior"])
+def test_files_of_workers_of_any_capacity_from_the_reference_on_are_the_same(store, sampler):
+    wanted = job(store, images=3)
+    if sampler == "prior":
+        wanted = wanted.model_copy(update={"sampler": "prior", "mcmc": None})
+    assert encoded(store, wanted, REFERENCE) == encoded(store, wanted, 4 * REFERENCE)
+
+
+def test_a_file_of_a_smaller_worker_says_with_which_batch_size_it_agrees(store):
+    told = json.loads(read_text(encoded(store, job(store), 20)["0.png"])["contract"])
+    assert (told["sampling_reference"], told["decoding_reference"]) == (16, 16)
+    assert (told["device"], told["torch"]) == ("cpu", torch.__version__)
 
 
 def test_images_that_memory_does_not_suffice_for_are_decoded_in_smaller_buckets(store, monkeypatch):
