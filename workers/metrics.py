@@ -17,13 +17,32 @@ RATIO_BUCKETS = tuple(step / 10 for step in range(1, 11))
 LOAD_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
+class Ratio:
+    """A running sum over another, as of late: added to by one thread, asked by one other."""
+
+    def __init__(self) -> None:
+        self._total = self._seen = (0.0, 0.0)  # replaced as a whole, so never torn
+        self._lately = 0.0
+
+    def add(self, above: float, below: float) -> None:
+        self._total = (self._total[0] + above, self._total[1] + below)
+
+    def lately(self) -> float:
+        """Of what was added since it was last asked; where nothing was, what it said then, and 0 at first."""
+        (above, below), (above_seen, below_seen) = self._total, self._seen
+        if below > below_seen:
+            self._seen, self._lately = (above, below), (above - above_seen) / (below - below_seen)
+        return self._lately
+
+
 class WorkerMetrics:
     """The figures of one worker; also the engine's observer, called from the stepping thread."""
 
     def __init__(self, capacity: int) -> None:
         self.registry = CollectorRegistry()
-        self._total = self._seen = (0, 0.0)  # chain-steps and the seconds they took: replaced as a whole, so never torn
-        self._rate = 0.0
+        self._pace, self._slowdown = Ratio(), Ratio()
+        self.ratios = {"chain_steps_per_s": self._pace, "slowdown": self._slowdown}  # the second: seconds of steps over those of the tables
+        self.tables: dict[tuple[str, str], Mapping[int, float]] = {}  # (model, sampler): seconds of a step by batch size
         self._capacity = capacity
         self._jobs = self._counter("ebbtide_jobs_total", "Jobs ended", *MODEL, "outcome")
         self._images = self._counter("ebbtide_images_total", "Images made", *MODEL)
@@ -64,15 +83,10 @@ class WorkerMetrics:
         self._sampling.labels(*labels).observe(timings.sampling_s)
         self._encoding.labels(*labels).observe(timings.encoding_s)
 
-    def chain_steps_per_s(self) -> float:
-        """How fast chains step while any do, as of late; 0 until one did. Called from one thread beside the stepping one."""
-        (made, seconds), (seen, seconds_seen) = self._total, self._seen
-        if seconds > seconds_seen:
-            self._seen, self._rate = (made, seconds), (made - seen) / (seconds - seconds_seen)
-        return self._rate
-
     def stepped(self, model: str, sampler: str, chains: int, bucket: int, seconds: float) -> None:
-        self._total = (self._total[0] + chains, self._total[1] + seconds)
+        self._pace.add(chains, seconds)
+        if expected := self.tables.get((model, sampler), {}).get(bucket):
+            self._slowdown.add(seconds, expected)
         self._chain_steps.labels(model, sampler).inc(chains)
         self._step.labels(bucket).observe(seconds)
         self._occupancy.observe(chains / self._capacity)
@@ -87,6 +101,7 @@ class WorkerMetrics:
         self._load.labels(model).observe(seconds)
 
     def warmed(self, model: str, sampler: str, buckets: Mapping[int, float]) -> None:
+        self.tables[model, sampler] = dict(buckets)
         for size, seconds in buckets.items():
             self._buckets.labels(model, sampler, size).set(seconds)
         table = ", ".join(f"{size}: {seconds * 1000:.2f} ms" for size, seconds in buckets.items())
