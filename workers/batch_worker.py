@@ -240,9 +240,11 @@ class BatchWorker(BaseWorker):
         self._due[self._beat] = time.monotonic() + self._settings.heartbeat_s
 
     def _beat_worker(self) -> None:
-        about: dict[Any, Any] = {"capacity": self._settings.capacity, "device": self._settings.device}
+        capacity = self._loop.capacity
+        self._metrics.capacity.set(capacity)
+        about: dict[Any, Any] = {"capacity": capacity, "device": self._settings.device}
         requests = {label: job.request for label, job in self._running.items() if job.request}
-        about |= load(requests, self._loop.progress, self._settings.capacity)
+        about |= load(requests, self._loop.progress, capacity)
         about["lanes"] = LANES.dump_json(lanes(requests, dict(self._metrics.tables)))
         about |= {name: lately for name, ratio in self._metrics.ratios.items() if (lately := ratio.lately())}
         with self.connection.pipeline() as pipe:

@@ -16,6 +16,7 @@ from models.targets import Target, evaluate
 from workers import memory
 from workers.buckets import agreeing
 from workers.chain_group import Chain, ChainGroup, Retired, data_of, streams_of
+from workers.footprint import Memory
 from workers.scheduler import buckets_for
 
 
@@ -40,14 +41,14 @@ class Ticked:
 class Lane:
     """Chains join by `start`, advance by `tick`, and leave when done, when not finite, or by `drop`."""
 
-    def __init__(self, prepared: Prepared, target: Target, capacity: int, device: torch.device) -> None:
+    def __init__(self, prepared: Prepared, target: Target, capacity: int, device: torch.device, memory: Memory | None = None) -> None:
         self._target = target
         self._image_shape = prepared.card.image_shape
         self._latent = prepared.latent
         self._device = device
         self._fresh: list[Chain] = []
         self._groups: dict[str, ChainGroup] = {}
-        self.table = agreeing(self._results, probe(self._latent, device), capacity)
+        self.table = agreeing(self._results, probe(self._latent, device), capacity, memory)
 
     @property
     def points(self) -> int:
@@ -132,9 +133,9 @@ class Lane:
 class Decoder:
     """Latents to images in buckets of its own, for chains that are done and for those that never were (`prior`)."""
 
-    def __init__(self, prepared: Prepared, capacity: int, device: torch.device) -> None:
+    def __init__(self, prepared: Prepared, capacity: int, device: torch.device, memory: Memory | None = None) -> None:
         self._prepared = prepared
-        self.table = agreeing(lambda z: (prepared.decode(z),), probe(prepared.latent, device), capacity)
+        self.table = agreeing(lambda z: (prepared.decode(z),), probe(prepared.latent, device), capacity, memory)
 
     def decode(self, z: Tensor) -> Tensor:
         """(rows, latent) -> (rows, channels, height, width) in [-1, 1], each row's bits its own."""

@@ -61,10 +61,13 @@ class WorkerMetrics:
         self._load = self._histogram("ebbtide_model_load_seconds", "Loading a checkpoint", LOAD_BUCKETS, "model")
         told = "One evaluation in a batch of this size when the checkpoint was loaded; sizes that give other bits are not used"
         self._buckets = Gauge("ebbtide_bucket_step_seconds", told, [*MODEL, "bucket"], registry=self.registry)
+        held = "Memory one evaluation in a batch of this size took at its peak then; 0 where the platform does not tell"
+        self._memory = Gauge("ebbtide_bucket_memory_bytes", held, [*MODEL, "bucket"], registry=self.registry)
         self.running = Gauge("ebbtide_jobs_running", "Jobs started and not ended", registry=self.registry)
         self._ages = Gauge("ebbtide_loop_age_seconds", "Since a thread last began a turn", ["thread"], registry=self.registry)
         self.free = Gauge("ebbtide_chains_free", "Chains that could still be admitted", registry=self.registry)
-        Gauge("ebbtide_chains_capacity", "Chains the worker can run at once", registry=self.registry).set(capacity)
+        self.capacity = Gauge("ebbtide_chains_capacity", "Chains the worker can run at once", registry=self.registry)
+        self.capacity.set(capacity)
         ProcessCollector(registry=self.registry)
 
     def watch(self, thread: str, turned_at: Callable[[], float]) -> None:
@@ -100,11 +103,12 @@ class WorkerMetrics:
     def loaded(self, model: str, version: int, seconds: float) -> None:
         self._load.labels(model).observe(seconds)
 
-    def warmed(self, model: str, sampler: str, buckets: Mapping[int, float]) -> None:
-        self.tables[model, sampler] = dict(buckets)
-        for size, seconds in buckets.items():
-            self._buckets.labels(model, sampler, size).set(seconds)
-        table = ", ".join(f"{size}: {seconds * 1000:.2f} ms" for size, seconds in buckets.items())
+    def warmed(self, model: str, sampler: str, seconds: Mapping[int, float], taken: Mapping[int, int]) -> None:
+        self.tables[model, sampler] = dict(seconds)
+        for size in seconds:
+            self._buckets.labels(model, sampler, size).set(seconds[size])
+            self._memory.labels(model, sampler, size).set(taken[size])
+        table = ", ".join(f"{size}: {seconds[size] * 1000:.2f} ms, {taken[size] / 1e6:.1f} MB" for size in seconds)
         _logger.info("%s, %s: batch sizes that agree bitwise, and what a step of each takes: %s", model, sampler, table)
 
     def _counter(self, name: str, about: str, *labels: str) -> Counter:

@@ -57,8 +57,7 @@ class Scheduler:
     """
 
     def __init__(self, capacity: int) -> None:
-        self.capacity = capacity  # points a tick may ask for
-        self._spare = max(LEAST_SPARE, capacity // 4)
+        self.capacity = capacity  # points a tick may ask for; may change between ticks
         self._lines: dict[Flow, Line] = {}
         self._turns: dict[Flow, float] = {}  # of flows that have started chains lately, waiting or not
         self._now = 0.0  # the turn of the chain that started last
@@ -102,10 +101,11 @@ class Scheduler:
 
         A chain too large for any batch runs alone; nobody overtakes it for room within the batch, or it would never come to run.
         """
+        spare = max(LEAST_SPARE, self.capacity // 4)
         for place, line in enumerate(sorted(self._lines.values(), key=lambda line: line.turn)):
             points = line.jobs[0].points
             first_and_fits = place == 0 and (alone or points <= room)
-            if first_and_fits or (line.flow.caller not in here and points <= room + self._spare):
+            if first_and_fits or (line.flow.caller not in here and points <= room + spare):
                 return line
         return None
 

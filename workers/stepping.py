@@ -20,6 +20,8 @@ class Steps(Protocol):
     """What is needed of an engine; called from one thread."""
 
     @property
+    def capacity(self) -> int: ...
+    @property
     def free(self) -> int: ...
     @property
     def waiting(self) -> frozenset[Flow]: ...
@@ -81,6 +83,11 @@ class StepLoop:
         """What could be admitted; None while jobs sent before still wait to be."""
         admitted, room = self._state
         return room if admitted == self._sent else None
+
+    @property
+    def capacity(self) -> int:
+        """Chains that may run at once, as things are."""
+        return self._engine.capacity
 
     def admit(self, jobs: Iterable[Admit]) -> None:
         for job in jobs:

@@ -1,5 +1,6 @@
-"""Only batch sizes that give the same bits are used: a network that breaks the rule is caught."""
+"""Only batch sizes that memory has room for and that give the same bits are used: a network that breaks the rule is caught."""
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -53,3 +54,54 @@ def test_a_size_where_one_slot_differs_is_left_out():
     kept = agreeing(odd_tail, ROWS, 64).seconds
     assert 8 not in kept
     assert 16 in kept
+
+
+class Rows:
+    """Memory of which a row takes a byte; remembers what was tried."""
+
+    def __init__(self, free: int | None) -> None:
+        self._free, self.tried = free, []
+
+    def free(self) -> int | None:
+        return self._free
+
+    def peak(self, call, batch: Tensor) -> int:
+        call(batch)
+        self.tried.append(len(batch))
+        return len(batch)
+
+
+@pytest.mark.parametrize(("free", "largest"), [(10_000, 64), (80, 64), (79, 48), (40, 32), (5, 4), (0, 4)])
+def test_sizes_that_four_fifths_of_what_is_free_cannot_hold_are_never_tried(free, largest):
+    memory, seen = Rows(free), []
+
+    def watched(z: Tensor) -> tuple[Tensor, ...]:
+        seen.append(len(z))
+        return honest(z)
+
+    table = agreeing(watched, ROWS, 64, memory)
+    assert max(seen) == max(memory.tried) == max(table.seconds) == table.reference == table.capacity == largest
+    assert table.bytes == {size: size for size in table.seconds}
+
+
+def test_a_size_that_takes_more_than_foreseen_is_not_kept():
+    class Cliff(Rows):
+        def peak(self, call, batch: Tensor) -> int:
+            rows = super().peak(call, batch)
+            return rows if rows < 32 else 1000 * rows
+
+    assert max(agreeing(honest, ROWS, 64, Cliff(500)).seconds) == 24
+
+
+def test_memory_that_nobody_tells_of_bounds_nothing():
+    table = agreeing(honest, ROWS, 100, Rows(None))
+    assert (max(table.seconds), table.capacity) == (96, 100)
+
+
+def test_a_capacity_is_not_bounded_by_what_does_not_agree():
+    def rounds_from_sixteen(z: Tensor) -> tuple[Tensor, ...]:
+        energy = z.square().sum(1)
+        return (torch.nextafter(energy, energy + 1) if 16 <= len(z) < 64 else energy,)
+
+    table = agreeing(rounds_from_sixteen, ROWS, 64, Rows(10_000))
+    assert (tuple(table.seconds), table.capacity) == ((4, 8, 12, 64), 64)
