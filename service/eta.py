@@ -1,12 +1,20 @@
-"""How long until a job ends: what is before it and its own chains, at the pace the workers have lately."""
+"""How long until a job ends: what is before it and its own chains, at the pace the workers have lately.
 
+A step of a batch takes what the worker measured for its size when it loaded the checkpoint, times how much slower its steps are lately:
+the table was made on a quiet machine. Where nobody has run the job's model yet, the pace of whatever else runs has to do.
+"""
+
+import math
 import time
 
 from service.limits import pace
 from service.metrics import QueueState
 from workers.jobs import GenerateJob, JobView, Status
-from workers.queues import chain_steps, queue_of, served_before
+from workers.load import LaneLoad
+from workers.queues import chain_steps, points, queue_of, served_before
+from workers.scheduler import buckets_for
 from workers.stepping import PROGRESS_EVERY_S
+from workers.views import WorkerView
 
 
 def eta_s(view: JobView, state: QueueState | None) -> float | None:
@@ -18,10 +26,10 @@ def eta_s(view: JobView, state: QueueState | None) -> float | None:
 
 def _queued_s(view: JobView, state: QueueState | None) -> float | None:
     """The chain-steps that wait before it, then until the first running job makes room, then its own."""
-    if state is None or pace(state) <= 0 or not isinstance(view.job, GenerateJob) or view.queue_position is None:
+    if state is None or not isinstance(view.job, GenerateJob) or view.queue_position is None or (speed := _pace(view.job, state)) <= 0:
         return None
     ahead = _ahead(view.job, view.queue_position, state) + sum(worker.chain_steps_waiting for worker in state.workers)
-    return ahead / pace(state) + _until_room_s(view.job, state, crowded=ahead > 0) + _own_s(view.job, state)
+    return ahead / speed + _until_room_s(view.job, state, crowded=ahead > 0) + _own_s(view.job, state)
 
 
 def _ahead(job: GenerateJob, position: int, state: QueueState) -> float:
@@ -39,18 +47,54 @@ def _until_room_s(job: GenerateJob, state: QueueState, *, crowded: bool) -> floa
     if not crowded and free >= min(job.num_images, sum(worker.capacity or 0 for worker in generating)):
         return 0.0
     running = sum(worker.chain_steps_left - worker.chain_steps_waiting for worker in generating)
-    return running / pace(state) / max(1, sum(worker.jobs for worker in generating))
+    return running / _pace(job, state) / max(1, sum(worker.jobs for worker in generating))
 
 
-def _own_s(job: GenerateJob, state: QueueState) -> float:
+def _own_s(job: GenerateJob, state: QueueState, worker: str | None = None) -> float:
     """Its chains step together; more than fit step one after the other."""
-    return chain_steps(job) / job.num_images * max(1.0, job.num_images / _capacity(state)) * _tick_s(job, state)
+    return _steps_s(chain_steps(job), job, _tick_s(job, state, worker), state)
 
 
-def _tick_s(job: GenerateJob, state: QueueState) -> float:
-    """Seconds of a step of a batch as full as it is with this job."""
-    beside = sum(worker.chains_stepping for worker in state.workers)
-    return max(1, min(_capacity(state), beside + job.num_images)) / pace(state)
+def _steps_s(left: int, job: GenerateJob, tick_s: float, state: QueueState) -> float:
+    most = max((worker.capacity or 1 for worker in state.workers), default=1)  # one worker runs all of a job
+    return left / job.num_images * max(1.0, points(job) / most) * tick_s
+
+
+def _tick_s(job: GenerateJob, state: QueueState, worker: str | None = None, *, inside: bool = False) -> float:
+    """Seconds of a step of a batch as full as it is with this job, on that worker or else on the one that is fastest now."""
+    asked = [seen for seen in state.workers if worker in (None, seen.name)]
+    if known := [seconds for seen in asked if (seconds := _tabled_s(job, seen, inside=inside)) is not None]:
+        return min(known)
+    beside = sum(seen.chains_stepping for seen in state.workers)
+    return max(1, min(_capacity(state), beside + job.num_images)) / _pace(job, state)
+
+
+def _tabled_s(job: GenerateJob, worker: WorkerView, *, inside: bool) -> float | None:
+    """The same from a worker's tables, over all its lanes, which take turns; None where it never ran the job's model.
+
+    `inside`: the job's chains are among those the worker tells of. More than fit wait.
+    """
+    own = _lane(job, worker)
+    if own is None:
+        return None
+    joining = 0 if inside else points(job)
+    asked = [(lane.points + joining if lane is own else lane.points, lane.step_seconds) for lane in worker.lanes]
+    share = min(1.0, (worker.capacity or 1) / max(1, sum(rows for rows, _ in asked)))
+    return (worker.slowdown or 1.0) * sum(_step_s(math.ceil(share * rows), table) for rows, table in asked)
+
+
+def _step_s(rows: int, table: dict[int, float]) -> float:
+    return sum(table[bucket] for _, bucket in buckets_for(rows, tuple(table)))
+
+
+def _lane(job: GenerateJob, worker: WorkerView) -> LaneLoad | None:
+    return next((lane for lane in worker.lanes if (lane.model, lane.sampler) == (job.model, job.sampler)), None)
+
+
+def _pace(job: GenerateJob, state: QueueState) -> float:
+    """Chain-steps a second of all workers lately; where none has made any, what full batches of the job's model would make."""
+    full = [(worker.capacity or 1, lane.step_seconds) for worker in state.workers if (lane := _lane(job, worker))]
+    return pace(state) or sum(rows / _step_s(rows, table) for rows, table in full)
 
 
 def _told_ago_s(worker: str | None, state: QueueState) -> float:
@@ -59,18 +103,18 @@ def _told_ago_s(worker: str | None, state: QueueState) -> float:
 
 
 def _capacity(state: QueueState) -> int:
-    return sum(worker.capacity or 0 for worker in state.workers if worker.chain_steps_per_s) or 1
+    return sum(worker.capacity or 0 for worker in state.workers if worker.chain_steps_per_s or worker.lanes) or 1
 
 
 def _running_s(view: JobView, state: QueueState | None) -> float | None:
     """What each of its chains still needs, at the pace of the workers; where there is none, the rest at the job's own so far."""
-    progress, job = view.progress, view.job
-    if isinstance(job, GenerateJob) and state is not None and pace(state) > 0:
-        left = progress.total - progress.done if progress else chain_steps(job)
-        if progress is None or not progress.done:
-            return sum(worker.chain_steps_waiting for worker in state.workers) / pace(state) + _own_s(job, state)
-        rest_s = left / job.num_images * max(1.0, job.num_images / _capacity(state)) * _tick_s(job, state)
-        return max(0.0, rest_s - _told_ago_s(view.worker, state))
+    progress, job, ran_s = view.progress, view.job, max(0.0, time.time() - (view.started_at or time.time()))
+    if isinstance(job, GenerateJob) and state is not None and _pace(job, state) > 0:
+        if progress is None or not progress.done:  # its worker has not told of it yet
+            waiting = sum(worker.chain_steps_waiting for worker in state.workers)
+            return max(0.0, waiting / _pace(job, state) + _own_s(job, state, view.worker) - ran_s)
+        left_s = _steps_s(progress.total - progress.done, job, _tick_s(job, state, view.worker, inside=True), state)
+        return max(0.0, left_s - _told_ago_s(view.worker, state))
     if progress is None or not progress.done or view.started_at is None:
         return None
-    return max(0.0, time.time() - view.started_at) * max(0, progress.total - progress.done) / progress.done
+    return ran_s * max(0, progress.total - progress.done) / progress.done

@@ -25,7 +25,7 @@ from workers.broker import Broker
 from workers.connection import BrokerUnavailable
 from workers.encoders import Encoders
 from workers.jobs import GenerateResult, Problem, Progress, Status
-from workers.load import load
+from workers.load import LANES, lanes, load
 from workers.metrics import WorkerMetrics
 from workers.rq_bulk import LOST, STOP, Bulk, Ended, Taken
 from workers.rq_maintenance import maintain
@@ -36,7 +36,7 @@ from workers.stepping import Admit, Cancel, Leave, StepLoop, Steps
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from workers.engine import Failed, Finished
+    from workers.outcomes import Failed, Finished
 
 LOOK_EVERY_S = 0.5  # for jobs whose submission nobody announced, such as those requeued by hand
 SWEEP_EVERY_S = 600.0
@@ -247,11 +247,13 @@ class BatchWorker(BaseWorker):
         self._due[self._beat] = time.monotonic() + self._settings.heartbeat_s
 
     def _beat_worker(self) -> None:
-        about: dict[Any, Any] = {"capacity": self._settings.capacity, "device": self._settings.device}
+        capacity = self._loop.capacity
+        self._metrics.capacity.set(capacity)
+        about: dict[Any, Any] = {"capacity": capacity, "device": self._settings.device}
         requests = {label: job.request for label, job in self._running.items() if job.request}
-        about |= load(requests, self._loop.progress, self._settings.capacity)
-        if rate := self._metrics.chain_steps_per_s():
-            about["chain_steps_per_s"] = rate
+        about |= load(requests, self._loop.progress, capacity)
+        about["lanes"] = LANES.dump_json(lanes(requests, dict(self._metrics.tables)))
+        about |= {name: lately for name, ratio in self._metrics.ratios.items() if (lately := ratio.lately())}
         with self.connection.pipeline() as pipe:
             self.heartbeat(self._settings.lease_s, pipeline=pipe)
             pipe.hset(self.key, mapping=about)

@@ -1,33 +1,71 @@
-"""Which batch sizes give the same bits: found by running the same rows in every size, in many slots, and keeping those that agree."""
+"""Which batch sizes memory has room for and give the same bits: found by running the same rows in every size, in many slots."""
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from workers.footprint import Memory, memory_of
+
 REFERENCE = 64  # workers of any capacity from here on give the same bits
 CANDIDATES = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256)
+ROOM = 0.8  # of what is free; the rest is for whoever else takes some meanwhile
 _logger = logging.getLogger("rq.worker")
 Evaluate = Callable[[Tensor], tuple[Tensor, ...]]  # (rows, latent) -> results of (rows, ...)
 
 
-def agreeing(evaluate: Evaluate, rows: Tensor, capacity: int) -> dict[int, float]:
-    """Bucket sizes up to `capacity` whose results equal the reference's bitwise, with seconds a call; at least the reference itself.
+@dataclass(frozen=True)
+class Table:
+    """Bucket sizes that give the same bits as one another, and what each costs."""
+
+    reference: int  # the size whose bits they are, kept or not
+    capacity: int  # rows that were asked for, or the largest size memory has room for
+    seconds: dict[int, float]  # size: seconds a call; sizes leave it when memory runs out
+    bytes: dict[int, int]  # size: what a call takes at its peak
+
+
+def agreeing(evaluate: Evaluate, rows: Tensor, capacity: int, memory: Memory | None = None) -> Table:
+    """Bucket sizes up to `capacity` that fit into memory and whose results equal the reference's bitwise; at least the reference itself.
 
     Batches of each size are filled with the rows in turn, (rows, latent), from another one on each time, so that rows stand in even slots
     and in odd ones; every row of every batch has to agree.
     """
-    sizes = [size for size in CANDIDATES if size <= max(capacity, CANDIDATES[0])]
+    wanted = [size for size in CANDIDATES if size <= max(capacity, CANDIDATES[0])]
+    taken = _fitting(evaluate, rows, wanted, memory or memory_of(rows.device))
+    sizes = list(taken)
     reference = min(REFERENCE, sizes[-1])
     expected = _reference(evaluate, rows, reference)
     kept = {size: _seconds(evaluate, rows, size) for size in sizes if _agrees(evaluate, rows, expected, size)}
     if not kept:
         _logger.warning("no batch size gives the same bits in every row: what a request gives may depend on its neighbours")
-    return kept or {reference: _seconds(evaluate, rows, reference)}
+        kept = {reference: _seconds(evaluate, rows, reference)}
+    return Table(reference, capacity if sizes == wanted else sizes[-1], kept, {size: taken[size] for size in kept})
+
+
+def _fitting(evaluate: Evaluate, rows: Tensor, sizes: list[int], memory: Memory) -> dict[int, int]:
+    """Sizes up to the first that memory has no room for, with bytes a call of each takes; at least the smallest.
+
+    Before a size is tried, it is taken to need more than the one below as it has more rows.
+    """
+    taken: dict[int, int] = {}
+    evaluate(rows[_turned(rows, sizes[0], 0)])  # what is made once is no part of a call
+    last = 0
+    for size in sizes:
+        free = memory.free()
+        most = math.inf if free is None else ROOM * free
+        if taken and taken[last] * size / last > most:
+            break
+        needed = memory.peak(evaluate, rows[_turned(rows, size, 0)])
+        if taken and needed > most:
+            break
+        taken[size], last = needed, size
+    return taken
 
 
 def _reference(evaluate: Evaluate, rows: Tensor, size: int) -> tuple[Tensor, ...]:

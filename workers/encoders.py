@@ -14,7 +14,7 @@ from workers.rq_bulk import Ended, Taken
 from workers.settings import WorkerSettings
 
 if TYPE_CHECKING:
-    from workers.engine import Finished
+    from workers.outcomes import Finished
 
 _logger = logging.getLogger("rq.worker")
 TOGETHER = 8  # jobs whose files are stored in one go; other threads take the rest
@@ -69,7 +69,7 @@ class Encoders:
         assert taken.request is not None
         begun = time.perf_counter()
         try:
-            files = encode(taken.request, outcome.images, outcome.diagnostics)
+            files = encode(taken.request, outcome.images, outcome.diagnostics, outcome.contract)
         except Exception as error:
             return Ended(taken, Problem(reason="internal", detail=f"cannot encode: {error!r}"))
         encoding_s = time.perf_counter() - begun

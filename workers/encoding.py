@@ -4,7 +4,7 @@ import json
 from typing import TYPE_CHECKING
 
 from models.images import encode_png, grid
-from workers.jobs import Diagnostics, GenerateJob
+from workers.jobs import Contract, Diagnostics, GenerateJob
 from workers.version import version
 
 if TYPE_CHECKING:
@@ -13,23 +13,24 @@ if TYPE_CHECKING:
 GRID = "grid.png"
 
 
-def encode(job: GenerateJob, images: "np.ndarray", diagnostics: Diagnostics) -> dict[str, bytes]:
+def encode(job: GenerateJob, images: "np.ndarray", diagnostics: Diagnostics, contract: Contract) -> dict[str, bytes]:
     """Every image as `<index>.png`, and where a grid of several was asked for, `grid.png`; images as uint8 (n, height, width, channels)."""
-    files = {f"{index}.png": encode_png(image, provenance(job, str(index), diagnostics)) for index, image in enumerate(images)}
+    shared = provenance(job, diagnostics, contract)
+    files = {f"{index}.png": encode_png(image, shared | {"image": str(index)}) for index, image in enumerate(images)}
     if job.layout == "grid" and len(images) > 1:
-        files[GRID] = encode_png(grid(images), provenance(job, "grid", diagnostics))
+        files[GRID] = encode_png(grid(images), shared | {"image": "grid"})
     return files
 
 
-def provenance(job: GenerateJob, image: str, diagnostics: Diagnostics) -> dict[str, str]:
-    """The text chunks of one PNG: everything that made it and nothing that did not, such as when, where, for whom or how urgently."""
+def provenance(job: GenerateJob, diagnostics: Diagnostics, contract: Contract) -> dict[str, str]:
+    """The text chunks of a job's PNGs: everything that made them and nothing that did not, such as when, for whom or how urgently."""
     request = job.model_dump(mode="json", exclude={"priority", "deadline_s", "caller"})
     return {
         "ebbtide": _canonical(request),
         "seed": str(job.seed),
         "digest": job.digest,
-        "image": image,
         "diagnostics": _canonical(diagnostics.model_dump(mode="json")),
+        "contract": _canonical(contract.model_dump(mode="json")),
         "software": f"ebbtide {version()}",
     }
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,10 +15,12 @@ from models.checkpoints import CheckpointError, Store
 from models.images import to_pixels
 from models.kernels import Kernel
 from workers.chain_group import Chain, Retired, streams_of
+from workers.footprint import Memory
 from workers.jobs import ChainReport, Diagnostics, GenerateJob, Problem, Progress
 from workers.lane import Lane, LaneName
 from workers.memory import fitting
-from workers.reports import chain_report, diagnostics
+from workers.outcomes import Failed, Finished
+from workers.reports import chain_report, contract, diagnostics
 from workers.residents import Resident, Residents, Version
 from workers.scheduler import QUICK, Admission, Flow, Scheduler, Standing
 
@@ -34,25 +35,6 @@ class EngineSettings:
     checkpoint_bytes: int = 1 << 30  # weights kept in memory
 
 
-@dataclass(frozen=True)
-class Finished:
-    """A job whose chains are all done."""
-
-    job_id: str
-    images: np.ndarray  # uint8, (images, height, width, channels)
-    chains: tuple[ChainReport, ...]
-    diagnostics: Diagnostics
-    sampling_s: float
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A job that will have no images, and why."""
-
-    job_id: str
-    problem: Problem
-
-
 class Observer(Protocol):
     """Who counts."""
 
@@ -62,8 +44,8 @@ class Observer(Protocol):
 
     def loaded(self, model: str, version: int, seconds: float) -> None: ...
 
-    def warmed(self, model: str, sampler: str, buckets: Mapping[int, float]) -> None:
-        """The batch sizes that give the same bits as one another, with seconds an evaluation of each takes."""
+    def warmed(self, model: str, sampler: str, seconds: Mapping[int, float], taken: Mapping[int, int]) -> None:
+        """What an evaluation takes of each batch size that gives the same bits as the others: seconds, and bytes at its peak."""
         ...
 
 
@@ -89,21 +71,27 @@ class Run:
 class Engine:
     """Runs the chains of all jobs it was given, one evaluation a tick."""
 
-    def __init__(self, store: Store, settings: EngineSettings, observer: Observer) -> None:
+    def __init__(self, store: Store, settings: EngineSettings, observer: Observer, memory: Memory | None = None) -> None:
         self._settings = settings
         self._observer = observer
         self._device = torch.device(settings.device)
         self._scheduler = Scheduler(settings.capacity)
-        self._checkpoints = Residents(store, self._device, capacity=settings.capacity, budget=settings.checkpoint_bytes)
+        self._memory = memory
+        self._checkpoints = Residents(store, self._device, capacity=settings.capacity, budget=settings.checkpoint_bytes, memory=memory)
         self._lanes: dict[LaneName, Lane] = {}
         self._runs: dict[str, Run] = {}
         self._outcomes: list[Finished | Failed] = []
         self._ticks = 0
 
     @property
+    def capacity(self) -> int:
+        """Chains that may run at once: fewer than it was given while a job inside needs more memory than there is for so many."""
+        return self._scheduler.capacity
+
+    @property
     def free(self) -> int:
         """Chains that can still be admitted at once; 0 while others wait."""
-        return max(0, self._settings.capacity - self._running - self._scheduler.waiting)
+        return max(0, self.capacity - self._running - self._scheduler.waiting)
 
     @property
     def quick(self) -> int:
@@ -126,6 +114,7 @@ class Engine:
         self._runs[job_id] = Run(job_id, job, expires_at)
         if job.mcmc is not None:
             self._scheduler.add(job_id, job.num_images, job.mcmc.points_per_chain, job.mcmc.ticks + 1, self._runs[job_id].flow)
+            self._bound()
 
     def cancel(self, job_id: str, problem: Problem) -> None:
         """Ends a job at once with that problem, which comes out of the next tick; its neighbours notice nothing."""
@@ -147,6 +136,7 @@ class Engine:
         for name, lane in list(self._lanes.items()):
             if lane.chains():
                 self._advance(name, lane)
+        self._bound()
         outcomes, self._outcomes = self._outcomes, []
         return outcomes
 
@@ -158,6 +148,12 @@ class Engine:
         per_chain = run.job.mcmc.ticks if run.job.mcmc else 1
         done = len(run.retired) * per_chain + (self._lanes[run.lane].done(run.job_id) if run.lane in self._lanes else 0)
         return Progress(done=done, total=run.job.num_images * per_chain)
+
+    def _bound(self) -> None:
+        """While a job of a lane that memory has less room for is inside, no more chains start than fit there."""
+        scarce = {name: lane.table.capacity for name, lane in self._lanes.items() if lane.table.capacity < self._settings.capacity}
+        used = {run.lane for run in self._runs.values()} if scarce else set()
+        self._scheduler.capacity = min([self._settings.capacity, *(scarce[name] for name in used if name in scarce)])
 
     def _expire(self) -> None:
         now = time.time()
@@ -249,13 +245,16 @@ class Engine:
         self._observer.retired(run.job.model, run.job.sampler, len(ordered), steps, told.acceptance, 0)
 
     def _finish(self, run: Run, z: Tensor, reports: tuple[ChainReport, ...], told: Diagnostics) -> None:
-        images = self._checkpoint(run.job).decoder.decode(z)
+        decoder = self._checkpoint(run.job).decoder
+        images = decoder.decode(z)
         if not images.isfinite().all():
             self.cancel(run.job_id, Problem(reason="diverged", detail="the generator gave an image that is not finite"))
             return
         del self._runs[run.job_id]
         self._scheduler.remove(run.job_id)
-        self._outcomes.append(Finished(run.job_id, to_pixels(images), reports, told, time.perf_counter() - run.admitted))
+        sampling = self._lanes[run.lane].table.reference if run.job.mcmc else None
+        promised = contract(self._device, sampling=sampling, decoding=decoder.table.reference)
+        self._outcomes.append(Finished(run.job_id, to_pixels(images), reports, told, promised, time.perf_counter() - run.admitted))
 
     def _guarded(self, run: Run, act: Callable[[Run], None]) -> None:
         """A checkpoint that cannot be used fails the job that asked for it, and no other."""
@@ -268,9 +267,9 @@ class Engine:
         if run.lane not in self._lanes:
             prepared = self._checkpoint(run.job).prepared
             target = prepared.targets[run.job.sampler]
-            lane = fitting(lambda capacity: Lane(prepared, target, capacity, self._device), self._settings.capacity)
+            lane = fitting(lambda capacity: Lane(prepared, target, capacity, self._device, self._memory), self._settings.capacity)
             self._lanes[run.lane] = lane
-            self._observer.warmed(run.job.model, run.job.sampler, lane.buckets)
+            self._observer.warmed(run.job.model, run.job.sampler, lane.table.seconds, lane.table.bytes)
         return self._lanes[run.lane]
 
     def _checkpoint(self, job: GenerateJob) -> Resident:

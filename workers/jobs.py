@@ -88,6 +88,16 @@ class Diagnostics(Frozen):
     warnings: tuple[str, ...] = ()
 
 
+class Contract(Frozen):
+    """What may change an image's bytes though request and weights are the same; workers that agree in all of it give the same bytes."""
+
+    device: str = Field(description="`cpu`, or the GPU's name as torch tells it")
+    instructions: str | None = Field(description="vector instructions torch uses on the CPU; None on a GPU")
+    torch: str
+    sampling_reference: int | None = Field(description="batch size whose bits energies and gradients have; None for `prior`")
+    decoding_reference: int = Field(description="the same for images")
+
+
 class Timings(Frozen):
     """Seconds a job spent in each phase."""
 

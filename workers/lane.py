@@ -16,6 +16,7 @@ from models.targets import Target, evaluate
 from workers import memory
 from workers.buckets import agreeing
 from workers.chain_group import Chain, ChainGroup, Parked, Retired, data_of, streams_of
+from workers.footprint import Memory
 from workers.scheduler import ChainName, buckets_for
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Ticked:
 class Lane:
     """Chains join by `start`, advance by `tick`, and leave when done, when not finite, or by `drop`."""
 
-    def __init__(self, prepared: Prepared, target: Target, capacity: int, device: torch.device) -> None:
+    def __init__(self, prepared: Prepared, target: Target, capacity: int, device: torch.device, memory: Memory | None = None) -> None:
         self._target = target
         self._image_shape = prepared.card.image_shape
         self._latent = prepared.latent
@@ -51,7 +52,7 @@ class Lane:
         self._fresh: list[Chain] = []
         self._parked: dict[ChainName, Parked] = {}
         self._groups: dict[str, ChainGroup] = {}
-        self.buckets = agreeing(self._results, probe(self._latent, device), capacity)
+        self.table = agreeing(self._results, probe(self._latent, device), capacity, memory)
 
     @property
     def points(self) -> int:
@@ -144,12 +145,12 @@ class Lane:
 
     def _evaluate(self, z: Tensor, data: Tensor | None) -> tuple[Evaluated, int]:
         """Energies and gradients of any number of rows, in as much memory as there is; and the rows that this cost."""
-        return memory.within(self.buckets, lambda: self._in_buckets(z, data))
+        return memory.within(self.table.seconds, lambda: self._in_buckets(z, data))
 
     def _in_buckets(self, z: Tensor, data: Tensor | None) -> tuple[Evaluated, int]:
         """The same, by way of the bucket sizes that agree."""
         parts, padded, at = [], 0, 0
-        for rows, bucket in buckets_for(len(z), tuple(self.buckets)):
+        for rows, bucket in buckets_for(len(z), tuple(self.table.seconds)):
             images = None if data is None else _padded(data[at : at + rows], bucket)
             points = evaluate(self._target, _padded(z[at : at + rows], bucket), images)
             parts.append(_between(points, 0, rows))
@@ -165,17 +166,17 @@ class Lane:
 class Decoder:
     """Latents to images in buckets of its own, for chains that are done and for those that never were (`prior`)."""
 
-    def __init__(self, prepared: Prepared, capacity: int, device: torch.device) -> None:
+    def __init__(self, prepared: Prepared, capacity: int, device: torch.device, memory: Memory | None = None) -> None:
         self._prepared = prepared
-        self.buckets = agreeing(lambda z: (prepared.decode(z),), probe(prepared.latent, device), capacity)
+        self.table = agreeing(lambda z: (prepared.decode(z),), probe(prepared.latent, device), capacity, memory)
 
     def decode(self, z: Tensor) -> Tensor:
         """(rows, latent) -> (rows, channels, height, width) in [-1, 1], each row's bits its own."""
-        return memory.within(self.buckets, lambda: self._in_buckets(z))
+        return memory.within(self.table.seconds, lambda: self._in_buckets(z))
 
     def _in_buckets(self, z: Tensor) -> Tensor:
         images, at = [], 0
-        for rows, bucket in buckets_for(len(z), tuple(self.buckets)):
+        for rows, bucket in buckets_for(len(z), tuple(self.table.seconds)):
             images.append(self._prepared.decode(_padded(z[at : at + rows], bucket))[:rows])
             at += rows
         return torch.cat(images)

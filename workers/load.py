@@ -1,9 +1,38 @@
 """What a worker says of its load with each sign of life, so that others can tell how long a job will take."""
 
+from collections import Counter
 from collections.abc import Mapping
 
+from pydantic import TypeAdapter
+
+from models.cards import Frozen
 from workers.jobs import GenerateJob, Progress
-from workers.queues import chain_steps
+from workers.queues import chain_steps, points
+
+Tables = Mapping[tuple[str, str], Mapping[int, float]]  # (model, sampler): what a step of each batch size took when it was loaded
+
+
+class LaneLoad(Frozen):
+    """Chains that share their steps, and what those steps cost."""
+
+    model: str
+    sampler: str
+    points: int  # that all its chains may ask for in a tick, waiting ones too
+    step_seconds: dict[int, float]  # by batch size
+
+
+LANES: TypeAdapter[tuple[LaneLoad, ...]] = TypeAdapter(tuple[LaneLoad, ...])
+
+
+def lanes(running: Mapping[str, GenerateJob], tables: Tables) -> tuple[LaneLoad, ...]:
+    """Every lane there has been."""
+    asked = Counter[tuple[str, str]]()
+    for job in running.values():
+        asked[job.model, job.sampler] += points(job)
+    return tuple(
+        LaneLoad(model=model, sampler=sampler, points=asked[model, sampler], step_seconds=dict(table))
+        for (model, sampler), table in tables.items()
+    )
 
 
 def load(running: Mapping[str, GenerateJob], progress: Mapping[str, Progress], capacity: int) -> dict[str, int]:

@@ -17,13 +17,32 @@ RATIO_BUCKETS = tuple(step / 10 for step in range(1, 11))
 LOAD_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
+class Ratio:
+    """A running sum over another, as of late: added to by one thread, asked by one other."""
+
+    def __init__(self) -> None:
+        self._total = self._seen = (0.0, 0.0)  # replaced as a whole, so never torn
+        self._lately = 0.0
+
+    def add(self, above: float, below: float) -> None:
+        self._total = (self._total[0] + above, self._total[1] + below)
+
+    def lately(self) -> float:
+        """Of what was added since it was last asked; where nothing was, what it said then, and 0 at first."""
+        (above, below), (above_seen, below_seen) = self._total, self._seen
+        if below > below_seen:
+            self._seen, self._lately = (above, below), (above - above_seen) / (below - below_seen)
+        return self._lately
+
+
 class WorkerMetrics:
     """The figures of one worker; also the engine's observer, called from the stepping thread."""
 
     def __init__(self, capacity: int) -> None:
         self.registry = CollectorRegistry()
-        self._total = self._seen = (0, 0.0)  # chain-steps and the seconds they took: replaced as a whole, so never torn
-        self._rate = 0.0
+        self._pace, self._slowdown = Ratio(), Ratio()
+        self.ratios = {"chain_steps_per_s": self._pace, "slowdown": self._slowdown}  # the second: seconds of steps over those of the tables
+        self.tables: dict[tuple[str, str], Mapping[int, float]] = {}  # (model, sampler): seconds of a step by batch size
         self._capacity = capacity
         self._jobs = self._counter("ebbtide_jobs_total", "Jobs ended", *MODEL, "outcome")
         self._images = self._counter("ebbtide_images_total", "Images made", *MODEL)
@@ -42,10 +61,13 @@ class WorkerMetrics:
         self._load = self._histogram("ebbtide_model_load_seconds", "Loading a checkpoint", LOAD_BUCKETS, "model")
         told = "One evaluation in a batch of this size when the checkpoint was loaded; sizes that give other bits are not used"
         self._buckets = Gauge("ebbtide_bucket_step_seconds", told, [*MODEL, "bucket"], registry=self.registry)
+        held = "Memory one evaluation in a batch of this size took at its peak then; 0 where the platform does not tell"
+        self._memory = Gauge("ebbtide_bucket_memory_bytes", held, [*MODEL, "bucket"], registry=self.registry)
         self.running = Gauge("ebbtide_jobs_running", "Jobs started and not ended", registry=self.registry)
         self._ages = Gauge("ebbtide_loop_age_seconds", "Since a thread last began a turn", ["thread"], registry=self.registry)
         self.free = Gauge("ebbtide_chains_free", "Chains that could still be admitted", registry=self.registry)
-        Gauge("ebbtide_chains_capacity", "Chains the worker can run at once", registry=self.registry).set(capacity)
+        self.capacity = Gauge("ebbtide_chains_capacity", "Chains the worker can run at once", registry=self.registry)
+        self.capacity.set(capacity)
         ProcessCollector(registry=self.registry)
 
     def watch(self, thread: str, turned_at: Callable[[], float]) -> None:
@@ -64,15 +86,10 @@ class WorkerMetrics:
         self._sampling.labels(*labels).observe(timings.sampling_s)
         self._encoding.labels(*labels).observe(timings.encoding_s)
 
-    def chain_steps_per_s(self) -> float:
-        """How fast chains step while any do, as of late; 0 until one did. Called from one thread beside the stepping one."""
-        (made, seconds), (seen, seconds_seen) = self._total, self._seen
-        if seconds > seconds_seen:
-            self._seen, self._rate = (made, seconds), (made - seen) / (seconds - seconds_seen)
-        return self._rate
-
     def stepped(self, model: str, sampler: str, chains: int, bucket: int, seconds: float) -> None:
-        self._total = (self._total[0] + chains, self._total[1] + seconds)
+        self._pace.add(chains, seconds)
+        if expected := self.tables.get((model, sampler), {}).get(bucket):
+            self._slowdown.add(seconds, expected)
         self._chain_steps.labels(model, sampler).inc(chains)
         self._step.labels(bucket).observe(seconds)
         self._occupancy.observe(chains / self._capacity)
@@ -86,10 +103,12 @@ class WorkerMetrics:
     def loaded(self, model: str, version: int, seconds: float) -> None:
         self._load.labels(model).observe(seconds)
 
-    def warmed(self, model: str, sampler: str, buckets: Mapping[int, float]) -> None:
-        for size, seconds in buckets.items():
-            self._buckets.labels(model, sampler, size).set(seconds)
-        table = ", ".join(f"{size}: {seconds * 1000:.2f} ms" for size, seconds in buckets.items())
+    def warmed(self, model: str, sampler: str, seconds: Mapping[int, float], taken: Mapping[int, int]) -> None:
+        self.tables[model, sampler] = dict(seconds)
+        for size in seconds:
+            self._buckets.labels(model, sampler, size).set(seconds[size])
+            self._memory.labels(model, sampler, size).set(taken[size])
+        table = ", ".join(f"{size}: {seconds[size] * 1000:.2f} ms, {taken[size] / 1e6:.1f} MB" for size in seconds)
         _logger.info("%s, %s: batch sizes that agree bitwise, and what a step of each takes: %s", model, sampler, table)
 
     def _counter(self, name: str, about: str, *labels: str) -> Counter:

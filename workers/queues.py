@@ -1,6 +1,6 @@
 """Which queue a job waits in, what runs it, and what it costs."""
 
-from workers.jobs import AnyJob
+from workers.jobs import AnyJob, GenerateJob
 
 GENERATE_QUEUES = ("generate-high", "generate", "generate-low")  # in the order they are served; turns.py says how far
 TRAIN_QUEUE = "train"
@@ -25,6 +25,11 @@ def chain_steps(job: AnyJob) -> int:
     if job.kind == "train":
         return 0
     return job.num_images * (job.mcmc.ticks if job.mcmc else 1)
+
+
+def points(job: GenerateJob) -> int:
+    """What a job's chains may ask for in one tick, all of them."""
+    return job.num_images * job.mcmc.points_per_chain if job.mcmc else 0
 
 
 def describe(job: AnyJob) -> str:

@@ -1,14 +1,15 @@
-"""From what chains left behind to what people are told: a report a chain, diagnostics a job."""
+"""From what chains left behind to what people are told: a report a chain, diagnostics and a contract a job."""
 
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from models.cards import ModelCard
 from models.diagnostics import MIN_DRAWS, effective_sample_size, r_hat
 from models.kernels import Kernel
 from workers.chain_group import Retired
-from workers.jobs import ChainReport, Diagnostics
+from workers.jobs import ChainReport, Contract, Diagnostics
 
 TRACE = 64  # energies told of one chain
 
@@ -57,4 +58,16 @@ def diagnostics(card: ModelCard, sampler: str, kernel: Kernel | None, retired: S
         r_hat=r_hat(late) if enough and len(late) > 1 else None,
         calibration=calibration if uses_ratio else None,
         warnings=tuple(warnings),
+    )
+
+
+def contract(device: torch.device, *, sampling: int | None, decoding: int) -> Contract:
+    """What may change the bytes of images made on a device, given the references of the bucket tables used."""
+    on_cpu = device.type == "cpu"
+    return Contract(
+        device="cpu" if on_cpu else torch.cuda.get_device_name(device),
+        instructions=torch.backends.cpu.get_cpu_capability() if on_cpu else None,
+        torch=str(torch.__version__),
+        sampling_reference=sampling,
+        decoding_reference=decoding,
     )

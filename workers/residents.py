@@ -10,6 +10,7 @@ import torch
 
 from models.checkpoints import CheckpointError, Store
 from models.prepared import Prepared, load
+from workers.footprint import Memory
 from workers.jobs import GenerateJob
 from workers.lane import Decoder
 from workers.memory import fitting
@@ -34,11 +35,12 @@ class Resident:
 class Residents:
     """Loads on demand; what a budget of bytes has no room for is loaded all the same, and is the first to leave."""
 
-    def __init__(self, store: Store, device: torch.device, *, capacity: int, budget: int) -> None:
+    def __init__(self, store: Store, device: torch.device, *, capacity: int, budget: int, memory: Memory | None = None) -> None:
         self._store = store
         self._device = device
         self._capacity = capacity
         self._budget = budget
+        self._memory = memory
         self._held: dict[Version, Resident] = {}  # least recently used first
 
     def __contains__(self, version: Version) -> bool:
@@ -63,7 +65,7 @@ class Residents:
         gone = self._make_room((self._store.folder(card) / "weights.safetensors").stat().st_size, needed)
         prepared = load(self._store, card, self._device)
         size = sum(tensor.nbytes for tensor in prepared.networks.state_dict().values())
-        decoder = fitting(lambda capacity: Decoder(prepared, capacity, self._device), self._capacity)
+        decoder = fitting(lambda capacity: Decoder(prepared, capacity, self._device, self._memory), self._capacity)
         self._held[Version(job.model, job.version)] = Resident(prepared, decoder, size)
         return gone
 

@@ -89,7 +89,7 @@ class Scheduler:
     """Admits chains, not jobs: one chain in turn, over the callers and, within a caller, over its jobs."""
 
     def __init__(self, capacity: int) -> None:
-        self.capacity = capacity  # points a tick may ask for
+        self.capacity = capacity  # points a tick may ask for; may change between ticks
         self._lines: dict[Flow, Line] = {}
         self._turns: dict[Flow, float] = {}  # of flows that have started chains lately, waiting or not
         self._now = 0.0  # the turn of the chain that started last

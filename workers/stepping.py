@@ -10,7 +10,7 @@ from workers.jobs import GenerateJob, Problem, Progress
 from workers.scheduler import Flow
 
 if TYPE_CHECKING:
-    from workers.engine import Failed, Finished
+    from workers.outcomes import Failed, Finished
 
 T = TypeVar("T")
 PROGRESS_EVERY_S = 0.5
@@ -19,6 +19,8 @@ PROGRESS_EVERY_S = 0.5
 class Steps(Protocol):
     """What is needed of an engine; called from one thread."""
 
+    @property
+    def capacity(self) -> int: ...
     @property
     def free(self) -> int: ...
     @property
@@ -80,6 +82,11 @@ class StepLoop:
         """What could be admitted; None while jobs sent before still wait to be."""
         admitted, room = self._state
         return room if admitted == self._sent else None
+
+    @property
+    def capacity(self) -> int:
+        """Chains that may run at once, as things are."""
+        return self._engine.capacity
 
     def admit(self, jobs: Iterable[Admit]) -> None:
         for job in jobs:

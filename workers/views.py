@@ -13,6 +13,7 @@ from rq.results import Result
 from models.cards import Frozen
 from workers import keys
 from workers.jobs import AnyJob, AnyResult, JobView, Problem, Progress, Status
+from workers.load import LANES, LaneLoad
 
 ALIVE_S = 30.0
 RawHash = Mapping[bytes, bytes]
@@ -40,6 +41,8 @@ class WorkerView(Frozen):
     capacity: int | None = None  # chains it can run at once; None for training
     device: str | None = None
     chain_steps_per_s: float | None = None  # lately; None where nothing ran lately
+    slowdown: float | None = None  # seconds of steps lately, over what its lanes' tables say they take
+    lanes: tuple[LaneLoad, ...] = ()
     chains_stepping: int = 0
     chain_steps_left: int = 0  # that its jobs still need
     chain_steps_waiting: int = 0  # of these, those of chains that have not started
@@ -136,6 +139,8 @@ def worker_view(key: bytes, raw: RawHash, running: int) -> WorkerView:
         capacity=int(fields["capacity"]) if "capacity" in fields else None,
         device=fields.get("device"),
         chain_steps_per_s=float(fields["chain_steps_per_s"]) if "chain_steps_per_s" in fields else None,
+        slowdown=float(fields["slowdown"]) if "slowdown" in fields else None,
+        lanes=LANES.validate_json(fields.get("lanes", "[]")),
         **{name: int(fields.get(name, 0)) for name in ("chains_stepping", "chain_steps_left", "chain_steps_waiting")},
     )
 

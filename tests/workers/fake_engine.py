@@ -12,14 +12,15 @@ import numpy as np
 from workers.artifacts import Artifacts
 from workers.batch_worker import BatchWorker
 from workers.broker import Broker
-from workers.engine import Failed, Finished
-from workers.jobs import ChainReport, Diagnostics, GenerateJob, Problem, Progress
+from workers.jobs import ChainReport, Contract, Diagnostics, GenerateJob, Problem, Progress
 from workers.metrics import WorkerMetrics
+from workers.outcomes import Failed, Finished
 from workers.scheduler import Flow
 from workers.settings import WorkerSettings
 
 CHAIN = ChainReport(energy_first=1.0, energy_last=0.0, acceptance=None)
 DIAGNOSTICS = Diagnostics(exact=True, effective_temperature=1.0)
+CONTRACT = Contract(device="cpu", instructions="none", torch="none", sampling_reference=64, decoding_reference=64)
 POISON, DIVERGES = 2**62, 2**62 + 1  # seeds: the first kills the engine, the second diverges at the first tick
 
 
@@ -89,7 +90,7 @@ def ticks(job: GenerateJob) -> int:
 def finished(job_id: str, job: GenerateJob, side: int) -> Finished:
     shades = np.arange(job.seed % 200, job.seed % 200 + job.num_images, dtype=np.uint8)
     images = shades.repeat(side * side).reshape(-1, side, side, 1)
-    return Finished(job_id, images, (CHAIN,) * job.num_images, DIAGNOSTICS, sampling_s=0.0)
+    return Finished(job_id, images, (CHAIN,) * job.num_images, DIAGNOSTICS, CONTRACT, sampling_s=0.0)
 
 
 def worker(engine: FakeEngine, settings: WorkerSettings) -> BatchWorker:

@@ -1,5 +1,6 @@
-"""Only batch sizes that give the same bits are used: a network that breaks the rule is caught."""
+"""Only batch sizes that memory has room for and that give the same bits are used: a network that breaks the rule is caught."""
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -13,14 +14,16 @@ def honest(z: Tensor) -> tuple[Tensor, ...]:
 
 
 def test_sizes_up_to_capacity_are_kept_where_rows_are_independent():
-    assert tuple(agreeing(honest, ROWS, 64)) == tuple(size for size in CANDIDATES if size <= 64)
+    table = agreeing(honest, ROWS, 64)
+    assert tuple(table.seconds) == tuple(size for size in CANDIDATES if size <= 64)
+    assert all(seconds > 0 for seconds in table.seconds.values())
 
 
 def test_a_network_that_sees_its_batch_is_left_one_size():
     def coupled(z: Tensor) -> tuple[Tensor, ...]:  # as BatchNorm in training mode does
         return ((z - z.mean(0)).square().sum(1),)
 
-    assert tuple(agreeing(coupled, ROWS, 64)) == (64,)
+    assert tuple(agreeing(coupled, ROWS, 64).seconds) == (64,)
 
 
 def test_workers_of_different_capacity_measure_against_the_same_size():
@@ -28,7 +31,9 @@ def test_workers_of_different_capacity_measure_against_the_same_size():
         energy = z.square().sum(1)
         return (torch.nextafter(energy, energy + 1) if len(z) > 64 else energy,)
 
-    assert max(agreeing(two_kinds, ROWS, 256)) == max(agreeing(two_kinds, ROWS, 64)) == 64
+    large, small = agreeing(two_kinds, ROWS, 256), agreeing(two_kinds, ROWS, 64)
+    assert max(large.seconds) == max(small.seconds) == 64
+    assert large.reference == small.reference == 64
 
 
 def test_a_size_whose_last_bit_differs_is_left_out():
@@ -36,7 +41,7 @@ def test_a_size_whose_last_bit_differs_is_left_out():
         energy = z.square().sum(1)
         return (torch.nextafter(energy, energy + 1) if len(z) == 16 else energy,)
 
-    assert 16 not in agreeing(rounds_at_sixteen, ROWS, 64)
+    assert 16 not in agreeing(rounds_at_sixteen, ROWS, 64).seconds
 
 
 def test_a_size_where_one_slot_differs_is_left_out():
@@ -46,7 +51,7 @@ def test_a_size_where_one_slot_differs_is_left_out():
             energy[-1] = torch.nextafter(energy[-1], energy[-1] + 1)
         return (energy,)
 
-    kept = agreeing(odd_tail, ROWS, 64)
+    kept = agreeing(odd_tail, ROWS, 64).seconds
     assert 8 not in kept
     assert 16 in kept
 
@@ -57,5 +62,56 @@ def test_a_network_whose_odd_rows_differ_is_left_one_size_and_the_log_says_so(ca
         energy[1::2] = torch.nextafter(energy[1::2], energy[1::2] + 1)
         return (energy,)
 
-    assert tuple(agreeing(by_pairs, ROWS, 64)) == (64,)
+    assert tuple(agreeing(by_pairs, ROWS, 64).seconds) == (64,)
     assert "may depend on its neighbours" in caplog.text
+
+
+class Rows:
+    """Memory of which a row takes a byte; remembers what was tried."""
+
+    def __init__(self, free: int | None) -> None:
+        self._free, self.tried = free, []
+
+    def free(self) -> int | None:
+        return self._free
+
+    def peak(self, call, batch: Tensor) -> int:
+        call(batch)
+        self.tried.append(len(batch))
+        return len(batch)
+
+
+@pytest.mark.parametrize(("free", "largest"), [(10_000, 64), (80, 64), (79, 48), (40, 32), (5, 4), (0, 4)])
+def test_sizes_that_four_fifths_of_what_is_free_cannot_hold_are_never_tried(free, largest):
+    memory, seen = Rows(free), []
+
+    def watched(z: Tensor) -> tuple[Tensor, ...]:
+        seen.append(len(z))
+        return honest(z)
+
+    table = agreeing(watched, ROWS, 64, memory)
+    assert max(seen) == max(memory.tried) == max(table.seconds) == table.reference == table.capacity == largest
+    assert table.bytes == {size: size for size in table.seconds}
+
+
+def test_a_size_that_takes_more_than_foreseen_is_not_kept():
+    class Cliff(Rows):
+        def peak(self, call, batch: Tensor) -> int:
+            rows = super().peak(call, batch)
+            return rows if rows < 32 else 1000 * rows
+
+    assert max(agreeing(honest, ROWS, 64, Cliff(500)).seconds) == 24
+
+
+def test_memory_that_nobody_tells_of_bounds_nothing():
+    table = agreeing(honest, ROWS, 100, Rows(None))
+    assert (max(table.seconds), table.capacity) == (96, 100)
+
+
+def test_a_capacity_is_not_bounded_by_what_does_not_agree():
+    def rounds_from_sixteen(z: Tensor) -> tuple[Tensor, ...]:
+        energy = z.square().sum(1)
+        return (torch.nextafter(energy, energy + 1) if 16 <= len(z) < 64 else energy,)
+
+    table = agreeing(rounds_from_sixteen, ROWS, 64, Rows(10_000))
+    assert (tuple(table.seconds), table.capacity) == ((4, 8, 12, 64), 64)

@@ -16,8 +16,9 @@ from models.prepared import Prepared, load
 from models.targets import evaluate
 from tests.tiny_models import publish_tiny
 from workers import lane as lane_module
-from workers.engine import Engine, EngineSettings, Failed, Finished
+from workers.engine import Engine, EngineSettings
 from workers.jobs import GenerateJob, Problem
+from workers.outcomes import Failed, Finished
 
 SAMPLERS = {"gan": ["prior", "ddls"], "ebm": ["prior", "latent-ebm"]}
 
@@ -276,6 +277,7 @@ def test_the_observer_hears_of_ticks_and_of_chains_that_left(engine, store):
     assert [chains for _, _, chains, _, _ in heard.steps] == [5] * 4
     assert heard.left[0][:4] == ("gan", "ddls", 5, 15)
     assert heard.loads[0][:2] == ("gan", 1)
-    model, sampler, table = heard.tables[0]
-    assert (model, sampler, max(table)) == ("gan", "ddls", 16)
-    assert all(seconds > 0 for seconds in table.values())
+    model, sampler, seconds, taken = heard.tables[0]
+    assert (model, sampler, max(seconds)) == ("gan", "ddls", 16)
+    assert all(each > 0 for each in seconds.values())
+    assert taken.keys() == seconds.keys()

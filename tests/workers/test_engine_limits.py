@@ -1,33 +1,13 @@
-"""The engine under pressure: callers take turns, cancels are prompt, checkpoints share a budget, and memory that runs out costs no job."""
+"""The engine under pressure: callers take turns, cancels are prompt, and checkpoints share a budget."""
 
 import numpy as np
 import pytest
-import torch
 
 from models.checkpoints import Store
 from tests.tiny_models import publish_tiny
-from workers import lane as lane_module
-from workers.engine import Engine, EngineSettings, Finished
-from workers.jobs import GenerateJob, Problem
-
-
-class Deaf:
-    """An observer that remembers what was loaded."""
-
-    def __init__(self):
-        self.loads = []
-
-    def stepped(self, *seen):
-        pass
-
-    def retired(self, *seen):
-        pass
-
-    def loaded(self, model, version, seconds):
-        self.loads.append((model, version))
-
-    def warmed(self, model, sampler, buckets):
-        pass
+from tests.workers.engines import alone, engine, job, run
+from workers.jobs import Problem
+from workers.outcomes import Finished
 
 
 @pytest.fixture(scope="module")
@@ -36,33 +16,6 @@ def store(tmp_path_factory):
     for name in ("a", "b", "c"):
         publish_tiny(store, "sngan", name)
     return store
-
-
-def engine(store, **settings):
-    return Engine(store, EngineSettings(**{"capacity": 16} | settings), Deaf())
-
-
-def job(store, model="a", *, steps=5, images=1, version=None, **rest):
-    card = store.card(model, version)
-    mcmc = {"kernel": "hmc", "steps": steps, "leapfrog_steps": 1}  # hmc remembers its way: a tick done twice would show
-    return GenerateJob(
-        model=model, version=card.version, digest=card.digest, sampler="ddls", mcmc=mcmc, num_images=images, **{"seed": 1} | rest
-    )
-
-
-def run(engine, limit=3000):
-    outcomes = {}
-    for _ in range(limit):
-        if not engine.busy:
-            return outcomes
-        outcomes |= {outcome.job_id: outcome for outcome in engine.tick()}
-    raise AssertionError("the engine does not come to an end")
-
-
-def alone(store, wanted):
-    only = engine(store)
-    only.admit("only", wanted, None)
-    return run(only)["only"]
 
 
 def test_a_hundred_large_jobs_of_one_caller_delay_anothers_chain_by_nothing(store):
@@ -142,94 +95,3 @@ def test_a_new_version_serves_beside_the_old_one_whose_jobs_end_as_they_began(st
     assert np.array_equal(outcomes["before"].images, alone(store, before).images)
     assert np.array_equal(outcomes["after"].images, alone(store, after).images)
     assert not np.array_equal(outcomes["before"].images, outcomes["after"].images)
-
-
-class SmallMemory:
-    """Stands in for a device that holds so many rows and no more."""
-
-    def __init__(self, monkeypatch, evaluate, rows, error):
-        self.rows, self.error, self._evaluate, self.refused = rows, error, evaluate, 0
-        monkeypatch.setattr(lane_module, "evaluate", self)
-
-    def __call__(self, target, z, *rest):
-        if len(z) > self.rows:
-            self.refused += 1
-            raise self.error
-        return self._evaluate(target, z, *rest)
-
-
-ERRORS = [
-    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
-    RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 800000000000 bytes"),
-]
-
-
-@pytest.mark.parametrize("error", ERRORS, ids=["device", "cpu"])
-@pytest.mark.parametrize("after", [0, 4])
-def test_memory_that_runs_out_halves_the_bucket_and_changes_no_bit(store, monkeypatch, error, after):
-    wanted = {f"{number}": job(store, steps=9, images=5, seed=number) for number in range(3)}
-    expected = {job_id: alone(store, one) for job_id, one in wanted.items()}
-    busy, evaluate = engine(store), lane_module.evaluate
-    for job_id, one in wanted.items():
-        busy.admit(job_id, one, None)
-    if after:
-        for _ in range(after):
-            busy.tick()
-        memory = SmallMemory(monkeypatch, evaluate, 4, error)
-    else:
-        memory = SmallMemory(monkeypatch, evaluate, 8, error)
-    outcomes = run(busy)
-    assert memory.refused >= 1
-    for job_id, one in expected.items():
-        assert np.array_equal(outcomes[job_id].images, one.images)
-        assert outcomes[job_id].chains == one.chains
-    (lane,) = busy._lanes.values()
-    assert max(lane.buckets) <= memory.rows
-
-
-def test_images_that_memory_does_not_suffice_for_are_decoded_in_smaller_buckets(store, monkeypatch):
-    wanted = job(store, images=15)
-    expected = alone(store, wanted)
-    busy = engine(store)
-    busy.admit("first", job(store), None)
-    run(busy)
-    prepared = busy._checkpoints.use(wanted).prepared
-    decode = type(prepared).decode
-
-    def small(self, z):
-        if len(z) > 4:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return decode(self, z)
-
-    monkeypatch.setattr(type(prepared), "decode", small)
-    busy.admit("wanted", wanted, None)
-    assert np.array_equal(run(busy)["wanted"].images, expected.images)
-
-
-def test_a_model_too_large_for_any_memory_fails_its_own_jobs_alone(store, monkeypatch):
-    busy, evaluate = engine(store), lane_module.evaluate
-    busy.admit("too large", job(store, "a", steps=50, images=3), None)
-    busy.admit("sound", job(store, "b", steps=9), None)
-    busy.tick()
-    large = busy._checkpoints.use(job(store, "a")).prepared.targets["ddls"]
-
-    def refusing(target, z, *rest):
-        if target is large:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return evaluate(target, z, *rest)
-
-    monkeypatch.setattr(lane_module, "evaluate", refusing)
-    outcomes = run(busy)
-    assert outcomes["too large"].problem.reason == "unavailable"
-    assert "out of memory, even for 4 chains at a time" in outcomes["too large"].problem.detail
-    assert isinstance(outcomes["sound"], Finished)
-    busy.admit("again", job(store, "a"), None)
-    assert run(busy)["again"].problem.reason == "unavailable"
-
-
-def test_another_error_is_not_taken_for_a_lack_of_memory(store, monkeypatch):
-    busy, evaluate = engine(store), lane_module.evaluate
-    SmallMemory(monkeypatch, evaluate, 0, RuntimeError("shapes do not match"))
-    busy.admit("any", job(store), None)
-    with pytest.raises(RuntimeError, match="shapes do not match"):
-        run(busy)

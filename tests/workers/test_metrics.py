@@ -48,13 +48,55 @@ def test_the_engine_is_observed():
 
 def test_speed_is_that_of_the_time_spent_stepping():
     metrics = WorkerMetrics(8)
-    assert metrics.chain_steps_per_s() == 0
+    assert metrics.ratios["chain_steps_per_s"].lately() == 0
     metrics.stepped("m", "ddls", 8, 8, 0.5)
     metrics.stepped("m", "ddls", 4, 4, 0.5)
-    assert metrics.chain_steps_per_s() == pytest.approx(12)
-    assert metrics.chain_steps_per_s() == pytest.approx(12)  # nothing new: as of late
+    assert metrics.ratios["chain_steps_per_s"].lately() == pytest.approx(12)
+    assert metrics.ratios["chain_steps_per_s"].lately() == pytest.approx(12)  # nothing new: as of late
     metrics.stepped("m", "ddls", 8, 8, 0.1)
-    assert metrics.chain_steps_per_s() == pytest.approx(80)
+    assert metrics.ratios["chain_steps_per_s"].lately() == pytest.approx(80)
+
+
+def test_slowdown_is_what_steps_take_over_what_the_table_says():
+    metrics = WorkerMetrics(8)
+    metrics.warmed("m", "ddls", {4: 0.01, 8: 0.02}, {4: 0, 8: 0})
+    assert metrics.ratios["slowdown"].lately() == 0
+    metrics.stepped("m", "ddls", 3, 4, 0.03)
+    metrics.stepped("m", "ddls", 8, 8, 0.03)
+    metrics.stepped("m", "ddls", 9, 12, 9.0)  # more than one call: the table has no such size
+    assert metrics.ratios["slowdown"].lately() == pytest.approx(2)
+
+
+def test_a_worker_tells_its_tables_and_what_its_jobs_ask_of_each(broker, start_worker, eventually, generate_job):
+    metrics = start_worker(FakeEngine(tick_s=0.01))._metrics
+    eventually(lambda: [worker.lanes for worker in broker.workers()] == [()])
+    metrics.warmed("toy", "ddls", {4: 0.001, 64: 0.004}, {4: 100, 64: 1600})
+    metrics.warmed("toy", "latent-ebm", {4: 0.002}, {4: 0})
+    metrics.stepped("toy", "ddls", 4, 4, 0.003)
+    long = {"steps": 10_000}
+    jobs = [generate_job(num_images=3, mcmc=long | {"kernel": kernel}) for kernel in ("mala", "local-global")]
+    ids = broker.submit_many([*jobs, generate_job(sampler="prior", mcmc=None)])
+    expected = [("ddls", 33, {4: 0.001, 64: 0.004}), ("latent-ebm", 0, {4: 0.002})]
+    eventually(lambda: [(lane.sampler, lane.points, lane.step_seconds) for lane in broker.workers()[0].lanes] == expected)
+    eventually(lambda: broker.workers()[0].slowdown == pytest.approx(3))
+    for job_id in ids:
+        broker.cancel(job_id)
+
+
+def test_what_a_batch_takes_is_exported():
+    metrics = WorkerMetrics(8)
+    metrics.warmed("m", "ddls", {4: 0.01}, {4: 1000})
+    get, labels = metrics.registry.get_sample_value, {"model": "m", "sampler": "ddls", "bucket": "4"}
+    assert (get("ebbtide_bucket_step_seconds", labels), get("ebbtide_bucket_memory_bytes", labels)) == (0.01, 1000)
+
+
+def test_a_worker_says_how_many_chains_it_can_run_as_things_are(broker, start_worker, eventually):
+    engine = FakeEngine(capacity=64)
+    get = start_worker(engine)._metrics.registry.get_sample_value
+    eventually(lambda: [worker.capacity for worker in broker.workers()] == [64])
+    engine.capacity = 16
+    eventually(lambda: [worker.capacity for worker in broker.workers()] == [16])
+    assert get("ebbtide_chains_capacity") == 16
 
 
 def test_jobs_are_counted_by_how_they_ended(broker, start_worker, eventually, generate_job):
