@@ -34,7 +34,7 @@ LOOKED_AT = 128  # jobs from the head of each queue that one pop considers
 LOST, OURS, STOP = 0, 1, 2  # answers to a heartbeat
 DECODING_ROOM = 256  # images of `prior` jobs taken at once
 SENT_AT_MOST = 1 << 16  # bytes of a file that travel with the news of a job's end; a larger one is fetched
-FURTHER_JOBS = 16  # taken though nothing is free, from callers who have none waiting in the worker: more would be kept from other workers
+FURTHER_JOBS = 16  # taken though nothing is free, because they start at once all the same: more would be kept from other workers
 
 # Prefixes shared by the scripts, so that they can build the keys of the jobs they find.
 _PREFIXES = {
@@ -101,7 +101,8 @@ class Bulk:
     def take(self, queues: Sequence[Queue], room: Room) -> list[Taken]:
         """Pops and starts jobs in turn until the chains free are filled, and a few further jobs; the last one may ask for more."""
         now, inside = time.time(), _inside(room.waiting)
-        limits = {"room": room.free, "decoding_room": DECODING_ROOM, "further": FURTHER_JOBS - len(room.waiting), "inside": inside}
+        further = {"further": FURTHER_JOBS - len(room.waiting), "inside": inside, "quick": room.quick}
+        limits = {"room": room.free, "decoding_room": DECODING_ROOM, **further}
         about = self._now(now, **limits, ageing=AGEING_S, look=LOOKED_AT, execution=uuid4().hex[:29])
         found: Any = self._take(keys=[queue.key for queue in queues], args=[self._prefixes, about])
         return [_taken(entry, now) for entry in found]

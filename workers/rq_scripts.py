@@ -3,7 +3,7 @@
 from workers.turns import ENTER
 
 # Queues jobs, none of them twice. The workers are woken when nothing else was waiting, for whoever left others behind has no room for more
-# either; unless it only decodes, or is the first in turn.
+# either; unless it is quick, as one that only decodes is, or the first in turn.
 SUBMIT = (
     """
 local g, at, rings = cjson.decode(ARGV[1]), 2, false
@@ -11,7 +11,7 @@ local g, at, rings = cjson.decode(ARGV[1]), 2, false
     + ENTER
     + """
 
-local function submit(id, origin, cost, decodes, ttl, first, last)
+local function submit(id, origin, cost, quick, ttl, first, last)
     local queue, job = g.queue .. origin, g.job .. id
     if redis.call('EXISTS', job) == 1 then return end
     redis.call('SADD', g.queues, queue)
@@ -22,13 +22,13 @@ local function submit(id, origin, cost, decodes, ttl, first, last)
     redis.call('XADD', g.events .. id, '*', 'name', 'queued', 'data', '{"queue": "' .. origin .. '"}')
     redis.call('EXPIRE', g.events .. id, g.kept)
     local next = tonumber(cost) > 0 and enter(origin, id, redis.call('HGET', job, 'caller'), cost)
-    if redis.call('RPUSH', queue, id) == 1 or decodes == '1' or next then rings = true end
+    if redis.call('RPUSH', queue, id) == 1 or quick == '1' or next then rings = true end
 end
 
 while at < #ARGV do
-    local id, origin, cost, decodes, ttl, words = unpack(ARGV, at, at + 5)
+    local id, origin, cost, quick, ttl, words = unpack(ARGV, at, at + 5)
     at = at + 6 + words
-    submit(id, origin, cost, decodes, ttl, at - words, at - 1)
+    submit(id, origin, cost, quick, ttl, at - words, at - 1)
 end
 redis.call('ZREMRANGEBYRANK', g.recent, 0, -g.recent_kept - 1)
 if rings then redis.call('PUBLISH', g.submitted, '') end

@@ -26,6 +26,8 @@ class Steps(Protocol):
     @property
     def waiting(self) -> frozenset[Flow]: ...
     @property
+    def quick(self) -> int: ...
+    @property
     def busy(self) -> bool: ...
     def admit(self, job_id: str, job: GenerateJob, expires_at: float | None) -> None: ...
     def cancel(self, job_id: str, problem: Problem) -> None: ...
@@ -62,6 +64,7 @@ class Room(NamedTuple):
 
     free: int  # chains that would start at once
     waiting: frozenset[Flow]  # those who have chains inside that wait to start
+    quick: int = 0  # a job whose chains need no more ticks than this starts at once, even if nothing is free
 
 
 class StepLoop:
@@ -119,7 +122,7 @@ class StepLoop:
                 self._changed()
 
     def _room(self) -> Room:
-        return Room(self._engine.free, self._engine.waiting)
+        return Room(self._engine.free, self._engine.waiting, self._engine.quick)
 
     def _obey(self, message: Admit | Cancel) -> int:
         """Returns the number of jobs admitted."""

@@ -19,6 +19,7 @@ from workers.jobs import AnyJob
 from workers.rq_scripts import SUBMIT
 
 RECENT_KEPT = 1000
+QUICK_TICKS = 100  # a job whose chains need no more may not have to wait for room, so that workers are told of it at once
 COMPRESSION = 1  # zlib's fastest: a request is a few hundred bytes
 
 
@@ -83,6 +84,7 @@ class Submissions:
         job, job_id, reply = submission
         queue, deadline_s = queues.queue_of(job), getattr(job, "deadline_s", None)
         decodes = job.kind == "generate" and job.mcmc is None
+        quick = job.kind == "generate" and queues.chain_steps(job) <= QUICK_TICKS * job.num_images
         fields = self._fields(job, queue, now)
         ttl = "" if deadline_s is None else int(deadline_s) + 1 + self._limits.result_ttl_s  # to say that it expired
         if deadline_s is not None:
@@ -91,7 +93,7 @@ class Submissions:
             fields[keys.DECODES] = 1
         if reply:
             fields[keys.REPLY] = reply
-        yield from (job_id, queue, fields[keys.COST], int(decodes), ttl, 2 * len(fields))
+        yield from (job_id, queue, fields[keys.COST], int(quick), ttl, 2 * len(fields))
         for field in fields.items():
             yield from field
 

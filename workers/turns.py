@@ -62,7 +62,9 @@ local function head(line)
         local id = line.ids[line.at]
         local found = redis.call('HMGET', p.job .. id, 'status', 'chains', 'cost', 'decodes', 'caller', 'entered_at', 'expires_at')
         if found[1] == 'queued' then
-            line.head = {id = id, turn = math.floor(line.ids[line.at + 1]), chains = tonumber(found[2] or 1), cost = found[3],
+            local chains = tonumber(found[2] or 1)
+            line.head = {id = id, turn = math.floor(line.ids[line.at + 1]), chains = chains, cost = found[3],
+                ticks = (tonumber(found[3]) or math.huge) / chains,
                 decodes = found[4], caller = found[5] or '', place = line.place, due = tonumber(found[6] or 0) + line.ageing,
                 expired = found[7] and tonumber(found[7]) < tonumber(g.unix)}
         else
@@ -83,7 +85,12 @@ local function wanted(job)
     if room > 0 then
         room = room - job.chains
         if room > 0 then return true end
-    elseif further <= 0 or (inside[job.caller] or #KEYS + 1) <= job.place then
+    elseif further <= 0 then
+        return false
+    elseif job.ticks <= g.quick then
+        further = further - 1
+        return true
+    elseif (inside[job.caller] or #KEYS + 1) <= job.place then
         return false
     else
         further = further - 1

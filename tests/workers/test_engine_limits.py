@@ -35,6 +35,39 @@ def test_a_hundred_large_jobs_of_one_caller_delay_anothers_chain_by_nothing(stor
     assert np.array_equal(outcomes[0].images, alone(store, wanted).images)
 
 
+def test_a_quick_job_waits_for_nobody_and_those_who_gave_way_keep_their_bits(store):
+    busy, long = engine(store), [job(store, steps=400, images=8, seed=seed) for seed in range(4)]
+    for number, one in enumerate(long):
+        busy.admit(f"long {number}", one, None)
+    outcomes = {}
+    for number in range(20):
+        outcomes |= {outcome.job_id: outcome for _ in range(9) for outcome in busy.tick()}
+        assert busy.quick >= 16
+        quick = job(store, steps=10, images=4, seed=number)
+        busy.admit(f"quick {number}", quick, None)
+        ended = {outcome.job_id: outcome for _ in range(11) for outcome in busy.tick()}  # ten steps, after the start's evaluation
+        assert np.array_equal(ended.pop(f"quick {number}").images, alone(store, quick).images)
+        assert ended == {}
+    assert busy.progress()["long 0"].done > 0
+    outcomes |= run(busy)
+    for number, one in enumerate(long):
+        apart = alone(store, one)
+        assert np.array_equal(outcomes[f"long {number}"].images, apart.images)
+        assert outcomes[f"long {number}"].chains == apart.chains
+
+
+def test_parked_chains_leave_with_their_job(store):
+    busy = engine(store)
+    busy.admit("long", job(store, steps=400, images=16), None)
+    busy.tick(), busy.tick()
+    busy.admit("quick", job(store, steps=10, images=16), None)
+    busy.tick()
+    assert busy.progress()["long"].done == 16
+    busy.cancel("long", Problem(reason="canceled", detail="by its owner"))
+    assert set(run(busy)) == {"long", "quick"}
+    assert busy.free == 16
+
+
 def test_the_caller_and_the_priority_do_not_change_a_bit(store):
     wanted = job(store, images=3)
     other = wanted.model_copy(update={"caller": "bob", "priority": "low"})

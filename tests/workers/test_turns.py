@@ -47,6 +47,19 @@ def test_one_callers_hundred_jobs_do_not_delay_anothers_one(broker, take, genera
     assert callers(take(1)) == ["ann"]
 
 
+def test_a_quick_job_is_taken_though_nothing_is_free_and_its_own_callers_long_ones_are_before_it(broker, take, generate_job):
+    broker.submit_many([generate_job(caller="ann", num_images=64, mcmc=LONG) for _ in range(20)])
+    broker.submit(generate_job(caller="ann", mcmc={"kernel": "mala", "steps": 64}))
+    assert take(Room(0, frozenset({ANN}), quick=63)) == []
+    assert [job.request.mcmc.steps for job in take(Room(0, frozenset({ANN}), quick=64))] == [64]
+    assert broker.queues()[1].depth == 20
+
+
+def test_no_more_quick_jobs_are_taken_than_a_few(broker, take, generate_job):
+    broker.submit_many([generate_job(caller="ann", mcmc={"kernel": "mala", "steps": 10}) for _ in range(3 * FURTHER_JOBS)])
+    assert len(take(Room(0, frozenset({ANN}), quick=64))) == FURTHER_JOBS - 1
+
+
 def test_it_holds_far_beyond_what_one_look_sees(broker, take, generate_job):
     broker.submit_many([generate_job(caller="ann", num_images=64) for _ in range(1000)])
     take(64)
