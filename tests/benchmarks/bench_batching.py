@@ -1,4 +1,5 @@
-"""Continuous against static batching on one engine: jobs a second from a saturating backlog, and latency under Poisson arrivals.
+"""Continuous against static batching on one engine: jobs a second from a saturating backlog, latency under Poisson arrivals, and what
+jobs of 10 steps wait for that arrive beside a backlog of jobs of 1,000.
 
 Jobs have 10 to 1,000 steps (log-uniform) and 1 to 16 chains. Static batching is the same engine, given jobs until the batch is full and
 no more until all of them are done. Latencies count ticks, so that both see the same clock.
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from models.cards import ModelCard
 from models.checkpoints import Store
 from workers.engine import Engine, EngineSettings
 from workers.jobs import GenerateJob
@@ -50,19 +52,38 @@ def workload(store: Store, count: int, seed: int, spacing: float = 0.0) -> list[
     for number in range(count):
         steps = round(math.exp(draw.uniform(math.log(10), math.log(1000))))
         at += draw.expovariate(1 / spacing) if spacing else 0.0
-        job = GenerateJob.model_validate(
-            {
-                "model": card.name,
-                "version": card.version,
-                "digest": card.digest,
-                "sampler": "latent-ebm",
-                "mcmc": {"kernel": "mala", "steps": steps},
-                "num_images": draw.randint(1, 16),
-                "seed": number,
-            }
-        )
-        arrivals.append(Arrival(job, at))
+        arrivals.append(Arrival(request(card, steps, draw.randint(1, 16), number), at))
     return arrivals
+
+
+def request(card: ModelCard, steps: int, images: int, seed: int) -> GenerateJob:
+    told = {"model": card.name, "version": card.version, "digest": card.digest, "sampler": "latent-ebm"}
+    return GenerateJob.model_validate(told | {"mcmc": {"kernel": "mala", "steps": steps}, "num_images": images, "seed": seed})
+
+
+def beside(store: Store, count: int, share: float) -> list[float]:
+    """Ticks over steps of `count` jobs of 10 steps that arrive, as Poisson, beside a backlog of jobs of 1,000; all of one caller.
+
+    They take up `share` of the capacity.
+    """
+    engine, card, draw = Engine(store, EngineSettings(capacity=CAPACITY), Nobody()), store.card("mnist-lebm"), random.Random(3)
+    at, arrivals = 0.0, deque[tuple[float, int]]()
+    for _ in range(count):
+        at += draw.expovariate(share * CAPACITY / (11 * 2.5))  # 11 ticks of 2.5 chains
+        arrivals.append((100 + at, draw.randint(1, 4)))
+    ratios: list[float] = []
+    came: dict[str, float] = {}
+    tick = 0
+    while len(ratios) < count:
+        while engine.free:
+            engine.admit(f"long {tick} {engine.free}", request(card, 1000, draw.randint(1, 16), tick), None)
+        while arrivals and arrivals[0][0] <= tick:
+            arrived, images = arrivals.popleft()
+            came[f"quick {len(came)}"] = arrived
+            engine.admit(f"quick {len(came) - 1}", request(card, 10, images, len(came)), None)
+        tick += 1
+        ratios += [(tick - came[outcome.job_id]) / 10 for outcome in engine.tick() if outcome.job_id in came]
+    return ratios
 
 
 def run(store: Store, arrivals: list[Arrival], admits: Callable[[Engine, int], bool]) -> tuple[float, list[float]]:
@@ -117,6 +138,11 @@ def main() -> None:
     print(f"saturating backlog: finished jobs a second, continuous / static   {statistics.median(gains):.2f}  {spread}")
     share = statistics.median(flowed) / statistics.median(waited)
     print(f"Poisson arrivals at 60 % of capacity: median latency, continuous / static   {share:.2f}")
+    for share in (0.05, 0.2, 0.5):
+        ratios = statistics.quantiles(beside(store, 20 * count, share), n=100)
+        print(
+            f"10 steps beside jobs of 1,000, at {share:.0%} of capacity: ticks over steps   median {ratios[49]:.2f}, p99 {ratios[98]:.2f}"
+        )
 
 
 if __name__ == "__main__":
