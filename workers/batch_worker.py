@@ -27,6 +27,7 @@ from workers.encoders import Encoders
 from workers.jobs import GenerateResult, Problem, Progress, Status
 from workers.load import load
 from workers.metrics import WorkerMetrics
+from workers.quarantine import Quarantine
 from workers.rq_bulk import LOST, STOP, Bulk, Ended, Taken
 from workers.rq_maintenance import maintain
 from workers.rq_recovery import return_unheard
@@ -47,13 +48,14 @@ class BatchWorker(BaseWorker):
     """Serves the queues of generation until told to stop."""
 
     def __init__(self, engine: Steps, broker: Broker, artifacts: Artifacts, settings: WorkerSettings, metrics: WorkerMetrics) -> None:
-        served = [Queue(name, connection=broker.redis, serializer=JSONSerializer) for name in queues.GENERATE_QUEUES]
-        super().__init__(served, connection=broker.redis, serializer=JSONSerializer, worker_ttl=settings.lease_s)
-        self._watched = [*served, Queue(queues.TRAIN_QUEUE, connection=broker.redis, serializer=JSONSerializer)]
+        self._watched = [Queue(name, connection=broker.redis, serializer=JSONSerializer) for name in queues.QUEUES]
+        *shared, alone, _training = self._watched
+        super().__init__([*shared, alone], connection=broker.redis, serializer=JSONSerializer, worker_ttl=settings.lease_s)
         self._settings, self._metrics = settings, metrics
         self._wake = threading.Event()  # the Redis thread has something to do
         self._loop = StepLoop(engine, self._wake.set)
         self._bulk = Bulk(broker, self.name, self.key, settings.lease_s)
+        self._quarantine = Quarantine(self._bulk, shared, alone)
         self._encoders = Encoders(artifacts, settings, self.name, self._wake.set)
         self._running: dict[str, Taken] = {}  # by execution: the same job may come back
         self._ended: list[Ended] = []  # over here, not yet in Redis
@@ -173,12 +175,12 @@ class BatchWorker(BaseWorker):
     def _take(self) -> bool:
         """Starts what fits, once all that was sent before is admitted; False when there was nothing to start."""
         room = self._loop.room
-        if room is None:
+        if room is None or self._quarantine.closed(self._running):
             return True
         self._metrics.free.set(room.free)
         self._rang, self._look_at = False, time.monotonic() + LOOK_EVERY_S
-        taken = self._bulk.take(self.queues, room)
-        self._left_some = self._bulk.may_have_left_some(taken, room)
+        taken = self._quarantine.take(room, idle=not self._running)
+        self._left_some = self._quarantine.waiting > 0 or self._bulk.may_have_left_some(taken, room)
         self._running |= {job.execution_id: job for job in taken}
         self._ended += [Ended(job, job.refused) for job in taken if job.refused]
         self._loop.admit(Admit(job.execution_id, job.request, job.expires_at) for job in taken if job.request and not job.refused)
@@ -248,8 +250,10 @@ class BatchWorker(BaseWorker):
         with self.connection.pipeline() as pipe:
             self.heartbeat(self._settings.lease_s, pipeline=pipe)
             pipe.hset(self.key, mapping=about)
-            known_before = pipe.execute()[0] == 0
-        if not known_before:  # it had expired while Redis or this process was away
+            pipe.llen(self._quarantine.alone.key)
+            newly_known, *_, alone = pipe.execute()
+        self._quarantine.told(alone)
+        if newly_known:  # it had expired while Redis or this process was away
             with self.connection.pipeline() as pipe:
                 pipe.hset(self.key, mapping=self.serialize())
                 register(self, pipe)

@@ -96,9 +96,16 @@ class Bulk:
 
     def take(self, queues: Sequence[Queue], room: Room) -> list[Taken]:
         """Pops and starts jobs in turn until the chains free are filled, and a few further jobs; the last one may ask for more."""
+        return self._started(queues, room, len(queues) * LOOKED_AT)
+
+    def take_one(self, queue: Queue) -> list[Taken]:
+        """Pops and starts the next job of a queue, if there is one."""
+        return self._started([queue], Room(1, frozenset()), 1)
+
+    def _started(self, queues: Sequence[Queue], room: Room, most: int) -> list[Taken]:
         now, inside = time.time(), _inside(room.waiting)
         limits = {"room": room.free, "decoding_room": DECODING_ROOM, "further": FURTHER_JOBS - len(room.waiting), "inside": inside}
-        about = self._now(now, **limits, ageing=AGEING_S, look=LOOKED_AT, execution=uuid4().hex[:29])
+        about = self._now(now, **limits, most=most, ageing=AGEING_S, look=LOOKED_AT, execution=uuid4().hex[:29])
         found: Any = self._take(keys=[queue.key for queue in queues], args=[self._prefixes, about])
         return [_taken(entry, now) for entry in found]
 

@@ -111,7 +111,7 @@ for place, queue in ipairs(KEYS) do
     end
 end
 
-while room > 0 or decoding_room > 0 or further > 0 do
+while #taken < g.most and (room > 0 or decoding_room > 0 or further > 0) do
     local first
     for _, line in ipairs(lines) do
         if head(line) and (not first or line.head.due < first.head.due) then first = line end

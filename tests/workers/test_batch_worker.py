@@ -10,7 +10,7 @@ from rq.job import Job
 from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
 
 from models.images import read_text
-from tests.workers.fake_engine import DIVERGES, POISON, FakeEngine, worker
+from tests.workers.fake_engine import DIVERGES, FakeEngine, worker
 from workers import keys
 from workers.artifacts import Artifacts
 from workers.jobs import Status
@@ -250,21 +250,6 @@ def test_a_job_whose_lease_was_lost_runs_again_to_one_result(broker, redis, star
     assert registries(redis) == [0, 1, 0]
     assert redis.xlen(f"rq:results:{job_id}") == 1
     assert int(redis.hget(new.key, "successful_job_count")) == 1
-
-
-def test_an_engine_that_crashes_twice_on_a_job_leaves_it_failed_with_the_reason(broker, redis, settings, eventually, generate_job):
-    poison, neighbour = broker.submit_many([generate_job(seed=POISON), generate_job(mcmc={"kernel": "mala", "steps": 50})])
-    for _ in range(2):
-        crashing = worker(FakeEngine(), settings)
-        with pytest.raises(AssertionError, match="poison"):
-            crashing.work(burst=True)
-        crashing.connection.close()
-    view = broker.view(poison)
-    assert (view.status, view.problem.reason) == (Status.FAILED, "abandoned")
-    assert broker.view(neighbour).status is Status.FAILED  # it ran beside the poison, twice: nobody can tell who it was
-    assert registries(redis) == [0, 0, 2]
-    assert broker.events(poison)[-1].data["reason"] == "abandoned"
-    assert redis.ttl(Job.key_for(poison)) > 0
 
 
 def test_a_worker_leaves_when_told_and_says_goodbye(broker, redis, start_worker, eventually, generate_job):
