@@ -32,11 +32,13 @@ KEPT_S = 86400  # of a failure whose job does not say how long
 RECLAIM = """
 local p, g, found = cjson.decode(ARGV[1]), cjson.decode(ARGV[2]), {}
 local lost, ran = {}, {}  -- jobs without a worker; how many of them each worker ran
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
 
 local function runs_elsewhere(origin, id)
     for _, execution_id in ipairs(redis.call('ZRANGE', p.executions .. id, 0, -1)) do
         local lease = redis.call('ZSCORE', p.started .. origin, id .. ':' .. execution_id)
-        if lease and tonumber(lease) > tonumber(g.unix) then return true end
+        if lease and tonumber(lease) > now then return true end
     end
 end
 
@@ -54,7 +56,7 @@ end
 
 local function quarantine(id, job, kept)
     redis.call('SADD', p.queues, p.queue .. g.alone)
-    redis.call('ZADD', p.turns .. g.alone, g.unix, id)
+    redis.call('ZADD', p.turns .. g.alone, now, id)
     redis.call('HSET', job, 'origin', g.alone)
     put_back(g.alone, id, job, kept)
 end
@@ -100,7 +102,7 @@ local function reclaim(id, origin, worker)
 end
 
 for _, started in ipairs(KEYS) do
-    for _, composite in ipairs(redis.call('ZRANGEBYSCORE', started, '-inf', g.unix)) do drop(started, composite) end
+    for _, composite in ipairs(redis.call('ZRANGEBYSCORE', started, '-inf', now)) do drop(started, composite) end
 end
 -- A worker keeps all its jobs alive at once, so one that has lost a job has lost them all; those it took last have the later leases.
 for _, started in ipairs(next(ran) and KEYS or {}) do

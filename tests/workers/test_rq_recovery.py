@@ -1,5 +1,7 @@
 """Jobs without a worker get their next chance or their end in one step, and what was taken unheard goes back without losing a try."""
 
+import time
+
 import pytest
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq import Queue
@@ -103,6 +105,27 @@ def test_what_a_dead_worker_took_last_is_lost_with_the_rest(redis, broker, queue
     assert sorted(reclaim(redis, [queue]).requeued) == sorted([first.id, last.id])
     assert sorted(redis.lrange("rq:queue:generate-alone", 0, -1)) == sorted([first.id.encode(), last.id.encode()])
     assert redis.zrange("rq:wip:generate", 0, -1) == [f"{other.id}:{other.execution_id}".encode()]
+
+
+@pytest.mark.parametrize("off_s", [-3600, 3600])
+def test_leases_run_by_the_clock_of_redis(off_s, redis, broker, queue, generate_job, eventually, monkeypatch):
+    honest = time.time
+
+    def wrong_clock(is_wrong):
+        monkeypatch.setattr(time, "time", lambda: honest() + off_s * is_wrong)
+
+    wrong_clock(True)
+    job, bulk = taken(broker, queue, generate_job, "one", lease_s=2)
+    for looks_wrong in (False, True):
+        wrong_clock(looks_wrong)
+        assert reclaim(redis, [queue]).requeued == []
+        wrong_clock(True)
+        assert bulk.beat([job], {}) == [1]
+    wrong_clock(False)
+    assert reclaim(redis, [queue]).requeued == []
+    assert eventually(lambda: reclaim(redis, [queue]).requeued, limit_s=5) == [job.id]
+    wrong_clock(True)
+    assert bulk.beat([job], {}) == [0]
 
 
 def test_it_ends_as_rq_ends_a_job_without_a_worker(redis, broker, queue, generate_job):
