@@ -1,8 +1,10 @@
 """RQ's forking worker for training: a job a process, killable, its memory freed at the end; a killed one resumes where it last saved."""
 
+import ctypes
 import os
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +14,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from rq import Queue, Retry, Worker, get_current_job
 from rq.exceptions import AbandonedJobError
+from rq.executions import Execution
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
@@ -26,6 +29,8 @@ from workers.training_reports import JobEvents, StopFlag
 from workers.views import reason_text
 
 LEASE_S = 6  # seconds after the last sign of life at which a training job counts as abandoned
+LOST = 3  # exit status of the process of a job that its worker no longer has
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 STOP = StopFlag()  # set in the process of a job when its worker has to leave
 
 
@@ -55,14 +60,17 @@ class TrainWorker(Worker):
         self.training: str | None = None
         self.jobs_ended = 0
         self.turned_at = time.monotonic()
+        self._lost = False
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Runs a job in a process of its own, then tells whoever waits for it."""
-        self.training = job.id
+        self.training, self._lost = job.id, False
         try:
             super().execute_job(job, queue)
         finally:
             self.training = None
+        if self._lost:
+            return
         self.jobs_ended += 1
         if self.broker.announce_end(job.id).status is Status.CANCELED:
             shutil.rmtree(self._runs_folder / job.id, ignore_errors=True)  # nobody will resume it
@@ -85,6 +93,30 @@ class TrainWorker(Worker):
     def setup_work_horse_signals(self) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, STOP.note)
+        assert self.pid is not None  # of the worker: RQ gives this process none
+        die_with(self.pid)
+
+    def handle_work_horse_killed(self, job: Job, retpid: Any, ret_val: Any, rusage: Any) -> None:
+        self._lost = ret_val is not None and os.waitstatus_to_exitcode(ret_val) == LOST
+
+    def handle_job_failure(
+        self, job: Job, queue: Queue, started_job_registry: Any = None, exc_string: str = "", execution: Execution | None = None
+    ) -> None:
+        """A job that went to another worker while this one was away is no longer this one's to end; RQ would put it back once more."""
+        if not self._lost:
+            super().handle_job_failure(job, queue, started_job_registry, exc_string, execution)
+            return
+        with self.connection.pipeline() as pipe:
+            self.cleanup_execution(job, pipe, execution)
+            pipe.execute()
+
+
+def die_with(parent: int) -> None:
+    """Has the kernel kill this process as soon as its parent dies; where there is no Linux, `JobEvents` notices between two steps."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it was dead before that
+            os._exit(LOST)
 
 
 def only_lost_jobs_try_again(job: Job, kind: type[BaseException], *rest: Any) -> bool:
@@ -102,7 +134,7 @@ def run_job(wanted: TrainJob, settings: WorkerSettings, command: str) -> dict[st
     rq_job = get_current_job()
     assert rq_job is not None
     broker = Broker.connect(settings)
-    events = JobEvents(rq_job.id, broker, Artifacts.open(settings.artifacts, broker.redis), STOP)
+    events = JobEvents(rq_job.id, os.environ["RQ_WORKER_ID"], broker, Artifacts.open(settings.artifacts, broker.redis), STOP)
     broker.publish(rq_job.id, "started", {"worker": rq_job.worker_name})
     run_folder, store = settings.runs_folder / rq_job.id, Store(settings.checkpoints)
     train_settings = TrainSettings.model_validate(wanted.model_dump(exclude={"kind"}))
@@ -119,10 +151,10 @@ def run_job(wanted: TrainJob, settings: WorkerSettings, command: str) -> dict[st
 
 
 def _stopped(events: JobEvents) -> Retry:
+    if events.lost:
+        os._exit(LOST)  # the job has another worker by now, or soon; nothing of this process may be recorded
     if events.canceled:
         raise JobFailedError(Problem(reason="canceled", detail="canceled on request"))
-    if events.orphaned:
-        os._exit(1)  # the job has another worker by now, or soon; nothing of this process may be recorded
     return Retry(max=1_000_000, enqueue_at_front=True)
 
 
