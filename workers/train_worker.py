@@ -12,6 +12,7 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from redis import exceptions
 from rq import Queue, Retry, Worker, get_current_job
 from rq.exceptions import AbandonedJobError
 from rq.executions import Execution
@@ -31,6 +32,7 @@ from workers.views import reason_text
 LEASE_S = 6  # seconds after the last sign of life at which a training job counts as abandoned
 LOST = 3  # exit status of the process of a job that its worker no longer has
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_AWAY = (exceptions.ConnectionError, exceptions.TimeoutError)
 STOP = StopFlag()  # set in the process of a job when its worker has to leave
 
 
@@ -43,6 +45,8 @@ class JobFailedError(Exception):
 
 class TrainWorker(Worker):
     """Serves the queue of training jobs, one at a time."""
+
+    max_connection_wait_time = 5.0  # between two tries while Redis is away; RQ's own is a minute
 
     def __init__(self, broker: Broker, settings: WorkerSettings) -> None:
         queue = Queue(queues.TRAIN_QUEUE, connection=broker.redis, serializer=JSONSerializer)
@@ -60,6 +64,7 @@ class TrainWorker(Worker):
         self.training: str | None = None
         self.jobs_ended = 0
         self.turned_at = time.monotonic()
+        self.redis_errors = 0
         self._lost = False
 
     def execute_job(self, job: Job, queue: Queue) -> None:
@@ -76,9 +81,13 @@ class TrainWorker(Worker):
             shutil.rmtree(self._runs_folder / job.id, ignore_errors=True)  # nobody will resume it
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
-        """RQ's sign of life, in every wait for a job and every few seconds while one runs."""
-        super().heartbeat(timeout, pipeline)
+        """RQ's sign of life, in every wait for a job and every few seconds while one runs; Redis need not be there to hear it."""
         self.turned_at = time.monotonic()
+        try:
+            super().heartbeat(timeout, pipeline)
+        except _AWAY:
+            self.redis_errors += 1
+            raise
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
         """RQ's own is a minute longer."""
@@ -165,6 +174,7 @@ class TrainingCollector(Collector):
         self._worker = worker
 
     def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily("ebbtide_redis_errors", "Signs of life that Redis did not take", self._worker.redis_errors)
         yield CounterMetricFamily("ebbtide_training_jobs", "Training jobs that ran to an end here", self._worker.jobs_ended)
         age = GaugeMetricFamily("ebbtide_loop_age_seconds", "Since a thread last began a turn", labels=["thread"])
         age.add_metric(["training"], time.monotonic() - self._worker.turned_at)
