@@ -59,6 +59,7 @@ class BatchWorker(BaseWorker):
         self._encoders = Encoders(artifacts, settings, self.name, self._wake.set)
         self._running: dict[str, Taken] = {}  # by execution: the same job may come back
         self._ended: list[Ended] = []  # over here, not yet in Redis
+        self._stops: list[dict[str, Any]] = []  # commands heard since jobs were last taken
         self._told: dict[str, Progress] = {}
         self._due = {self._beat: 0.0, self._maintain: 0.0, self._sweep: 0.0, self._show_state: 0.0}
         self._burst = self._crashed = self._suspended = False
@@ -115,6 +116,10 @@ class BatchWorker(BaseWorker):
         if payload["command"] not in ("stop-job", "stop-execution"):
             super().handle_payload(message)  # type: ignore[no-untyped-call]
             return
+        self._stops.append(payload)
+        self._stop(payload)
+
+    def _stop(self, payload: dict[str, Any]) -> None:
         for job in list(self._running.values()):
             if job.id == payload["job_id"] and payload.get("execution_id", job.execution_id) == job.execution_id:
                 self._cancel(job)
@@ -178,12 +183,15 @@ class BatchWorker(BaseWorker):
         if room is None or self._quarantine.closed(self._running):
             return True
         self._metrics.free.set(room.free)
+        self._stops.clear()
         self._rang, self._look_at = False, time.monotonic() + LOOK_EVERY_S
         taken = self._quarantine.take(room, idle=not self._running)
         self._left_some = self._quarantine.waiting > 0 or self._bulk.may_have_left_some(taken, room)
         self._running |= {job.execution_id: job for job in taken}
         self._ended += [Ended(job, job.refused) for job in taken if job.refused]
         self._loop.admit(Admit(job.execution_id, job.request, job.expires_at) for job in taken if job.request and not job.refused)
+        for payload in list(self._stops):  # they may be meant for jobs that were not known here yet
+            self._stop(payload)
         if self._ended:
             self._wake.set()
         return bool(taken)
