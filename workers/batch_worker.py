@@ -92,9 +92,11 @@ class BatchWorker(BaseWorker):
         return True
 
     def _shutdown(self) -> None:
-        """RQ's signal handlers end here: take no more jobs. (RQ's own raises wherever the main thread happens to be.)"""
+        """RQ's signal handlers end here: take no more jobs. (RQ's own raises wherever the main thread happens to be.)
+
+        Nothing here may take a lock, such as that of `_wake`: the main thread may have been interrupted while it held it.
+        """
         self._stop_requested = True
-        self._wake.set()
 
     # RQ's thread for commands
 
