@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from statistics import mean
 
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from models.calibration import fit_ratio_head, reweighted
-from models.cards import Calibration, ModelCard, SamplerName, Training
+from models.cards import Calibration, Metric, ModelCard, SamplerName, Training
 from models.checkpoints import Store
 from models.datasets import Images
 from models.families import family
@@ -39,15 +40,22 @@ class Trained:
         return family(self.family)
 
 
-def publish(trained: Trained, images: Images, store: Store) -> ModelCard:
-    """Publishes the next version of the model with what is measured of it; fits the ratio head of `trained.networks` in place."""
+def publish(trained: Trained, images: Images, store: Store, go_on: Callable[[], None]) -> ModelCard:
+    """Publishes the next version of the model with what is measured of it; fits the ratio head of `trained.networks` in place.
+
+    It takes minutes: `go_on` is called between its parts, and last before the version appears; what it raises ends it there.
+    """
     evaluator = Evaluator(images, trained.origin.dataset)
-    calibration = _calibrated(trained, images, evaluator) if "ratio" in trained.networks else None
+    go_on()
+    calibration = _calibrated(trained, images, evaluator, go_on) if "ratio" in trained.networks else None
     subject = _subject(trained, evaluator, images)
-    samplers: dict[SamplerName, Kernel | None] = {
-        name: replace(subject, images=len(images.held_out)).tuned(name, kernel) if kernel else None
-        for name, kernel in trained.kind.samplers().items()
-    }
+    samplers: dict[SamplerName, Kernel | None] = {}
+    metrics: list[Metric] = []
+    for name, kernel in trained.kind.samplers().items():
+        go_on()
+        samplers[name] = replace(subject, images=len(images.held_out)).tuned(name, kernel) if kernel else None
+        go_on()
+        metrics.append(subject.fid(name, samplers[name]))
     honest = calibration is not None or "ratio" not in trained.networks
     default: SamplerName = trained.kind.default_sampler if honest else "prior"
     card = ModelCard(
@@ -61,15 +69,16 @@ def publish(trained: Trained, images: Images, store: Store) -> ModelCard:
         samplers=samplers,
         default_sampler=default,
         calibration=calibration,
-        metrics=tuple(subject.fid(name, kernel) for name, kernel in samplers.items()),
+        metrics=tuple(metrics),
         training=trained.origin,
         digest="0" * 64,  # the store fills it in
     )
     shown = replace(subject, images=SHOWN).samples(default, samplers[default], SEEDS[0])
+    go_on()
     return store.publish(card, dict(trained.networks.state_dict()), encode_png(grid(to_pixels(shown)), {"Software": "Ebbtide"}))
 
 
-def _calibrated(trained: Trained, images: Images, evaluator: Evaluator) -> Calibration | None:
+def _calibrated(trained: Trained, images: Images, evaluator: Evaluator, go_on: Callable[[], None]) -> Calibration | None:
     """Fits the ratio head and keeps it if its oracle lowers FID by more than the seeds' spread; else the raw critic takes its place."""
     networks, raw = trained.networks, trained.networks["critic"].state_dict()
     networks["ratio"].load_state_dict(raw)
@@ -78,6 +87,7 @@ def _calibrated(trained: Trained, images: Images, evaluator: Evaluator) -> Calib
     networks["ratio"].load_state_dict(trained.kind.build(trained.size)["ratio"].state_dict())
     generator = prepare(networks, torch.device("cpu"))["generator"]
     loss = fit_ratio_head(networks["ratio"], generator, images.train, images.held_out, latent=trained.size.latent_size)
+    go_on()
     subject = _subject(trained, evaluator, images)
     fid_prior, spread = over_seeds(lambda seed: evaluator.distance(subject.samples("prior", None, seed)))
     shares: list[float] = []

@@ -79,7 +79,7 @@ def train(settings: TrainSettings, *, run_folder: Path, store: Store, command: s
         torch=torch.__version__,
     )
     trained = Trained(settings.name, settings.family, published(kind, state), size, origin, settings.calibrate)
-    card = publish(trained, images, store)
+    card = publish(trained, images, store, run.go_on)
     shutil.rmtree(run_folder, ignore_errors=True)
     return card
 
@@ -115,12 +115,19 @@ class Run:
             self._save_or_stop()
         self._save()
 
-    def _save_or_stop(self) -> None:
-        stop = self.reporter.should_stop()
-        if stop or time.monotonic() - self.saved > SAVE_EVERY_S:
-            self._save()
-        if stop:
+    def go_on(self) -> None:
+        """Raises TrainingStopped where the reporter wants no more."""
+        if self.reporter.should_stop():
             raise TrainingStopped(f"stopped after step {self.state.step} of {self.settings.steps}")
+
+    def _save_or_stop(self) -> None:
+        try:
+            self.go_on()
+        except TrainingStopped:
+            self._save()
+            raise
+        if time.monotonic() - self.saved > SAVE_EVERY_S:
+            self._save()
 
     def _save(self) -> None:
         save(self.state, self.folder, self.settings.model_dump_json(), self.seconds)

@@ -24,9 +24,10 @@ from workers.artifacts import Artifacts
 from workers.broker import Broker
 from workers.connection import BrokerUnavailable
 from workers.encoders import Encoders
-from workers.jobs import GenerateResult, Problem, Progress, Status
-from workers.load import LANES, lanes, load
+from workers.jobs import Problem, Progress
+from workers.load import load
 from workers.metrics import WorkerMetrics
+from workers.quarantine import Quarantine
 from workers.rq_bulk import LOST, STOP, Bulk, Ended, Taken
 from workers.rq_maintenance import maintain
 from workers.rq_recovery import return_unheard
@@ -49,16 +50,18 @@ class BatchWorker(BaseWorker):
     """Serves the queues of generation until told to stop."""
 
     def __init__(self, engine: Steps, broker: Broker, artifacts: Artifacts, settings: WorkerSettings, metrics: WorkerMetrics) -> None:
-        served = [Queue(name, connection=broker.redis, serializer=JSONSerializer) for name in queues.GENERATE_QUEUES]
-        super().__init__(served, connection=broker.redis, serializer=JSONSerializer, worker_ttl=settings.lease_s)
-        self._watched = [*served, Queue(queues.TRAIN_QUEUE, connection=broker.redis, serializer=JSONSerializer)]
+        self._watched = [Queue(name, connection=broker.redis, serializer=JSONSerializer) for name in queues.QUEUES]
+        *shared, alone, _training = self._watched
+        super().__init__([*shared, alone], connection=broker.redis, serializer=JSONSerializer, worker_ttl=settings.lease_s)
         self._settings, self._metrics = settings, metrics
         self._wake = threading.Event()  # the Redis thread has something to do
         self._loop = StepLoop(engine, self._deliver, self._room_changed)
         self._bulk = Bulk(broker, self.name, self.key, settings.lease_s)
+        self._quarantine = Quarantine(self._bulk, shared, alone)
         self._encoders = Encoders(artifacts, settings, self.name, self._wake.set)
         self._running: dict[str, Taken] = {}  # by execution: the same job may come back
         self._ended: list[Ended] = []  # over here, not yet in Redis
+        self._stops: list[dict[str, Any]] = []  # commands heard since jobs were last taken
         self._told: dict[str, Progress] = {}
         self._due = {self._beat: 0.0, self._maintain: 0.0, self._sweep: 0.0, self._show_state: 0.0}
         self._burst = self._crashed = self._suspended = False
@@ -110,9 +113,11 @@ class BatchWorker(BaseWorker):
             self._wake.set()
 
     def _shutdown(self) -> None:
-        """RQ's signal handlers end here: take no more jobs. (RQ's own raises wherever the main thread happens to be.)"""
+        """RQ's signal handlers end here: take no more jobs. (RQ's own raises wherever the main thread happens to be.)
+
+        Nothing here may take a lock, such as that of `_wake`: the main thread may have been interrupted while it held it.
+        """
         self._stop_requested = True
-        self._wake.set()
 
     # RQ's thread for commands
 
@@ -134,6 +139,10 @@ class BatchWorker(BaseWorker):
         if payload["command"] not in ("stop-job", "stop-execution"):
             super().handle_payload(message)  # type: ignore[no-untyped-call]
             return
+        self._stops.append(payload)
+        self._stop(payload)
+
+    def _stop(self, payload: dict[str, Any]) -> None:
         for job in list(self._running.values()):
             if job.id == payload["job_id"] and payload.get("execution_id", job.execution_id) == job.execution_id:
                 self._cancel(job)
@@ -193,15 +202,18 @@ class BatchWorker(BaseWorker):
     def _take(self) -> bool:
         """Starts what fits, once all that was sent before is admitted; False when there was nothing to start."""
         room = self._loop.room
-        if room is None:
+        if room is None or self._quarantine.closed(self._running):
             return True
         self._metrics.free.set(room.free)
+        self._stops.clear()
         self._rang, self._look_at = False, time.monotonic() + LOOK_EVERY_S
-        taken = self._bulk.take(self.queues, room)
-        self._left_some = self._bulk.may_have_left_some(taken, room)
+        taken = self._quarantine.take(room, idle=not self._running)
+        self._left_some = self._quarantine.waiting > 0 or self._bulk.may_have_left_some(taken, room)
         self._running |= {job.execution_id: job for job in taken}
         self._ended += [Ended(job, job.refused) for job in taken if job.refused]
         self._loop.admit(Admit(job.execution_id, job.request, job.expires_at) for job in taken if job.request and not job.refused)
+        for payload in list(self._stops):  # they may be meant for jobs that were not known here yet
+            self._stop(payload)
         if self._ended:
             self._wake.set()
         return bool(taken)
@@ -222,15 +234,7 @@ class BatchWorker(BaseWorker):
             self._running.pop(one.taken.execution_id, None)
         self._ended = []
         for one in ours:
-            self._count(one)
-
-    def _count(self, ended: Ended) -> None:
-        job, outcome = ended.taken, ended.outcome
-        if isinstance(outcome, GenerateResult):
-            self._metrics.ended(job.request, Status.FINISHED, job.created_at, outcome.timings)
-            return
-        status = Status(outcome.reason) if outcome.reason in ("canceled", "expired") else Status.FAILED
-        self._metrics.ended(job.request, status, job.created_at)
+            self._metrics.ended(one.taken.request, one.status, one.taken.created_at, getattr(one.outcome, "timings", None))
 
     def _beat(self) -> None:
         """Signs of life: for the worker and every running job. What comes back tells of jobs to stop and jobs lost."""
@@ -247,18 +251,18 @@ class BatchWorker(BaseWorker):
         self._due[self._beat] = time.monotonic() + self._settings.heartbeat_s
 
     def _beat_worker(self) -> None:
-        capacity = self._loop.capacity
-        self._metrics.capacity.set(capacity)
-        about: dict[Any, Any] = {"capacity": capacity, "device": self._settings.device}
+        self._metrics.capacity.set(capacity := self._loop.capacity)
         requests = {label: job.request for label, job in self._running.items() if job.request}
-        about |= load(requests, self._loop.progress, capacity)
-        about["lanes"] = LANES.dump_json(lanes(requests, dict(self._metrics.tables)))
+        about: dict[Any, Any] = {"device": self._settings.device}
+        about |= load(requests, self._loop.progress, capacity, dict(self._metrics.tables))
         about |= {name: lately for name, ratio in self._metrics.ratios.items() if (lately := ratio.lately())}
         with self.connection.pipeline() as pipe:
             self.heartbeat(self._settings.lease_s, pipeline=pipe)
             pipe.hset(self.key, mapping=about)
-            known_before = pipe.execute()[0] == 0
-        if not known_before:  # it had expired while Redis or this process was away
+            pipe.llen(self._quarantine.alone.key)
+            newly_known, *_, alone = pipe.execute()
+        self._quarantine.told(alone)
+        if newly_known:  # it had expired while Redis or this process was away
             with self.connection.pipeline() as pipe:
                 pipe.hset(self.key, mapping=self.serialize())
                 register(self, pipe)
@@ -279,8 +283,7 @@ class BatchWorker(BaseWorker):
 
     def _show_state(self) -> None:
         self._metrics.running.set(len(self._running))
-        idle = WorkerStatus.SUSPENDED if self._suspended else WorkerStatus.IDLE
-        state = WorkerStatus.BUSY if self._running else idle
+        state = WorkerStatus.BUSY if self._running else WorkerStatus.SUSPENDED if self._suspended else WorkerStatus.IDLE
         if state != self.get_state():
             self.set_state(state)
         self._due[self._show_state] = time.monotonic() + SHOW_EVERY_S

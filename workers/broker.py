@@ -242,10 +242,11 @@ class Broker:
             self._add_event(pipe, job_id, "progress", progress.model_dump())
             pipe.execute()
 
-    def cancel_requested(self, job_id: str) -> bool:
-        """Whether somebody asked for a running job to stop."""
+    def standing(self, job_id: str, worker: str) -> tuple[bool, bool]:
+        """Whether a job is that worker's to run, and whether somebody asked for it to stop."""
         with guarded():
-            return bool(self.redis.hexists(Job.key_for(job_id), keys.CANCEL_REQUESTED))
+            found: Any = self.redis.hmget(Job.key_for(job_id), "status", "worker_name", keys.CANCEL_REQUESTED)
+        return found[:2] == [b"started", worker.encode()], found[2] is not None
 
     def announce_end(self, job_id: str) -> JobView:
         """Tells those who wait and those who listen that RQ has ended a job; says nothing of one that goes on."""

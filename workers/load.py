@@ -24,8 +24,20 @@ class LaneLoad(Frozen):
 LANES: TypeAdapter[tuple[LaneLoad, ...]] = TypeAdapter(tuple[LaneLoad, ...])
 
 
-def lanes(running: Mapping[str, GenerateJob], tables: Tables) -> tuple[LaneLoad, ...]:
-    """Every lane there has been."""
+def load(running: Mapping[str, GenerateJob], progress: Mapping[str, Progress], capacity: int, tables: Tables) -> dict[str, int | bytes]:
+    """Chains that step, the chain-steps that all jobs here still need, those of them whose chains wait, and every lane there has been.
+
+    Jobs and their progress come by execution. Where chains wait, those that step are taken to be half done on the average.
+    """
+    chains = sum(job.num_images for job in running.values() if job.mcmc)
+    left = sum(_left(job, progress.get(label)) for label, job in running.items() if job.mcmc)
+    asked = sum(chain_steps(job) for job in running.values() if job.mcmc)
+    waiting = max(0, left - capacity * asked // (2 * chains)) if chains > capacity else 0
+    stepping = {"capacity": capacity, "chains_stepping": min(chains, capacity), "chain_steps_left": left, "chain_steps_waiting": waiting}
+    return {**stepping, "lanes": LANES.dump_json(_lanes(running, tables))}
+
+
+def _lanes(running: Mapping[str, GenerateJob], tables: Tables) -> tuple[LaneLoad, ...]:
     asked = Counter[tuple[str, str]]()
     for job in running.values():
         asked[job.model, job.sampler] += points(job)
@@ -33,18 +45,6 @@ def lanes(running: Mapping[str, GenerateJob], tables: Tables) -> tuple[LaneLoad,
         LaneLoad(model=model, sampler=sampler, points=asked[model, sampler], step_seconds=dict(table))
         for (model, sampler), table in tables.items()
     )
-
-
-def load(running: Mapping[str, GenerateJob], progress: Mapping[str, Progress], capacity: int) -> dict[str, int]:
-    """Chains that step, the chain-steps that all jobs here still need, and those of them whose chains wait; all by execution.
-
-    Where chains wait, those that step are taken to be half done on the average.
-    """
-    chains = sum(job.num_images for job in running.values() if job.mcmc)
-    left = sum(_left(job, progress.get(label)) for label, job in running.items() if job.mcmc)
-    asked = sum(chain_steps(job) for job in running.values() if job.mcmc)
-    waiting = max(0, left - capacity * asked // (2 * chains)) if chains > capacity else 0
-    return {"chains_stepping": min(chains, capacity), "chain_steps_left": left, "chain_steps_waiting": waiting}
 
 
 def _left(job: GenerateJob, progress: Progress | None) -> int:

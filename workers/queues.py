@@ -3,8 +3,9 @@
 from workers.jobs import AnyJob, GenerateJob
 
 GENERATE_QUEUES = ("generate-high", "generate", "generate-low")  # in the order they are served; turns.py says how far
+ALONE_QUEUE = "generate-alone"  # of any priority: jobs that run with no other beside them (quarantine.py says which)
 TRAIN_QUEUE = "train"
-QUEUES = (*GENERATE_QUEUES, TRAIN_QUEUE)
+QUEUES = (*GENERATE_QUEUES, ALONE_QUEUE, TRAIN_QUEUE)
 FUNCTIONS = {"generate": "workers.generation.generate", "train": "workers.training.train_job"}
 
 

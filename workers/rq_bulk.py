@@ -23,7 +23,7 @@ from rq.utils import utcformat
 
 from workers import keys, views
 from workers.broker import EVENTS_KEPT, Broker
-from workers.jobs import GenerateJob, GenerateResult, Problem, Progress
+from workers.jobs import GenerateJob, GenerateResult, Problem, Progress, Status
 from workers.queues import GENERATE_QUEUES, queue_for
 from workers.rq_scripts import BEAT, END
 from workers.scheduler import Flow
@@ -78,6 +78,12 @@ class Ended:
     outcome: GenerateResult | Problem
     files: Mapping[str, bytes] = field(default_factory=dict)  # that Redis is to keep
 
+    @property
+    def status(self) -> Status:
+        if isinstance(self.outcome, GenerateResult):
+            return Status.FINISHED
+        return Status(self.outcome.reason) if self.outcome.reason in ("canceled", "expired") else Status.FAILED
+
 
 class Bulk:
     """The scripts, for one worker."""
@@ -100,9 +106,16 @@ class Bulk:
 
     def take(self, queues: Sequence[Queue], room: Room) -> list[Taken]:
         """Pops and starts jobs in turn until the chains free are filled, and a few further jobs; the last one may ask for more."""
+        return self._started(queues, room, len(queues) * LOOKED_AT)
+
+    def take_one(self, queue: Queue) -> list[Taken]:
+        """Pops and starts the next job of a queue, if there is one."""
+        return self._started([queue], Room(1, frozenset()), 1)
+
+    def _started(self, queues: Sequence[Queue], room: Room, most: int) -> list[Taken]:
         now, inside = time.time(), _inside(room.waiting)
         further = {"further": FURTHER_JOBS - len(room.waiting), "inside": inside, "quick": room.quick}
-        limits = {"room": room.free, "decoding_room": DECODING_ROOM, **further}
+        limits = {"room": room.free, "decoding_room": DECODING_ROOM, "most": most, **further}
         about = self._now(now, **limits, ageing=AGEING_S, look=LOOKED_AT, execution=uuid4().hex[:29])
         found: Any = self._take(keys=[queue.key for queue in queues], args=[self._prefixes, about])
         return [_taken(entry, now) for entry in found]
@@ -168,25 +181,20 @@ class Bulk:
 
     def _ending(self, ended: Ended) -> dict[str, Any]:
         taken, outcome = ended.taken, ended.outcome
-        facts = {
+        facts: dict[str, Any] = {
             "id": taken.id,
             "origin": taken.queue,
             "execution_id": taken.execution_id,
             "seconds": f"{max(0.0, time.time() - taken.started_at):.6f}",
         }
         if isinstance(outcome, GenerateResult):
-            told, ttl = {"status": "finished"}, self._limits.result_ttl_s
-            return facts | {
-                "status": "finished",
-                "registry": "finished",
-                "counter": "successful_job_count",
-                "ttl": ttl,
-                "announced": json.dumps(told),
-            }
-        status = outcome.reason if outcome.reason in ("canceled", "expired") else "failed"
-        told = {"status": status, "reason": outcome.reason, "detail": outcome.detail}
-        rq_status, ttl = "stopped" if status == "canceled" else "failed", self._limits.failure_ttl_s
-        return facts | {"status": rq_status, "registry": "failed", "counter": "failed_job_count", "ttl": ttl, "announced": json.dumps(told)}
+            ending, told = ("finished", "finished", "successful_job_count", self._limits.result_ttl_s), {}
+        else:
+            rq_status = "stopped" if ended.status is Status.CANCELED else "failed"
+            ending = (rq_status, "failed", "failed_job_count", self._limits.failure_ttl_s)
+            told = {"reason": outcome.reason, "detail": outcome.detail}
+        facts |= dict(zip(("status", "registry", "counter", "ttl"), ending, strict=True))
+        return facts | {"announced": json.dumps({"status": ended.status.value} | told)}
 
     def _result(self, ended: Ended, now: float) -> list[str]:
         """RQ's record of a result, flat."""

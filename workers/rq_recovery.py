@@ -23,17 +23,22 @@ from rq.utils import utcformat
 from workers import keys, views
 from workers.broker import EVENTS_KEPT
 from workers.jobs import Problem
+from workers.queues import ALONE_QUEUE
 
 KEPT_S = 86400  # of a failure whose job does not say how long
 
-# A job that has a try left goes to the front of its queue; one that has none ends.
+# A job that has a try left goes to the front of its queue. One that has none ends where it alone can have killed its worker; where others
+# ran beside it, it goes to the queue of those that run alone.
 RECLAIM = """
 local p, g, found = cjson.decode(ARGV[1]), cjson.decode(ARGV[2]), {}
+local lost, ran = {}, {}  -- jobs without a worker; how many of them each worker ran
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
 
 local function runs_elsewhere(origin, id)
     for _, execution_id in ipairs(redis.call('ZRANGE', p.executions .. id, 0, -1)) do
         local lease = redis.call('ZSCORE', p.started .. origin, id .. ':' .. execution_id)
-        if lease and tonumber(lease) > tonumber(g.unix) then return true end
+        if lease and tonumber(lease) > now then return true end
     end
 end
 
@@ -43,44 +48,69 @@ local function tell(id, name, data, kept)
 end
 
 local function put_back(origin, id, job, kept)
-    redis.call('HINCRBY', job, 'retries_left', -1)
     redis.call('HSET', job, 'status', 'queued', 'enqueued_at', g.now)
     redis.call('LPUSH', p.queue .. origin, id)
     tell(id, 'queued', cjson.encode({queue = origin, retried = true}), kept)
     table.insert(found, {id, 'requeued'})
 end
 
+local function quarantine(id, job, kept)
+    redis.call('SADD', p.queues, p.queue .. g.alone)
+    redis.call('ZADD', p.turns .. g.alone, now, id)
+    redis.call('HSET', job, 'origin', g.alone)
+    put_back(g.alone, id, job, kept)
+end
+
 local function fail(origin, id, job, kept)
+    local why = origin == g.alone and g.died_alone or g.died_twice
     redis.call('HSET', job, 'status', 'failed', 'ended_at', g.now)
     redis.call('EXPIRE', job, kept)
     redis.call('ZADD', p.failed .. origin, g.unix + kept, id)
-    redis.call('XADD', p.results .. id, 'MAXLEN', 10, '*', unpack(g.result))
+    redis.call('XADD', p.results .. id, 'MAXLEN', 10, '*', unpack(why.result))
     redis.call('EXPIRE', p.results .. id, kept)
-    tell(id, 'end', g.announced, kept)
+    tell(id, 'end', why.announced, kept)
     redis.call('DEL', p.progress .. id)
     redis.call('PUBLISH', p.ended, id)
     table.insert(found, {id, 'failed'})
 end
 
-local function reclaim(origin, composite)
+-- Lets go of an execution, and notes its job as lost unless somebody else runs it.
+local function drop(started, composite)
     local id, execution_id = string.match(composite, '^(.*):([^:]*)$')
-    local job = p.job .. id
-    redis.call('ZREM', p.started .. origin, composite)
+    redis.call('ZREM', started, composite)
     redis.call('DEL', p.execution .. composite)
     redis.call('ZREM', p.executions .. id, execution_id)
-    local status, tries, kept = unpack(redis.call('HMGET', job, 'status', 'retries_left', 'failure_ttl'))
+    local status, origin, worker = unpack(redis.call('HMGET', p.job .. id, 'status', 'origin', 'worker_name'))
     if status ~= 'started' or runs_elsewhere(origin, id) then return end
+    worker = worker or ''
+    ran[worker] = (ran[worker] or 0) + 1
+    table.insert(lost, {id = id, origin = origin, worker = worker})
+end
+
+local function reclaim(id, origin, worker)
+    local job = p.job .. id
+    local tries, kept = unpack(redis.call('HMGET', job, 'retries_left', 'failure_ttl'))
+    kept = tonumber(kept or g.kept)
     if tonumber(tries or 0) > 0 then
-        put_back(origin, id, job, tonumber(kept or g.kept))
+        redis.call('HINCRBY', job, 'retries_left', -1)
+        put_back(origin, id, job, kept)
+    elseif ran[worker] > 1 then
+        quarantine(id, job, kept)
     else
-        fail(origin, id, job, tonumber(kept or g.kept))
+        fail(origin, id, job, kept)
     end
 end
 
 for _, started in ipairs(KEYS) do
-    local origin = string.sub(started, #p.started + 1)
-    for _, composite in ipairs(redis.call('ZRANGEBYSCORE', started, '-inf', g.unix)) do reclaim(origin, composite) end
+    for _, composite in ipairs(redis.call('ZRANGEBYSCORE', started, '-inf', now)) do drop(started, composite) end
 end
+-- A worker keeps all its jobs alive at once, so one that has lost a job has lost them all; those it took last have the later leases.
+for _, started in ipairs(next(ran) and KEYS or {}) do
+    for _, composite in ipairs(redis.call('ZRANGE', started, 0, -1)) do
+        if ran[redis.call('HGET', p.execution .. composite, 'worker_name') or ''] then drop(started, composite) end
+    end
+end
+for _, job in ipairs(lost) do reclaim(job.id, job.origin, job.worker) end
 if #found > 0 then redis.call('PUBLISH', g.submitted, '') end
 return found
 """
@@ -139,7 +169,9 @@ def _prefixes(redis: Redis) -> str:
     """What the keys of a job or queue begin with, so that the scripts can build those of the jobs they find."""
     return json.dumps(
         {
+            "queues": Queue.redis_queues_keys,
             "queue": Queue.redis_queue_namespace_prefix,
+            "turns": keys.turns(""),
             "job": Job.redis_job_namespace_prefix,
             "started": StartedJobRegistry.key_template.format(""),
             "failed": FailedJobRegistry.key_template.format(""),
@@ -154,8 +186,7 @@ def _prefixes(redis: Redis) -> str:
 
 
 def _now() -> str:
-    unix, problem = time.time(), Problem(reason="abandoned", detail="its worker died twice while running it")
-    reason = b64encode(zlib.compress(views.reason_text(problem).encode())).decode()
+    unix = time.time()
     return json.dumps(
         {
             "unix": f"{unix:.6f}",
@@ -163,7 +194,18 @@ def _now() -> str:
             "kept": KEPT_S,
             "events_kept": EVENTS_KEPT,
             "submitted": keys.SUBMITTED,
-            "announced": json.dumps({"status": "failed"} | problem.model_dump()),
-            "result": ["type", str(Result.Type.FAILED.value), "worker_name", "", "exc_string", reason],
+            "alone": ALONE_QUEUE,
+            "died_twice": _abandoned(views.DIED_TWICE),
+            "died_alone": _abandoned("its worker died three times while running it, the last time with no other job beside it"),
         }
     )
+
+
+def _abandoned(detail: str) -> dict[str, Any]:
+    """How a job's end is announced, and RQ's record of it, flat."""
+    problem = Problem(reason="abandoned", detail=detail)
+    reason = b64encode(zlib.compress(views.reason_text(problem).encode())).decode()
+    return {
+        "announced": json.dumps({"status": "failed"} | problem.model_dump()),
+        "result": ["type", str(Result.Type.FAILED.value), "worker_name", "", "exc_string", reason],
+    }

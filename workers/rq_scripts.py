@@ -64,16 +64,18 @@ return status
 # For each job: 0 when it is no longer ours (it counted as abandoned), 1 when it is, 2 when somebody asked it to stop as well.
 BEAT = """
 local p, g, answers = cjson.decode(ARGV[1]), cjson.decode(ARGV[2]), {}
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
 
 local function beat(e)
     local composite, job = e.id .. ':' .. e.execution_id, p.job .. e.id
     local status, canceled = unpack(redis.call('HMGET', job, 'status', 'cancel_requested'))
     if status ~= 'started' or not redis.call('ZSCORE', p.started .. e.origin, composite) then return 0 end
-    redis.call('ZADD', p.started .. e.origin, 'XX', g.unix + g.lease, composite)
+    redis.call('ZADD', p.started .. e.origin, 'XX', now + g.lease, composite)
     redis.call('HSET', p.execution .. composite, 'id', e.execution_id, 'job_id', e.id,
         'created_at', e.started_at, 'last_heartbeat', g.unix, 'worker_name', g.worker)
     redis.call('EXPIRE', p.execution .. composite, g.lease)
-    redis.call('ZADD', p.executions .. e.id, g.unix + g.lease + 60, e.execution_id)
+    redis.call('ZADD', p.executions .. e.id, now + g.lease + 60, e.execution_id)
     redis.call('EXPIRE', p.executions .. e.id, g.lease + 60)
     redis.call('HSET', job, 'last_heartbeat', g.now)
     if e.progress ~= '' then

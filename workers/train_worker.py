@@ -1,8 +1,10 @@
 """RQ's forking worker for training: a job a process, killable, its memory freed at the end; a killed one resumes where it last saved."""
 
+import ctypes
 import os
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -10,8 +12,10 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from redis import exceptions
 from rq import Queue, Retry, Worker, get_current_job
 from rq.exceptions import AbandonedJobError
+from rq.executions import Execution
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
@@ -26,6 +30,9 @@ from workers.training_reports import JobEvents, StopFlag
 from workers.views import reason_text
 
 LEASE_S = 6  # seconds after the last sign of life at which a training job counts as abandoned
+LOST = 3  # exit status of the process of a job that its worker no longer has
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_AWAY = (exceptions.ConnectionError, exceptions.TimeoutError)
 STOP = StopFlag()  # set in the process of a job when its worker has to leave
 
 
@@ -38,6 +45,8 @@ class JobFailedError(Exception):
 
 class TrainWorker(Worker):
     """Serves the queue of training jobs, one at a time."""
+
+    max_connection_wait_time = 5.0  # between two tries while Redis is away; RQ's own is a minute
 
     def __init__(self, broker: Broker, settings: WorkerSettings) -> None:
         queue = Queue(queues.TRAIN_QUEUE, connection=broker.redis, serializer=JSONSerializer)
@@ -55,22 +64,30 @@ class TrainWorker(Worker):
         self.training: str | None = None
         self.jobs_ended = 0
         self.turned_at = time.monotonic()
+        self.redis_errors = 0
+        self._lost = False
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Runs a job in a process of its own, then tells whoever waits for it."""
-        self.training = job.id
+        self.training, self._lost = job.id, False
         try:
             super().execute_job(job, queue)
         finally:
             self.training = None
+        if self._lost:
+            return
         self.jobs_ended += 1
         if self.broker.announce_end(job.id).status is Status.CANCELED:
             shutil.rmtree(self._runs_folder / job.id, ignore_errors=True)  # nobody will resume it
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
-        """RQ's sign of life, in every wait for a job and every few seconds while one runs."""
-        super().heartbeat(timeout, pipeline)
+        """RQ's sign of life, in every wait for a job and every few seconds while one runs; Redis need not be there to hear it."""
         self.turned_at = time.monotonic()
+        try:
+            super().heartbeat(timeout, pipeline)
+        except _AWAY:
+            self.redis_errors += 1
+            raise
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
         """RQ's own is a minute longer."""
@@ -85,6 +102,30 @@ class TrainWorker(Worker):
     def setup_work_horse_signals(self) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, STOP.note)
+        assert self.pid is not None  # of the worker: RQ gives this process none
+        die_with(self.pid)
+
+    def handle_work_horse_killed(self, job: Job, retpid: Any, ret_val: Any, rusage: Any) -> None:
+        self._lost = ret_val is not None and os.waitstatus_to_exitcode(ret_val) == LOST
+
+    def handle_job_failure(
+        self, job: Job, queue: Queue, started_job_registry: Any = None, exc_string: str = "", execution: Execution | None = None
+    ) -> None:
+        """A job that went to another worker while this one was away is no longer this one's to end; RQ would put it back once more."""
+        if not self._lost:
+            super().handle_job_failure(job, queue, started_job_registry, exc_string, execution)
+            return
+        with self.connection.pipeline() as pipe:
+            self.cleanup_execution(job, pipe, execution)
+            pipe.execute()
+
+
+def die_with(parent: int) -> None:
+    """Has the kernel kill this process as soon as its parent dies; where there is no Linux, `JobEvents` notices between two steps."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it was dead before that
+            os._exit(LOST)
 
 
 def only_lost_jobs_try_again(job: Job, kind: type[BaseException], *rest: Any) -> bool:
@@ -102,7 +143,7 @@ def run_job(wanted: TrainJob, settings: WorkerSettings, command: str) -> dict[st
     rq_job = get_current_job()
     assert rq_job is not None
     broker = Broker.connect(settings)
-    events = JobEvents(rq_job.id, broker, Artifacts.open(settings.artifacts, broker.redis), STOP)
+    events = JobEvents(rq_job.id, os.environ["RQ_WORKER_ID"], broker, Artifacts.open(settings.artifacts, broker.redis), STOP)
     broker.publish(rq_job.id, "started", {"worker": rq_job.worker_name})
     run_folder, store = settings.runs_folder / rq_job.id, Store(settings.checkpoints)
     train_settings = TrainSettings.model_validate(wanted.model_dump(exclude={"kind"}))
@@ -119,10 +160,10 @@ def run_job(wanted: TrainJob, settings: WorkerSettings, command: str) -> dict[st
 
 
 def _stopped(events: JobEvents) -> Retry:
+    if events.lost:
+        os._exit(LOST)  # the job has another worker by now, or soon; nothing of this process may be recorded
     if events.canceled:
         raise JobFailedError(Problem(reason="canceled", detail="canceled on request"))
-    if events.orphaned:
-        os._exit(1)  # the job has another worker by now, or soon; nothing of this process may be recorded
     return Retry(max=1_000_000, enqueue_at_front=True)
 
 
@@ -133,6 +174,7 @@ class TrainingCollector(Collector):
         self._worker = worker
 
     def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily("ebbtide_redis_errors", "Signs of life that Redis did not take", self._worker.redis_errors)
         yield CounterMetricFamily("ebbtide_training_jobs", "Training jobs that ran to an end here", self._worker.jobs_ended)
         age = GaugeMetricFamily("ebbtide_loop_age_seconds", "Since a thread last began a turn", labels=["thread"])
         age.add_metric(["training"], time.monotonic() - self._worker.turned_at)

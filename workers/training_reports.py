@@ -49,12 +49,13 @@ class Terminal:
 
 
 class JobEvents:
-    """Publishes a run as the events and artifacts of its job; stops it when asked to, or when its worker has died."""
+    """Publishes a run as the events and artifacts of its job; stops it when asked to, or when the job is no longer its worker's."""
 
-    def __init__(self, job_id: str, broker: Broker, artifacts: Artifacts, stop_requested: Callable[[], bool]) -> None:
+    def __init__(self, job_id: str, worker: str, broker: Broker, artifacts: Artifacts, stop_requested: Callable[[], bool]) -> None:
         self.job_id = job_id
         self.samples: list[str] = []
-        self.canceled = False
+        self.canceled = self.lost = False
+        self._worker = worker
         self._broker, self._artifacts, self._stop_requested = broker, artifacts, stop_requested
         self._worker_pid = os.getppid()
         self._look_at = 0.0
@@ -71,13 +72,11 @@ class JobEvents:
         self._broker.publish(self.job_id, "sample", {"step": step, "artifact": name})
         self.samples.append(name)
 
-    @property
-    def orphaned(self) -> bool:
-        """The worker died, so that somebody else will take the job; two must not train in one folder."""
-        return os.getppid() != self._worker_pid
-
     def should_stop(self) -> bool:
+        """`lost` tells that somebody else has the job, or will: two must not train in one folder, nor publish one version twice."""
         if time.monotonic() >= self._look_at:
+            held, self.canceled = self._broker.standing(self.job_id, self._worker)
+            self.lost = not held
             self._look_at = time.monotonic() + LOOK_EVERY_S
-            self.canceled = self.canceled or self._broker.cancel_requested(self.job_id)
-        return self.canceled or self.orphaned or self._stop_requested()
+        self.lost = self.lost or os.getppid() != self._worker_pid
+        return self.canceled or self.lost or self._stop_requested()

@@ -26,10 +26,13 @@ end
 # Takes jobs in turn. One that needs chains is taken while there is room; one that only decodes has room of its own, so that it never
 # waits behind long chains. When there is no room, a few further jobs are taken of callers who have none of that priority or
 # a higher one waiting in the worker: its scheduler gives them turns. Jobs past their deadline are taken in any case, to be ended.
-# Popping and starting are one: a job is in its queue or in the registry of started ones.
+# Popping and starting are one: a job is in its queue or in the registry of started ones. Leases run by the clock of Redis, here as in
+# the other scripts: those of the workers need not agree.
 TAKE = """
 local p, g = cjson.decode(ARGV[1]), cjson.decode(ARGV[2])
 local room, decoding_room, further, inside, taken, lines = g.room, g.decoding_room, g.further, g.inside, {}, {}
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
 
 local function start(origin, id, job, cost)
     local execution_id = g.execution .. string.format('%03x', #taken)
@@ -40,9 +43,9 @@ local function start(origin, id, job, cost)
     redis.call('HSET', p.execution .. composite, 'id', execution_id, 'job_id', id,
         'created_at', g.unix, 'last_heartbeat', g.unix, 'worker_name', g.worker)
     redis.call('EXPIRE', p.execution .. composite, g.lease)
-    redis.call('ZADD', p.executions .. id, g.unix + g.lease + 60, execution_id)
+    redis.call('ZADD', p.executions .. id, now + g.lease + 60, execution_id)
     redis.call('EXPIRE', p.executions .. id, g.lease + 60)
-    redis.call('ZADD', p.started .. origin, g.unix + g.lease, composite)
+    redis.call('ZADD', p.started .. origin, now + g.lease, composite)
     redis.call('SADD', g.worker_executions, composite)
     redis.call('EXPIRE', g.worker_executions, g.lease + 60)
     redis.call('XADD', p.events .. id, 'MAXLEN', '~', g.events_kept, '*', 'name', 'started', 'data', g.started)
@@ -118,7 +121,7 @@ for place, queue in ipairs(KEYS) do
     end
 end
 
-while room > 0 or decoding_room > 0 or further > 0 do
+while #taken < g.most and (room > 0 or decoding_room > 0 or further > 0) do
     local first
     for _, line in ipairs(lines) do
         if head(line) and (not first or line.head.due < first.head.due) then first = line end

@@ -16,6 +16,7 @@ from workers.jobs import AnyJob, AnyResult, JobView, Problem, Progress, Status
 from workers.load import LANES, LaneLoad
 
 ALIVE_S = 30.0
+DIED_TWICE = "its worker died twice while running it"
 RawHash = Mapping[bytes, bytes]
 _JOB: TypeAdapter[AnyJob] = TypeAdapter(AnyJob)
 _RESULT: TypeAdapter[AnyResult] = TypeAdapter(AnyResult)
@@ -110,7 +111,7 @@ def problem_of(status: Status, failure: str | None) -> Problem | None:
     if found := _REASON.fullmatch(last_line):
         return Problem.model_validate({"reason": found[1], "detail": found[2]})
     if any(words in last_line for words in _LOST):
-        return Problem(reason="abandoned", detail="its worker died twice while running it")
+        return Problem(reason="abandoned", detail=DIED_TWICE)
     return Problem(reason="internal", detail=last_line or "no reason was recorded")
 
 

@@ -8,7 +8,7 @@ from rq import Queue, Worker
 from rq.registry import CanceledJobRegistry, FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
 
 from tests.system.house import House, until
-from workers.queues import QUEUES
+from workers.queues import ALONE_QUEUE, QUEUES
 
 REGISTRIES = {"finished": FinishedJobRegistry, "failed": FailedJobRegistry, "canceled": CanceledJobRegistry}
 KEPT_FOR_EVER = ("rq:queues", "rq:workers", "rq:finished:", "rq:failed:", "rq:canceled:", "ebbtide:recent", "ebbtide:backlog")
@@ -46,13 +46,15 @@ def _check_registries(house: House, jobs: dict[str, dict[str, Any]]) -> None:
         assert house.redis.llen(queue.intermediate_queue.key) == 0
         until(lambda queue=queue: StartedJobRegistry(queue=queue).get_job_count(cleanup=False) == 0, limit_s=10)
         held = {kind: set(registry(queue=queue).get_job_ids(cleanup=False)) for kind, registry in REGISTRIES.items()}
-        of_queue = {job_id: job for job_id, job in jobs.items() if _queue_of(job) == name}
+        of_queue = {job_id: job for job_id, job in jobs.items() if _queue_of(house, job) == name}
         assert held["finished"] == {job_id for job_id, job in of_queue.items() if job["status"] == "finished"}
         assert held["failed"] | held["canceled"] == set(of_queue) - held["finished"]
         assert not held["failed"] & held["canceled"]
 
 
-def _queue_of(job: dict[str, Any]) -> str:
+def _queue_of(house: House, job: dict[str, Any]) -> str:
+    if house.redis.hget(f"rq:job:{job['id']}", "origin") == ALONE_QUEUE.encode():
+        return ALONE_QUEUE
     if job["job"]["kind"] == "train":
         return "train"
     return {"normal": "generate"}.get(job["job"]["priority"], f"generate-{job['job']['priority']}")

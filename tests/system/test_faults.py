@@ -182,6 +182,22 @@ def test_sigterm_under_load_ends_what_runs_keeps_what_waits_and_exits_cleanly(ti
     assert house.statuses(ids) == {"finished": 24}
 
 
+def test_neighbours_of_a_job_that_kills_its_workers_finish_with_the_right_bytes(tiny_house):
+    house = tiny_house
+    neighbours = [request_for(seed, num_images=1 + seed % 3) for seed in range(6)]
+    ids = house.submit_all([*neighbours, request_for(POISON)])
+    for _ in range(3):  # twice among them, once alone
+        assert house.begin_generation("tests.system.poisoned").wait(60) == -signal.SIGKILL
+    heir = house.begin_generation("tests.system.poisoned")
+    problem = until(lambda: house.job(ids[-1])["problem"], limit_s=30)
+    assert problem["reason"] == "abandoned"
+    assert "the last time with no other job beside it" in problem["detail"]
+    found = [house.images(house.finished(job_id)["id"]) for job_id in ids[:-1]]
+    assert found == [house.images(house.finished(house.submit(**request))["id"]) for request in neighbours]
+    assert heir.poll() is None
+    close_the_books(house, *ids)
+
+
 def test_a_job_that_kills_its_worker_twice_fails_and_the_next_worker_lives_on(tiny_house):
     house = tiny_house
     poison = house.submit(**request_for(POISON))

@@ -10,10 +10,11 @@ from rq.job import Job
 from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
 
 from models.images import read_text
-from tests.workers.fake_engine import DIVERGES, POISON, FakeEngine, worker
+from tests.workers.fake_engine import DIVERGES, FakeEngine, worker
 from workers import keys
 from workers.artifacts import Artifacts
 from workers.jobs import Status
+from workers.rq_bulk import Bulk
 from workers.rq_maintenance import maintain
 
 LONG = {"kernel": "mala", "steps": 10_000}
@@ -158,6 +159,21 @@ def test_canceling_a_running_job_ends_it_alone(way, broker, redis, start_worker,
     assert statuses(ended(broker, eventually, broker.cancel(ids[0]).id)) == ["canceled"]
 
 
+def test_a_stop_that_comes_before_the_worker_knows_its_job_is_obeyed(broker, redis, start_worker, eventually, generate_job, monkeypatch):
+    honest = Bulk.take
+
+    def stopped_meanwhile(self, queues, room):
+        taken = honest(self, queues, room)
+        for job in taken:
+            new.handle_payload({"data": f'{{"command": "stop-job", "job_id": "{job.id}"}}'.encode()})
+        return taken
+
+    monkeypatch.setattr(Bulk, "take", stopped_meanwhile)
+    new = start_worker(FakeEngine(tick_s=0.005))
+    (view,) = ended(broker, eventually, broker.submit(generate_job(mcmc=LONG)))
+    assert view.status is Status.CANCELED
+
+
 def test_deadlines_hold_in_the_queue_and_while_running(broker, start_worker, eventually, generate_job):
     queued = broker.submit(generate_job(deadline_s=0.01))
     eventually(lambda: broker.view(queued).status is Status.EXPIRED)
@@ -252,21 +268,6 @@ def test_a_job_whose_lease_was_lost_runs_again_to_one_result(broker, redis, star
     assert int(redis.hget(new.key, "successful_job_count")) == 1
 
 
-def test_an_engine_that_crashes_twice_on_a_job_leaves_it_failed_with_the_reason(broker, redis, settings, eventually, generate_job):
-    poison, neighbour = broker.submit_many([generate_job(seed=POISON), generate_job(mcmc={"kernel": "mala", "steps": 50})])
-    for _ in range(2):
-        crashing = worker(FakeEngine(), settings)
-        with pytest.raises(AssertionError, match="poison"):
-            crashing.work(burst=True)
-        crashing.connection.close()
-    view = broker.view(poison)
-    assert (view.status, view.problem.reason) == (Status.FAILED, "abandoned")
-    assert broker.view(neighbour).status is Status.FAILED  # it ran beside the poison, twice: nobody can tell who it was
-    assert registries(redis) == [0, 0, 2]
-    assert broker.events(poison)[-1].data["reason"] == "abandoned"
-    assert redis.ttl(Job.key_for(poison)) > 0
-
-
 def test_a_worker_leaves_when_told_and_says_goodbye(broker, redis, start_worker, eventually, generate_job):
     new = start_worker(FakeEngine())
     eventually(lambda: len(broker.workers()) == 1)
@@ -288,12 +289,12 @@ def test_a_suspended_worker_takes_nothing_until_it_may(broker, redis, start_work
     assert statuses(ended(broker, eventually, job_id)) == ["finished"]
 
 
-def test_a_canceled_registry_is_emptied_in_time(broker, redis, start_worker, generate_job):
+def test_a_canceled_registry_is_emptied_in_time(broker, redis, settings, generate_job):
     job_id = broker.submit(generate_job())
     broker.cancel(job_id)
     assert redis.zscore("rq:canceled:generate", job_id) > time.time()
     redis.zadd("rq:canceled:generate", {job_id: 1})
-    new = worker(FakeEngine(), start_worker(FakeEngine())._settings)
+    new = worker(FakeEngine(), settings)
     maintain(new, new._watched)
     assert redis.zscore("rq:canceled:generate", job_id) is None
     new.connection.close()

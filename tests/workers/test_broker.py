@@ -26,7 +26,13 @@ def test_a_submitted_job_is_found_as_it_was_sent(broker, generate_job):
 def test_a_training_job_has_its_own_queue(broker, train_job):
     view = broker.view(broker.submit(train_job))
     assert view.job == train_job
-    assert {queue.name: queue.depth for queue in broker.queues()} == {"generate-high": 0, "generate": 0, "generate-low": 0, "train": 1}
+    assert {queue.name: queue.depth for queue in broker.queues()} == {
+        "generate-high": 0,
+        "generate": 0,
+        "generate-low": 0,
+        "generate-alone": 0,
+        "train": 1,
+    }
 
 
 def test_the_position_counts_the_queues_that_are_served_first(broker, generate_job):
@@ -51,10 +57,10 @@ def test_the_backlog_follows_what_waits(broker, generate_job):
 
     first = broker.submit(generate_job(num_images=10, mcmc={"kernel": "mala", "steps": 50}))
     broker.submit(generate_job(num_images=3, sampler="prior", mcmc=None, priority="high"))
-    assert waiting() == [3, 500, 0, 0]
+    assert waiting() == [3, 500, 0, 0, 0]
     broker.submit(generate_job(num_images=1, mcmc={"kernel": "langevin", "steps": 7}))
     broker.cancel(first)
-    assert waiting() == [3, 7, 0, 0]
+    assert waiting() == [3, 7, 0, 0, 0]
 
 
 def test_the_age_of_a_queue_is_that_of_its_head(broker, generate_job):

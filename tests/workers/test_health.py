@@ -8,9 +8,11 @@ from threading import Event
 
 import pytest
 from prometheus_client import CollectorRegistry, start_http_server
+from redis import exceptions
 
 from tests.workers.fake_engine import FakeEngine
 from workers import health
+from workers.connection import connect
 from workers.metrics import WorkerMetrics
 from workers.train_worker import TrainingCollector, TrainWorker
 
@@ -75,6 +77,19 @@ def test_the_command_says_what_is_wrong(serve, valkey_url):
     assert (told.returncode, told.stderr) == (1, 'stuck: ebbtide_loop_age_seconds{thread="stepping"} 100\n')
     assert "does not tell" in asked(serve(CollectorRegistry())).stderr
     assert "no page of metrics on port 1:" in asked(1).stderr
+
+
+def test_a_trainer_that_waits_for_redis_is_well_and_counts_its_tries(broker, settings, serve):
+    trainer, registry = TrainWorker(broker, settings), CollectorRegistry()
+    registry.register(TrainingCollector(trainer))
+    port = serve(registry)
+    trainer.connection = connect("redis://127.0.0.1:1/0")
+    trainer.turned_at -= 100
+    assert "training" in health.trouble(port)
+    with pytest.raises(exceptions.ConnectionError):
+        trainer.heartbeat()
+    assert health.trouble(port) is None
+    assert registry.get_sample_value("ebbtide_redis_errors_total") == 1
 
 
 def test_a_trainer_tells_of_its_loop(broker, settings, serve):

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rq.job import Job
 
 from models.checkpoints import Store
 from workers.artifacts import Artifacts
@@ -62,7 +63,8 @@ def test_a_terminal_hears_steps_and_figures():
 def test_a_job_hears_everything_and_can_be_stopped(broker, redis):
     job_id = broker.submit(TINY)
     flag = StopFlag()
-    events = JobEvents(job_id, broker, Artifacts.open("", redis), flag)
+    redis.hset(Job.key_for(job_id), mapping={"status": "started", "worker_name": "w"})
+    events = JobEvents(job_id, "w", broker, Artifacts.open("", redis), flag)
     events.progress(5, 40)
     events.metrics(5, {"loss": 0.5})
     events.sample(5, np.zeros((4, 8, 8, 1), np.uint8))
@@ -72,7 +74,16 @@ def test_a_job_hears_everything_and_can_be_stopped(broker, redis):
     assert not events.should_stop()
     flag.note(signal.SIGTERM, None)
     assert events.should_stop()
-    assert not events.canceled
+    assert (events.canceled, events.lost) == (False, False)
+
+
+@pytest.mark.parametrize("now", [{"status": "queued"}, {"worker_name": "another"}, {"status": "failed"}])
+def test_a_job_that_is_no_longer_its_workers_stops(now, broker, redis):
+    job_id = broker.submit(TINY)
+    redis.hset(Job.key_for(job_id), mapping={"status": "started", "worker_name": "w"} | now)
+    events = JobEvents(job_id, "w", broker, Artifacts.open("", redis), StopFlag())
+    assert events.should_stop()
+    assert events.lost
 
 
 @pytest.mark.system
@@ -150,6 +161,70 @@ def test_a_killed_trainer_loses_its_job_to_the_next_one(start, broker, redis, ev
     broker.cancel(job_id)
     eventually(lambda: broker.view(job_id).status is Status.CANCELED, limit_s=20)
     assert redis.zcard("rq:wip:train") == 0
+
+
+def horse_of(worker: subprocess.Popen[str]) -> int:
+    """The process of its job."""
+    return int(Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()[0])
+
+
+def is_gone(pid: int) -> bool:
+    """Dead, whether or not anybody has taken notice."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+@pytest.mark.system
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends it there alone")
+def test_a_run_killed_with_its_trainer_while_it_publishes_is_published_once(start, broker, settings, eventually):
+    job_id = broker.submit(TINY.model_copy(update={"calibrate": True}))
+    first = start()
+    eventually(lambda: _last_progress(broker, job_id) == TINY.steps, limit_s=60)
+    horse = horse_of(first)
+    first.kill()
+    eventually(lambda: is_gone(horse), limit_s=2)
+    assert Store(settings.checkpoints).versions("toy") == []
+    start()
+    eventually(lambda: broker.view(job_id).status is Status.FINISHED, limit_s=120)
+    assert Store(settings.checkpoints).versions("toy") == [1]
+
+
+@pytest.mark.system
+def test_a_trainer_that_was_away_for_longer_than_its_lease_publishes_nothing_and_lives_on(start, broker, redis, settings, eventually):
+    job_id = broker.submit(TINY.model_copy(update={"calibrate": True}))
+    away = start()
+    eventually(lambda: _last_progress(broker, job_id) == TINY.steps, limit_s=60)
+    horse = horse_of(away)
+    for pid in (horse, away.pid):
+        os.kill(pid, signal.SIGSTOP)
+    start()
+    eventually(lambda: [event.name for event in broker.events(job_id)].count("started") == 2, limit_s=30)
+    for pid in (away.pid, horse):
+        os.kill(pid, signal.SIGCONT)
+    eventually(lambda: is_gone(horse), limit_s=30)
+    eventually(lambda: broker.view(job_id).status is Status.FINISHED, limit_s=120)
+    eventually(lambda: [worker.jobs for worker in broker.workers()] == [0, 0])
+    assert away.poll() is None
+    assert Store(settings.checkpoints).versions("toy") == [1]
+    assert redis.xlen(f"rq:results:{job_id}") == 1
+    eventually(lambda: [event.name for event in broker.events(job_id)].count("end") == 1)
+    assert redis.llen("rq:queue:train") == 0
+
+
+@pytest.mark.system
+def test_a_trainer_told_to_leave_while_it_publishes_leaves_and_the_next_one_publishes(start, broker, settings, eventually):
+    job_id = broker.submit(TINY.model_copy(update={"calibrate": True}))
+    first = start()
+    eventually(lambda: _last_progress(broker, job_id) == TINY.steps, limit_s=60)
+    first.terminate()
+    assert first.wait(60) == 0
+    assert broker.view(job_id).status is Status.QUEUED
+    assert Store(settings.checkpoints).versions("toy") == []
+    start()
+    eventually(lambda: broker.view(job_id).status is Status.FINISHED, limit_s=120)
+    assert Store(settings.checkpoints).versions("toy") == [1]
 
 
 def _last_progress(broker: Any, job_id: str) -> int:
