@@ -14,6 +14,7 @@ from models.cards import ModelCard, TargetName
 from models.checkpoints import DamagedWeights, Store
 from models.families import family
 from models.families.base import Size
+from models.networks.layout import channels_last
 from models.networks.steady_linear import steady
 from models.targets import Target
 
@@ -63,7 +64,7 @@ def prepare(networks: nn.ModuleDict, device: torch.device) -> nn.ModuleDict:
 
 
 def folded(layers: nn.Sequential) -> nn.Sequential:
-    """The same layers without Dropout, each BatchNorm folded into the layer before it, linear ones with steady gradients."""
+    """The same layers without Dropout, each BatchNorm folded into the layer before it, channels-last, linear ones with steady gradients."""
     kept: list[nn.Module] = []
     for layer in layers:
         if isinstance(layer, nn.BatchNorm2d) and kept and isinstance(kept[-1], nn.Conv2d | nn.ConvTranspose2d):
@@ -72,7 +73,7 @@ def folded(layers: nn.Sequential) -> nn.Sequential:
             kept[-2] = _fold_into_linear(kept[-2], layer)
         elif not isinstance(layer, nn.Dropout | nn.Dropout2d):
             kept.append(layer)
-    return nn.Sequential(*map(steady, kept))
+    return nn.Sequential(*map(steady, channels_last(kept)))
 
 
 def _fold_into_linear(linear: nn.Linear, norm: nn.BatchNorm2d) -> nn.Linear:

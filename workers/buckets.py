@@ -41,10 +41,14 @@ def agreeing(evaluate: Evaluate, rows: Tensor, capacity: int, memory: Memory | N
     sizes = list(taken)
     reference = min(REFERENCE, sizes[-1])
     expected = _reference(evaluate, rows, reference)
-    kept = {size: _seconds(evaluate, rows, size) for size in sizes if _agrees(evaluate, rows, expected, size)}
+    kept, seconds = {}, {}
+    for size in sizes:
+        agrees, seconds[size] = _compared(evaluate, rows, expected, size)
+        if agrees:
+            kept[size] = seconds[size]
     if not kept:
         _logger.warning("no batch size gives the same bits in every row: what a request gives may depend on its neighbours")
-        kept = {reference: _seconds(evaluate, rows, reference)}
+        kept = {reference: seconds[reference]}
     return Table(reference, capacity if sizes == wanted else sizes[-1], kept, {size: taken[size] for size in kept})
 
 
@@ -74,13 +78,19 @@ def _reference(evaluate: Evaluate, rows: Tensor, size: int) -> tuple[Tensor, ...
     return tuple(torch.cat(column)[: len(rows)] for column in zip(*batches, strict=True))
 
 
-def _agrees(evaluate: Evaluate, rows: Tensor, expected: tuple[Tensor, ...], size: int) -> bool:
-    """Whether some batches of a size, shifted against one another, all give what is expected."""
-    for turn in range(max(4, 32 // size)):
-        batch = _turned(rows, size, turn * (size + 1))
-        if not _same(evaluate(rows[batch]), tuple(column[batch] for column in expected)):
-            return False
-    return True
+def _compared(evaluate: Evaluate, rows: Tensor, expected: tuple[Tensor, ...], size: int) -> tuple[bool, float]:
+    """Whether some batches of a size, shifted against one another, all give what is expected; and the seconds of the fastest."""
+    agrees, times = True, []
+    for turn in range(max(2, REFERENCE // size)):
+        places = _turned(rows, size, turn * (size + 1))
+        batch = rows[places]
+        started = time.perf_counter()
+        results = evaluate(batch)
+        if batch.is_cuda:
+            torch.cuda.synchronize(batch.device)
+        times.append(time.perf_counter() - started)
+        agrees = agrees and _same(results, tuple(column[places] for column in expected))
+    return agrees, min(times)
 
 
 def _turned(rows: Tensor, size: int, first: int) -> Tensor:
@@ -90,15 +100,3 @@ def _turned(rows: Tensor, size: int, first: int) -> Tensor:
 
 def _same(left: tuple[Tensor, ...], right: tuple[Tensor, ...]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
-
-
-def _seconds(evaluate: Evaluate, rows: Tensor, size: int) -> float:
-    """The faster of two calls."""
-    batch, times = rows[_turned(rows, size, 0)], []
-    for _ in range(2):
-        started = time.perf_counter()
-        evaluate(batch)
-        if batch.is_cuda:
-            torch.cuda.synchronize(batch.device)
-        times.append(time.perf_counter() - started)
-    return min(times)
