@@ -25,7 +25,7 @@ from workers import keys, views
 from workers.broker import EVENTS_KEPT, Broker
 from workers.jobs import GenerateJob, GenerateResult, Problem, Progress, Status
 from workers.queues import GENERATE_QUEUES, queue_for
-from workers.rq_scripts import BEAT, END
+from workers.rq_scripts import BEAT, END, named
 from workers.scheduler import Flow
 from workers.stepping import Room
 from workers.turns import AGEING_S, TAKE
@@ -36,8 +36,8 @@ DECODING_ROOM = 256  # images of `prior` jobs taken at once
 SENT_AT_MOST = 1 << 16  # bytes of a file that travel with the news of a job's end; a larger one is fetched
 FURTHER_JOBS = 16  # taken though nothing is free, because they start at once all the same: more would be kept from other workers
 
-# Prefixes shared by the scripts, so that they can build the keys of the jobs they find.
-_PREFIXES = {
+# What keys begin with, so that the scripts can build those of the jobs they find.
+_NAMES = {
     "queue": Queue.redis_queue_namespace_prefix,
     "job": Job.redis_job_namespace_prefix,
     "started": StartedJobRegistry.key_template.format(""),
@@ -90,8 +90,7 @@ class Bulk:
 
     def __init__(self, broker: Broker, worker_name: str, worker_key: str, lease_s: int) -> None:
         self._redis, self._limits, self._lease_s, self._worker = broker.redis, broker.limits, lease_s, worker_name
-        execution_prefix = Execution("", "", broker.redis).key.removesuffix(":")
-        self._prefixes = json.dumps(_PREFIXES | {"execution": execution_prefix})
+        names = _NAMES | {"execution": Execution("", "", broker.redis).key.removesuffix(":")}
         self._us = {
             "worker": worker_name,
             "worker_key": worker_key,
@@ -102,7 +101,7 @@ class Bulk:
             "started": json.dumps({"worker": worker_name}),
             "sent_at_most": SENT_AT_MOST,
         }
-        self._take, self._beat, self._end = (broker.redis.register_script(script) for script in (TAKE, BEAT, END))
+        self._take, self._beat, self._end = (broker.redis.register_script(named(script, names)) for script in (TAKE, BEAT, END))
 
     def take(self, queues: Sequence[Queue], room: Room) -> list[Taken]:
         """Pops and starts jobs in turn until the chains free are filled, and a few further jobs; the last one may ask for more."""
@@ -117,7 +116,7 @@ class Bulk:
         further = {"further": FURTHER_JOBS - len(room.waiting), "inside": inside, "quick": room.quick}
         limits = {"room": room.free, "decoding_room": DECODING_ROOM, "most": most, **further}
         about = self._now(now, **limits, ageing=AGEING_S, look=LOOKED_AT, execution=uuid4().hex[:29])
-        found: Any = self._take(keys=[queue.key for queue in queues], args=[self._prefixes, about])
+        found: Any = self._take(keys=[queue.key for queue in queues], args=[about])
         return [_taken(entry, now) for entry in found]
 
     @staticmethod
@@ -140,7 +139,7 @@ class Bulk:
             }
             for job in jobs
         ]
-        answers: list[int] = self._beat(args=[self._prefixes, self._now(), json.dumps(told)]) if jobs else []
+        answers: list[int] = self._beat(args=[self._now(), json.dumps(told)]) if jobs else []
         return answers
 
     def end(self, ended: Sequence[Ended]) -> list[Ended]:
@@ -161,18 +160,18 @@ class Bulk:
         now, endings = time.time(), []
         contents: list[bytes] = []
         for one in ended:
-            first = len(contents) + 4  # arguments count from 1, and three come before
+            first = len(contents) + 3  # arguments count from 1, and two come before
             files = [[name, first + place] for place, name in enumerate(one.files)]
             contents += one.files.values()
             endings.append(self._ending(one) | {"result": self._result(one, now), "files": files})
-        answers: list[int | bytes] = self._end(args=[self._prefixes, self._now(now), json.dumps(endings), *contents]) if ended else []
+        answers: list[int | bytes] = self._end(args=[self._now(now), json.dumps(endings), *contents]) if ended else []
         return answers
 
     def abandon(self, jobs: Sequence[Taken]) -> None:
         """Lets go of running jobs: the next maintenance, by any worker, gives them their second chance."""
         with self._redis.pipeline(transaction=False) as pipe:
             for job in jobs:
-                pipe.zadd(f"{_PREFIXES['started']}{job.queue}", {f"{job.id}:{job.execution_id}": 1}, xx=True)
+                pipe.zadd(f"{_NAMES['started']}{job.queue}", {f"{job.id}:{job.execution_id}": 1}, xx=True)
             pipe.execute()
 
     def _now(self, unix: float | None = None, **more: Any) -> str:

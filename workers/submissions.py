@@ -1,6 +1,5 @@
 """Puts jobs into RQ's queues, all of a call in one script: the record that RQ itself would write is made once and filled in for each."""
 
-import json
 import time
 import zlib
 from collections.abc import Iterator, Sequence
@@ -16,11 +15,28 @@ from rq.utils import utcformat
 from workers import keys, queues
 from workers.connection import BrokerLimits, connect_async, guarded
 from workers.jobs import AnyJob
-from workers.rq_scripts import SUBMIT
+from workers.rq_scripts import SUBMIT, named
 
 RECENT_KEPT = 1000
 QUICK_TICKS = 100  # a job whose chains need no more may not have to wait for room, so that workers are told of it at once
 COMPRESSION = 1  # zlib's fastest: a request is a few hundred bytes
+
+
+SUBMIT_NAMED = named(
+    SUBMIT,
+    {
+        "queues": Queue.redis_queues_keys,
+        "queue": Queue.redis_queue_namespace_prefix,
+        "job": Job.redis_job_namespace_prefix,
+        "events": keys.events(""),
+        "backlog": keys.BACKLOG,
+        "turn": keys.TURN,
+        "turns": keys.turns(""),
+        "callers": keys.callers(""),
+        "recent": keys.RECENT,
+        "submitted": keys.SUBMITTED,
+    },
+)
 
 
 class Submission(NamedTuple):
@@ -37,7 +53,7 @@ class AsyncSubmissions:
     def __init__(self, broker_redis: Redis, url: str, limits: BrokerLimits) -> None:
         self._words = Submissions(broker_redis, limits).words
         self._redis = connect_async(url)
-        self._submit = self._redis.register_script(SUBMIT)
+        self._submit = self._redis.register_script(SUBMIT_NAMED)
 
     async def __call__(self, submissions: Sequence[Submission]) -> Sequence[str]:
         """Queues all the jobs in one round trip, or none of them; their ids. Raises BrokerUnavailable."""
@@ -59,22 +75,7 @@ class Submissions:
     def words(self, submissions: Sequence[Submission]) -> list[Any]:
         """Arguments of SUBMIT, which queues all the jobs or none; one whose id is known already stays as it is."""
         now = time.time()
-        about = {
-            "queues": Queue.redis_queues_keys,
-            "queue": Queue.redis_queue_namespace_prefix,
-            "job": Job.redis_job_namespace_prefix,
-            "events": keys.events(""),
-            "backlog": keys.BACKLOG,
-            "turn": keys.TURN,
-            "turns": keys.turns(""),
-            "callers": keys.callers(""),
-            "recent": keys.RECENT,
-            "submitted": keys.SUBMITTED,
-            "recent_kept": RECENT_KEPT,
-            "kept": self._limits.failure_ttl_s,
-            "now": f"{now:.6f}",
-        }
-        words = [json.dumps(about)]
+        words: list[Any] = [f"{now:.6f}", self._limits.failure_ttl_s, RECENT_KEPT]
         for submission in submissions:
             words += self._words(submission, now)
         return words

@@ -24,12 +24,13 @@ end
 """
 
 # Takes jobs in turn. One that needs chains is taken while there is room; one that only decodes has room of its own, so that it never
-# waits behind long chains. When there is no room, a few further jobs are taken of callers who have none of that priority or
-# a higher one waiting in the worker: its scheduler gives them turns. Jobs past their deadline are taken in any case, to be ended.
+# waits behind long chains. When there is no room, a few further jobs are taken: quick ones, and those of callers who have none of that
+# priority or a higher one waiting in the worker. Its scheduler finds them places. Jobs past their deadline are taken in any case, to be
+# ended.
 # Popping and starting are one: a job is in its queue or in the registry of started ones. Leases run by the clock of Redis, here as in
 # the other scripts: those of the workers need not agree.
 TAKE = """
-local p, g = cjson.decode(ARGV[1]), cjson.decode(ARGV[2])
+local p, g = NAMES, cjson.decode(ARGV[1])
 local room, decoding_room, further, inside, taken, lines = g.room, g.decoding_room, g.further, g.inside, {}, {}
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
@@ -107,11 +108,14 @@ for place, queue in ipairs(KEYS) do
     local line = {origin = origin, place = place, queue = queue, turns = p.turns .. origin, at = 1, ids = {}}
     line.ageing = (place - 1) * g.ageing
     local waiting = redis.call('LLEN', queue)
-    line.now = tonumber(redis.call('HGET', p.turn, origin) or 0)
+    local turn = redis.call('HGET', p.turn, origin)
+    line.now = tonumber(turn or 0)
     if waiting == 0 then
-        redis.call('HDEL', p.backlog, origin)
-        redis.call('HDEL', p.turn, origin)
-        redis.call('DEL', line.turns, p.callers .. origin)
+        if turn or redis.call('EXISTS', p.callers .. origin) == 1 then
+            redis.call('HDEL', p.backlog, origin)
+            redis.call('HDEL', p.turn, origin)
+            redis.call('DEL', line.turns, p.callers .. origin)
+        end
     else
         if waiting ~= redis.call('ZCARD', line.turns) then
             for _, id in ipairs(redis.call('LRANGE', queue, 0, g.look - 1)) do redis.call('ZADD', line.turns, 'NX', line.now, id) end
