@@ -54,7 +54,7 @@ class TrainWorker(Worker):
             [queue],
             connection=broker.redis,
             serializer=JSONSerializer,
-            worker_ttl=30,
+            worker_ttl=20,  # RQ waits for a job 15 s less than that before it looks after others again
             job_monitoring_interval=2,
             maintenance_interval=max(1, int(settings.maintenance_s)),
             exception_handlers=[only_lost_jobs_try_again],
