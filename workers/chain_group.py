@@ -95,7 +95,7 @@ class ChainGroup:
         self._energies: list[Tensor] = []  # since chains last joined or left
         self._draws: Draws | None = None
         self._drawn_at = 0
-        self._next_end = 0
+        self.last_end = self._next_end = 0  # ticks at which its chains end
 
     def join(self, newcomers: Sequence[Chain], points: Evaluated) -> None:
         """New chains stand at points already evaluated, in the same order."""
@@ -128,7 +128,7 @@ class ChainGroup:
         self._streams = Streams(torch.cat([self._streams.seed, streams.seed]), torch.cat([self._streams.chain, streams.chain]))
         self._began = torch.cat([self._began, began])
         self._accepted = torch.cat([self._accepted, accepted])
-        self._next_end = min(chain.ends_at for chain in self.members)
+        self._note_ends()
 
     def propose(self) -> Tensor:
         """The points this tick wants evaluated, (rows, latent)."""
@@ -196,7 +196,11 @@ class ChainGroup:
         self._began, self._accepted = self._began[index], self._accepted[index]
         if self._draws is not None:
             self._draws = Draws(self._draws.normal[:, index], self._draws.log_uniform[:, index])
-        self._next_end = min((chain.ends_at for chain in self.members), default=self.now)
+        self._note_ends()
+
+    def _note_ends(self) -> None:
+        ends = [chain.ends_at for chain in self.members] or [self.now]
+        self._next_end, self.last_end = min(ends), max(ends)
 
     def _settle(self) -> None:
         """Hands the energies seen since the last change of members to the chains they belong to."""

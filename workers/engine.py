@@ -134,7 +134,7 @@ class Engine:
         if self._scheduler.may_move(self._running):
             self._move()
         for name, lane in list(self._lanes.items()):
-            if lane.chains():
+            if lane.running:
                 self._advance(name, lane)
         self._bound()
         outcomes, self._outcomes = self._outcomes, []

@@ -57,17 +57,24 @@ class Lane:
     @property
     def points(self) -> int:
         """The most points the lane's chains may ask for in a tick."""
-        return sum(chain.kernel.points_per_chain for chain in self.chains())
+        fresh = sum(chain.kernel.points_per_chain for chain in self._fresh)
+        return fresh + sum(group.kernel.points_per_chain * len(group.members) for group in self._groups.values())
 
     @property
     def longest(self) -> int:
         """Ticks that the longest chain under way still needs."""
-        return max((left for _, left in self.standing()), default=0)
+        fresh = max((chain.kernel.ticks + 1 for chain in self._fresh), default=0)
+        return max([fresh, *(group.last_end - group.now for group in self._groups.values())])
+
+    @property
+    def running(self) -> bool:
+        """Whether a tick has anything to do here."""
+        return bool(self._fresh) or any(group.members for group in self._groups.values())
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is under way here, nor will be by itself."""
-        return not self.chains() and not self._parked
+        """Whether nothing runs here, and nothing waits to go on."""
+        return not self.running and not self._parked
 
     def chains(self) -> list[Chain]:
         """Every chain under way."""

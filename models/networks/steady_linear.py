@@ -1,7 +1,7 @@
 """A linear layer whose gradient has the same bits on any number of threads and in any row of a batch.
 
-Libraries split long sums among threads, so ours are short; and where the inputs are no multiple of a vector, the bits of a row's gradient
-were seen to depend on whether the row is an even one, so ours are padded to one.
+Libraries split long sums among threads, so ours are short; and where there are few inputs, 5 to 7 or 9 to 11, the bits of a row's gradient
+were seen to depend on whether the row is an even one, so narrow ones are padded to whole vectors.
 """
 
 from typing import Any
@@ -12,13 +12,15 @@ from torch import Tensor, nn
 
 LONGEST = 392  # terms of one sum; from about 784 on they were seen to be split
 VECTOR = 16  # float32 numbers in the longest vector registers
+NARROW = 2 * VECTOR  # inputs from which on padding is not needed
 
 
 def steady(layer: nn.Module) -> nn.Module:
     """The layer itself, or in place of a linear one whose gradient's bits may vary one with the same outputs."""
-    if isinstance(layer, nn.Linear) and (layer.out_features > LONGEST or layer.in_features % VECTOR):
-        return SteadyLinear(layer)
-    return layer
+    if not isinstance(layer, nn.Linear):
+        return layer
+    narrow = layer.in_features < NARROW and layer.in_features % VECTOR
+    return SteadyLinear(layer) if narrow or layer.out_features > LONGEST else layer
 
 
 class SteadyLinear(nn.Module):
@@ -28,7 +30,11 @@ class SteadyLinear(nn.Module):
         super().__init__()
         self.register_buffer("weight", linear.weight.detach(), persistent=False)
         self.register_buffer("bias", linear.bias.detach(), persistent=False)
-        self.register_buffer("padded", F.pad(linear.weight.detach(), (0, -linear.in_features % VECTOR)), persistent=False)
+        self.register_buffer(
+            "padded",
+            F.pad(linear.weight.detach(), (0, -linear.in_features % VECTOR if linear.in_features < NARROW else 0)),
+            persistent=False,
+        )
 
     def forward(self, inputs: Tensor) -> Tensor:
         outputs: Tensor = _Steady.apply(inputs, self.weight, self.bias, self.padded)  # type: ignore[no-untyped-call]
