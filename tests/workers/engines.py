@@ -1,4 +1,4 @@
-"""Engines, jobs for them and the way to run them, for the tests of engines under pressure."""
+"""Engines, jobs for them and the way to run them."""
 
 from workers.engine import Engine, EngineSettings
 from workers.jobs import GenerateJob
@@ -35,7 +35,7 @@ def job(store, model="a", *, steps=5, images=1, version=None, **rest):
     )
 
 
-def run(engine, limit=3000):
+def run(engine, limit=5000):
     outcomes = {}
     for _ in range(limit):
         if not engine.busy:

@@ -15,6 +15,7 @@ from models.kernels import KERNELS, Chains, Evaluated
 from models.prepared import Prepared, load
 from models.targets import evaluate
 from tests.tiny_models import publish_tiny
+from tests.workers.engines import alone, run
 from workers import lane as lane_module
 from workers.engine import Engine, EngineSettings
 from workers.jobs import GenerateJob, Problem
@@ -61,21 +62,6 @@ def job(store, model, sampler, *, mcmc=None, images=1, seed=0, **rest):
     return GenerateJob(
         model=model, version=card.version, digest=card.digest, sampler=sampler, mcmc=kernel, num_images=images, seed=seed, **rest
     )
-
-
-def run(engine, limit=5000):
-    outcomes = {}
-    for _ in range(limit):
-        if not engine.busy:
-            return outcomes
-        outcomes |= {outcome.job_id: outcome for outcome in engine.tick()}
-    raise AssertionError("the engine does not come to an end")
-
-
-def alone(store, wanted):
-    engine = Engine(store, EngineSettings(capacity=16), Counts())
-    engine.admit("only", wanted, None)
-    return run(engine)["only"]
 
 
 @pytest.mark.parametrize("model", SAMPLERS)
