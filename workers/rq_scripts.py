@@ -18,31 +18,27 @@ def named(script: str, names: Mapping[str, str | int]) -> str:
 # either; unless it is quick, as one that only decodes is, or the first in turn.
 SUBMIT = (
     """
-local g, at, rings = NAMES, 4, false
+local g, rings = NAMES, false
 g.now, g.kept, g.recent_kept = ARGV[1], ARGV[2], ARGV[3]
 """
     + ENTER
     + """
 
-local function submit(id, origin, cost, quick, ttl, first, last)
-    local queue, job = g.queue .. origin, g.job .. id
+local function submit(e, data)
+    local queue, job = g.queue .. e.origin, g.job .. e.id
     if redis.call('EXISTS', job) == 1 then return end
     redis.call('SADD', g.queues, queue)
-    redis.call('HSET', job, unpack(ARGV, first, last))
-    if ttl ~= '' then redis.call('EXPIRE', job, ttl) end
-    redis.call('HINCRBY', g.backlog, origin, cost)
-    redis.call('ZADD', g.recent, g.now, id)
-    redis.call('XADD', g.events .. id, '*', 'name', 'queued', 'data', '{"queue": "' .. origin .. '"}')
-    redis.call('EXPIRE', g.events .. id, g.kept)
-    local next = tonumber(cost) > 0 and enter(origin, id, redis.call('HGET', job, 'caller'), cost)
-    if redis.call('RPUSH', queue, id) == 1 or quick == '1' or next then rings = true end
+    redis.call('HSET', job, 'data', data, unpack(e.record))
+    if e.ttl then redis.call('EXPIRE', job, e.ttl) end
+    redis.call('HINCRBY', g.backlog, e.origin, e.cost)
+    redis.call('ZADD', g.recent, g.now, e.id)
+    redis.call('XADD', g.events .. e.id, '*', 'name', 'queued', 'data', '{"queue": "' .. e.origin .. '"}')
+    redis.call('EXPIRE', g.events .. e.id, g.kept)
+    local next = e.cost > 0 and enter(e.origin, e.id, e.caller, e.cost)
+    if redis.call('RPUSH', queue, e.id) == 1 or e.quick or next then rings = true end
 end
 
-while at < #ARGV do
-    local id, origin, cost, quick, ttl, words = unpack(ARGV, at, at + 5)
-    at = at + 6 + words
-    submit(id, origin, cost, quick, ttl, at - words, at - 1)
-end
+for at = 4, #ARGV, 2 do submit(cjson.decode(ARGV[at]), ARGV[at + 1]) end
 redis.call('ZREMRANGEBYRANK', g.recent, 0, -g.recent_kept - 1)
 if rings then redis.call('PUBLISH', g.submitted, '') end
 """

@@ -1,8 +1,9 @@
 """Puts jobs into RQ's queues, all of a call in one script: the record that RQ itself would write is made once and filled in for each."""
 
+import json
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -80,39 +81,35 @@ class Submissions:
             words += self._words(submission, now)
         return words
 
-    def _words(self, submission: Submission, now: float) -> Iterator[Any]:
-        """What the script reads of one job: how it is queued, how many words its record has, and the record."""
+    def _words(self, submission: Submission, now: float) -> tuple[str, bytes]:
+        """What the script reads of one job, as JSON, and RQ's record of the call: few words, since each takes redis-py its time."""
         job, job_id, reply = submission
-        queue, deadline_s = queues.queue_of(job), getattr(job, "deadline_s", None)
-        decodes = job.kind == "generate" and job.mcmc is None
-        quick = job.kind == "generate" and queues.chain_steps(job) <= QUICK_TICKS * job.num_images
-        fields = self._fields(job, queue, now)
-        ttl = "" if deadline_s is None else int(deadline_s) + 1 + self._limits.result_ttl_s  # to say that it expired
-        if deadline_s is not None:
-            fields |= {keys.EXPIRES_AT: now + deadline_s, "ttl": ttl}
-        if decodes:
-            fields[keys.DECODES] = 1
-        if reply:
-            fields[keys.REPLY] = reply
-        yield from (job_id, queue, fields[keys.COST], int(quick), ttl, 2 * len(fields))
-        for field in fields.items():
-            yield from field
-
-    def _fields(self, job: AnyJob, queue: str, now: float) -> dict[str, Any]:
-        call = f'["{queues.FUNCTIONS[job.kind]}", null, [], {{"job": {job.model_dump_json()}}}]'
-        moment = utcformat(datetime.fromtimestamp(now, UTC))
-        return self._records[queue] | {
+        queue, cost, deadline_s = queues.queue_of(job), queues.chain_steps(job), getattr(job, "deadline_s", None)
+        moment, caller = utcformat(datetime.fromtimestamp(now, UTC)), getattr(job, "caller", "")
+        chains = getattr(job, "num_images", 1)
+        fields = {
             "created_at": moment,
             "enqueued_at": moment,
-            "data": zlib.compress(call.encode(), COMPRESSION),
             "description": queues.describe(job),
-            keys.CHAINS: getattr(job, "num_images", 1),
-            keys.COST: queues.chain_steps(job),
-            keys.CALLER: getattr(job, "caller", ""),
+            keys.CHAINS: str(chains),
+            keys.COST: str(cost),
+            keys.CALLER: caller,
             keys.ENTERED_AT: f"{now:.6f}",
         }
+        told: dict[str, Any] = {"id": job_id, "origin": queue, "cost": cost, "caller": caller}
+        if job.kind == "generate":
+            told["quick"] = cost <= QUICK_TICKS * chains
+            fields |= {} if job.mcmc else {keys.DECODES: "1"}
+        if deadline_s is not None:  # kept long enough to say that it expired
+            told["ttl"] = int(deadline_s) + 1 + self._limits.result_ttl_s
+            fields |= {keys.EXPIRES_AT: str(now + deadline_s), "ttl": str(told["ttl"])}
+        if reply:
+            fields[keys.REPLY] = reply
+        told["record"] = [word for field in (self._records[queue] | fields).items() for word in field]
+        call = f'["{queues.FUNCTIONS[job.kind]}", null, [], {{"job": {job.model_dump_json()}}}]'
+        return json.dumps(told), zlib.compress(call.encode(), COMPRESSION)
 
-    def _record(self, queue: Queue) -> dict[str, Any]:
+    def _record(self, queue: Queue) -> dict[str, str]:
         """What RQ keeps of a job of this queue, as far as all of them have it in common."""
         job = queue.create_job(
             queues.FUNCTIONS["train" if queue.name == queues.TRAIN_QUEUE else "generate"],
@@ -123,4 +120,5 @@ class Submissions:
             status=JobStatus.QUEUED,
         )
         job.origin = queue.name
-        return {"status": str(JobStatus.QUEUED.value)} | job.to_dict()
+        kept = job.to_dict() | {"status": JobStatus.QUEUED.value}
+        return {name: value.decode() if isinstance(value, bytes) else str(value) for name, value in kept.items() if name != "data"}
