@@ -169,7 +169,7 @@ def test_a_job_outlives_the_api_that_took_it(tiny_house):
 def test_sigterm_under_load_ends_what_runs_keeps_what_waits_and_exits_cleanly(tiny_house):
     house = tiny_house
     worker = house.start_generation(EBBTIDE_CAPACITY="16")
-    ids = house.submit_all(request_for(seed, steps=500, num_images=2) for seed in range(24))
+    ids = house.submit_all(request_for(seed, steps=2000, num_images=2) for seed in range(24))
     until(lambda: house.statuses(ids)["running"] == 8)
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(60) == 0
