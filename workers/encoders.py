@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from workers.outcomes import Finished
 
 _logger = logging.getLogger("rq.worker")
-TOGETHER = 8  # jobs whose files are stored in one go; other threads take the rest
+TOGETHER = 8  # jobs that a thread encodes in one go; other threads take the rest
 
 
 class Encoders:

@@ -76,12 +76,8 @@ class Lane:
         """Whether nothing runs here, and nothing waits to go on."""
         return not self.running and not self._parked
 
-    def chains(self) -> list[Chain]:
-        """Every chain under way."""
-        return [*self._fresh, *(chain for group in self._groups.values() for chain in group.members)]
-
     def standing(self) -> list[tuple[Chain, int]]:
-        """The same, with the ticks that each still needs."""
+        """Every chain under way, with the ticks that each still needs."""
         begun = [(chain, chain.ends_at - group.now) for group in self._groups.values() for chain in group.members]
         return [*((chain, chain.kernel.ticks + 1) for chain in self._fresh), *begun]
 

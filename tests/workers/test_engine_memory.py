@@ -115,7 +115,7 @@ def test_no_more_chains_run_than_memory_was_measured_to_have_room_for(store):
     wanted, most = job(store, steps=5, images=40, caller="ann"), 0
     busy.admit("second", wanted, None)
     while not (outcomes := busy.tick()):
-        most = max(most, sum(len(lane.chains()) for lane in busy._lanes.values()))
+        most = max(most, sum(len(lane.standing()) for lane in busy._lanes.values()))
     assert most == 16
     assert outcomes[0].contract.sampling_reference == 16
     assert np.array_equal(outcomes[0].images, alone(store, wanted).images)

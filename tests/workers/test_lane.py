@@ -24,7 +24,7 @@ def test_chains_that_bring_an_image_keep_it_whatever_their_kernel_and_neighbours
     def run_lane(*chains):
         lane, ended = Lane(prepared, prepared.targets["posterior"], 16, torch.device("cpu")), {}
         lane.start(list(chains))
-        while lane.chains():
+        while not lane.idle:
             ended |= {retired.chain.index: retired.z for retired in lane.tick().retired}
         return ended
 
