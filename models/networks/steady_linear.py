@@ -17,10 +17,9 @@ NARROW = 2 * VECTOR  # inputs from which on padding is not needed
 
 def steady(layer: nn.Module) -> nn.Module:
     """The layer itself, or in place of a linear one whose gradient's bits may vary one with the same outputs."""
-    if not isinstance(layer, nn.Linear):
-        return layer
-    narrow = layer.in_features < NARROW and layer.in_features % VECTOR
-    return SteadyLinear(layer) if narrow or layer.out_features > LONGEST else layer
+    if isinstance(layer, nn.Linear) and (_missing(layer.in_features) or layer.out_features > LONGEST):
+        return SteadyLinear(layer)
+    return layer
 
 
 class SteadyLinear(nn.Module):
@@ -30,11 +29,7 @@ class SteadyLinear(nn.Module):
         super().__init__()
         self.register_buffer("weight", linear.weight.detach(), persistent=False)
         self.register_buffer("bias", linear.bias.detach(), persistent=False)
-        self.register_buffer(
-            "padded",
-            F.pad(linear.weight.detach(), (0, -linear.in_features % VECTOR if linear.in_features < NARROW else 0)),
-            persistent=False,
-        )
+        self.register_buffer("padded", F.pad(linear.weight.detach(), (0, _missing(linear.in_features))), persistent=False)
 
     def forward(self, inputs: Tensor) -> Tensor:
         outputs: Tensor = _Steady.apply(inputs, self.weight, self.bias, self.padded)  # type: ignore[no-untyped-call]
@@ -61,3 +56,8 @@ class _Steady(torch.autograd.Function):
 def _blocks(outputs: int) -> int:
     """The fewest equal blocks of at most LONGEST outputs."""
     return next(count for count in range(1, outputs + 1) if outputs % count == 0 and outputs // count <= LONGEST)
+
+
+def _missing(inputs: int) -> int:
+    """Inputs that narrow layers lack to whole vectors."""
+    return -inputs % VECTOR if inputs < NARROW else 0

@@ -55,6 +55,17 @@ def test_a_quick_job_is_taken_though_nothing_is_free_and_its_own_callers_long_on
     assert broker.queues()[1].depth == 20
 
 
+def test_workers_are_told_at_once_of_a_quick_job_behind_long_ones(broker, redis, generate_job):
+    broker.submit_many([generate_job(caller="ann", mcmc=LONG) for _ in range(2)])
+    with redis.pubsub(ignore_subscribe_messages=True) as listening:
+        listening.subscribe(keys.SUBMITTED)
+        assert listening.get_message(timeout=5) is None  # the answer to the subscription
+        broker.submit(generate_job(caller="ann", mcmc=LONG))
+        assert listening.get_message(timeout=0.1) is None
+        broker.submit(generate_job(caller="ann", mcmc={"kernel": "mala", "steps": 10}))
+        assert listening.get_message(timeout=5)["type"] == "message"
+
+
 def test_no_more_quick_jobs_are_taken_than_a_few(broker, take, generate_job):
     broker.submit_many([generate_job(caller="ann", mcmc={"kernel": "mala", "steps": 10}) for _ in range(3 * FURTHER_JOBS)])
     assert len(take(Room(0, frozenset({ANN}), quick=64))) == FURTHER_JOBS - 1
