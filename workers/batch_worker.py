@@ -1,6 +1,8 @@
 """The RQ worker that runs many jobs at once: the engine steps in the main thread, Redis has a thread of its own, PNGs are made in others.
 
-    Redis thread: take what fits -> main thread: admit, tick -> encoders: PNG -> Redis thread: store, end
+    Redis thread: take what fits -> main thread: admit, tick -> encoders: PNG -> Redis thread: store, end, offer to take more
+
+Where an offer stands, the next submission takes for this worker and sends it the jobs: the thread that listens admits them.
 
 While Redis is away the engine keeps stepping and what has ended waits. A job whose lease ran out meanwhile is dropped here, because
 somebody else has it. Every call of RQ's that is not public stands here, in `rq_bulk` or in `rq_maintenance`.
@@ -10,7 +12,6 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, cast
 
-from redis import exceptions
 from rq import Queue
 from rq.command import parse_payload
 from rq.serializers import JSONSerializer
@@ -22,28 +23,27 @@ from rq.worker_registration import register
 from workers import keys, queues
 from workers.artifacts import Artifacts
 from workers.broker import Broker
-from workers.connection import BrokerUnavailable
+from workers.connection import AWAY
 from workers.encoders import Encoders
+from workers.intake import LOOK_EVERY_S, Intake
 from workers.jobs import Problem, Progress
+from workers.listening import Listening
 from workers.load import load
 from workers.metrics import WorkerMetrics
 from workers.quarantine import Quarantine
-from workers.rq_bulk import LOST, STOP, Bulk, Ended, Taken
+from workers.rq_bulk import LOST, STOP, Bulk, Ended
 from workers.rq_maintenance import maintain
-from workers.rq_recovery import return_unheard
 from workers.settings import WorkerSettings
-from workers.stepping import Admit, Cancel, Leave, StepLoop, Steps
+from workers.stepping import Leave, StepLoop, Steps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from workers.outcomes import Failed, Finished
 
-LOOK_EVERY_S = 0.5  # for jobs whose submission nobody announced, such as those requeued by hand
 SWEEP_EVERY_S = 600.0
 SHOW_EVERY_S = 0.1  # whether it is busy: a job may take less time than it takes to say so
 RETRY_EVERY_S = 0.2  # while Redis does not answer
-_AWAY = (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.OutOfMemoryError, exceptions.ReadOnlyError, BrokerUnavailable)
 
 
 class BatchWorker(BaseWorker):
@@ -51,23 +51,19 @@ class BatchWorker(BaseWorker):
 
     def __init__(self, engine: Steps, broker: Broker, artifacts: Artifacts, settings: WorkerSettings, metrics: WorkerMetrics) -> None:
         self._watched = [Queue(name, connection=broker.redis, serializer=JSONSerializer) for name in queues.QUEUES]
-        *shared, alone, _training = self._watched
-        super().__init__([*shared, alone], connection=broker.redis, serializer=JSONSerializer, worker_ttl=settings.lease_s)
+        *self._shared, alone, _training = self._watched
+        super().__init__([*self._shared, alone], connection=broker.redis, serializer=JSONSerializer, worker_ttl=settings.lease_s)
         self._settings, self._metrics = settings, metrics
         self._wake = threading.Event()  # the Redis thread has something to do
-        self._loop = StepLoop(engine, self._deliver, self._room_changed)
         self._bulk = Bulk(broker, self.name, self.key, settings.lease_s)
-        self._quarantine = Quarantine(self._bulk, shared, alone)
+        self._quarantine = Quarantine(self._bulk, self._shared, alone)
         self._encoders = Encoders(artifacts, settings, self.name, self._wake.set)
-        self._running: dict[str, Taken] = {}  # by execution: the same job may come back
+        self._loop = StepLoop(engine, self._deliver, lambda: self._intake.room_changed())
+        self._intake = Intake(self._bulk, self._quarantine, self._loop, self._encoders.fail, self._wake.set)
         self._ended: list[Ended] = []  # over here, not yet in Redis
-        self._stops: list[dict[str, Any]] = []  # commands heard since jobs were last taken
         self._told: dict[str, Progress] = {}
         self._due = {self._beat: 0.0, self._maintain: 0.0, self._sweep: 0.0, self._show_state: 0.0}
         self._burst = self._crashed = self._suspended = False
-        self._rang = self._left_some = False  # why to look into the queues before it is time to
-        self._look_at = 0.0
-        self._unheard = False  # Redis may have done what it never answered
         self._turned_at = time.monotonic()
         metrics.watch("stepping", lambda: self._loop.turned_at)
         metrics.watch("redis", lambda: self._turned_at)
@@ -76,7 +72,7 @@ class BatchWorker(BaseWorker):
 
     def work(self, burst: bool = False, *args: Any, **kwargs: Any) -> bool:
         """Runs until SIGTERM, SIGINT or, with `burst`, until the queues are empty; what has started is always finished."""
-        self._burst = burst
+        self._burst, self._intake.offering = burst, not burst
         self.bootstrap(logging_level=None)
         self._install_signal_handlers()  # type: ignore[no-untyped-call]
         redis_thread = threading.Thread(target=self._serve, name="redis")
@@ -97,7 +93,7 @@ class BatchWorker(BaseWorker):
         """What the engine gave back goes to the encoders; the engine knows our executions, not jobs."""
         finished = []
         for outcome in outcomes:
-            job = self._running.get(outcome.job_id)
+            job = self._intake.running.get(outcome.job_id)
             if job is None:
                 continue  # somebody else has it by now
             problem: Problem | None = getattr(outcome, "problem", None)
@@ -107,11 +103,6 @@ class BatchWorker(BaseWorker):
                 finished.append((job, cast("Finished", outcome)))
         self._encoders.submit(finished)
 
-    def _room_changed(self) -> None:
-        """Wakes the Redis thread if it waits for room."""
-        if self._left_some or self._rang:
-            self._wake.set()
-
     def _shutdown(self) -> None:
         """RQ's signal handlers end here: take no more jobs. (RQ's own raises wherever the main thread happens to be.)
 
@@ -119,41 +110,23 @@ class BatchWorker(BaseWorker):
         """
         self._stop_requested = True
 
-    # RQ's thread for commands
+    # The thread that listens
 
     def subscribe(self) -> None:
-        """Listens for commands to this worker, and for submissions."""
-        self.pubsub = self.connection.pubsub()  # type: ignore[no-untyped-call]
-        self.pubsub.subscribe(**{self.pubsub_channel_name: self.handle_payload, keys.SUBMITTED: self._hear_submission})
-        self.pubsub_thread = self.pubsub.run_in_thread(  # type: ignore[assignment]
-            sleep_time=60, daemon=True, exception_handler=self._listen_again
-        )
+        """Listens for commands to this worker, for submissions, and for jobs that one of them started for this worker."""
+        ours = {keys.SUBMITTED: self._intake.hear_submission, keys.handed(self.name): self._intake.hear_jobs}
+        self._listening = Listening(self.connection, {self.pubsub_channel_name: self.handle_payload} | ours, self._intake.miss_messages)
 
-    def _hear_submission(self, message: Any) -> None:
-        self._rang = True
-        self._wake.set()
+    def unsubscribe(self) -> None:
+        self._listening.stop()
 
     def handle_payload(self, message: Any) -> None:
         """`stop-job` and `stop-execution` end that job alone; RQ's own look at one job a worker."""
         payload = parse_payload(message)
-        if payload["command"] not in ("stop-job", "stop-execution"):
+        if payload["command"] in ("stop-job", "stop-execution"):
+            self._intake.stop(payload)
+        else:
             super().handle_payload(message)  # type: ignore[no-untyped-call]
-            return
-        self._stops.append(payload)
-        self._stop(payload)
-
-    def _stop(self, payload: dict[str, Any]) -> None:
-        for job in list(self._running.values()):
-            if job.id == payload["job_id"] and payload.get("execution_id", job.execution_id) == job.execution_id:
-                self._cancel(job)
-
-    def _cancel(self, job: Taken) -> None:
-        self._loop.send(Cancel(job.execution_id, Problem(reason="canceled", detail="canceled on request")))
-
-    def _listen_again(self, error: Exception, *rest: Any) -> None:
-        if not isinstance(error, _AWAY):
-            raise error
-        time.sleep(RETRY_EVERY_S)  # redis-py connects and subscribes anew by itself
 
     # Redis thread
 
@@ -173,9 +146,9 @@ class BatchWorker(BaseWorker):
     def _turn_or_retry(self) -> bool:
         try:
             return self._turn()
-        except _AWAY as away:
+        except AWAY as away:
             self._metrics.redis_errors.inc()
-            self._unheard = True
+            self._intake.unheard = True
             self.log.warning("Worker %s: Redis does not answer, trying again: %s", self.name, away)
             time.sleep(RETRY_EVERY_S)
             return True
@@ -183,76 +156,59 @@ class BatchWorker(BaseWorker):
     def _turn(self) -> bool:
         """One round of everything; False when nothing is left to do and nobody wants more."""
         self._turned_at = time.monotonic()
-        if self._unheard:
-            self._return_unheard()
+        if self._stop_requested and self._intake.open:
+            self._intake.close()
+        if self._intake.unheard:
+            self._intake.return_unheard()
         for task in [task for task, due in self._due.items() if due <= time.monotonic()]:
             task()
         self._end()
         took = self._should_look() and self._take()
-        return bool(self._running) or not (self._stop_requested or (self._burst and not took))
+        return bool(self._intake.running) or not (not self._intake.open or (self._burst and not took))
 
     def _pause(self) -> float:
         return max(0.0, min(LOOK_EVERY_S, min(self._due.values()) - time.monotonic()))
 
     def _should_look(self) -> bool:
-        if self._stop_requested or self._suspended:
-            return False
-        return self._rang or self._left_some or self._burst or time.monotonic() >= self._look_at
+        return self._intake.open and not self._suspended and (self._burst or self._intake.should_look())
 
     def _take(self) -> bool:
-        """Starts what fits, once all that was sent before is admitted; False when there was nothing to start."""
-        room = self._loop.room
-        if room is None or self._quarantine.closed(self._running):
-            return True
-        self._metrics.free.set(room.free)
-        self._stops.clear()
-        self._rang, self._look_at = False, time.monotonic() + LOOK_EVERY_S
-        taken = self._quarantine.take(room, idle=not self._running)
-        self._left_some = self._quarantine.waiting > 0 or self._bulk.may_have_left_some(taken, room)
-        self._running |= {job.execution_id: job for job in taken}
-        self._ended += [Ended(job, job.refused) for job in taken if job.refused]
-        self._loop.admit(Admit(job.execution_id, job.request, job.expires_at) for job in taken if job.request and not job.refused)
-        for payload in list(self._stops):  # they may be meant for jobs that were not known here yet
-            self._stop(payload)
-        if self._ended:
-            self._wake.set()
-        return bool(taken)
-
-    def _return_unheard(self) -> None:
-        """Jobs taken by a call whose answer was lost go back at once, and no try of theirs is spent."""
-        returned = return_unheard(self.connection, self.name, [f"{job.id}:{job.execution_id}" for job in self._running.values()])
-        if returned:
-            self.log.warning("Worker %s: returned %d jobs that Redis gave it and it never got", self.name, returned)
-        self._unheard = False
+        """False when there was nothing to start."""
+        if room := self._loop.room:
+            self._metrics.free.set(room.free)
+        taken = self._intake.take()
+        return taken is None or bool(taken)
 
     def _end(self) -> None:
         self._ended += self._encoders.ended()
         if not self._ended:
             return
-        ours = self._bulk.end(self._ended)
-        for one in self._ended:
-            self._running.pop(one.taken.execution_id, None)
+        room = self._intake.room_beside(self._ended)
+        ours, offered = self._bulk.end_and_offer(self._ended, self._shared, room)
+        if room and not offered:
+            self._intake.look_again()
+        self._intake.forget([one.taken for one in self._ended])
         self._ended = []
         for one in ours:
             self._metrics.ended(one.taken.request, one.status, one.taken.created_at, getattr(one.outcome, "timings", None))
 
     def _beat(self) -> None:
         """Signs of life: for the worker and every running job. What comes back tells of jobs to stop and jobs lost."""
-        jobs, progress = list(self._running.values()), self._loop.progress
+        jobs, progress = list(self._intake.running.values()), self._loop.progress
         news = {label: told for label, told in progress.items() if self._told.get(label) != told}
         for job, answer in zip(jobs, self._bulk.beat(jobs, news), strict=True):
             if answer == STOP:
-                self._cancel(job)
+                self._intake.cancel(job, Problem(reason="canceled", detail="canceled on request"))
             elif answer == LOST:
-                self._running.pop(job.execution_id)
-                self._loop.send(Cancel(job.execution_id, Problem(reason="abandoned", detail="the lease ran out")))
+                self._intake.forget([job])
+                self._intake.cancel(job, Problem(reason="abandoned", detail="the lease ran out"))
         self._told = progress
         self._beat_worker()
         self._due[self._beat] = time.monotonic() + self._settings.heartbeat_s
 
     def _beat_worker(self) -> None:
         self._metrics.capacity.set(capacity := self._loop.capacity)
-        requests = {label: job.request for label, job in self._running.items() if job.request}
+        requests = {label: job.request for label, job in self._intake.running.items() if job.request}
         about: dict[Any, Any] = {"device": self._settings.device}
         about |= load(requests, self._loop.progress, capacity, dict(self._metrics.tables))
         about |= {name: lately for name, ratio in self._metrics.ratios.items() if (lately := ratio.lately())}
@@ -268,9 +224,10 @@ class BatchWorker(BaseWorker):
                 register(self, pipe)
                 pipe.execute()
         self._suspended = bool(is_suspended(self.connection))
+        self._intake.offer(self._intake.open and not (self._burst or self._suspended))
 
     def _maintain(self) -> None:
-        self._return_unheard()
+        self._intake.return_unheard()
         found = maintain(self, self._watched)
         self.last_cleaned_at = now()  # type: ignore[assignment]
         self._metrics.abandoned.labels("requeued").inc(len(found.requeued))
@@ -282,8 +239,8 @@ class BatchWorker(BaseWorker):
         self._due[self._sweep] = time.monotonic() + SWEEP_EVERY_S
 
     def _show_state(self) -> None:
-        self._metrics.running.set(len(self._running))
-        state = WorkerStatus.BUSY if self._running else WorkerStatus.SUSPENDED if self._suspended else WorkerStatus.IDLE
+        self._metrics.running.set(len(self._intake.running))
+        state = WorkerStatus.BUSY if self._intake.running else WorkerStatus.SUSPENDED if self._suspended else WorkerStatus.IDLE
         if state != self.get_state():
             self.set_state(state)
         self._due[self._show_state] = time.monotonic() + SHOW_EVERY_S
@@ -291,7 +248,7 @@ class BatchWorker(BaseWorker):
     def _give_up(self) -> None:
         """After a crash: hands running jobs to whoever comes next, rather than let them wait for the lease to run out."""
         try:
-            self._bulk.abandon(list(self._running.values()))
+            self._bulk.abandon(list(self._intake.running.values()))
             maintain(self, self._watched)
-        except _AWAY as away:
+        except AWAY as away:
             self.log.warning("Worker %s: left without Redis: %s", self.name, away)

@@ -32,8 +32,9 @@ from workers.connection import (
 )
 from workers.finishes import Expected, Finishes
 from workers.jobs import AnyJob, Event, JobView, Progress, Status
-from workers.rq_scripts import CANCEL
-from workers.submissions import SUBMIT_NAMED, Submission, Submissions
+from workers.rq_scripts import CANCEL, SUBMIT
+from workers.script_names import named
+from workers.submissions import Submission, Submissions
 from workers.views import QueueView, WorkerView
 
 __all__ = [
@@ -66,7 +67,7 @@ class Broker:
         self.redis = redis
         self.limits = limits
         self._submissions = Submissions(redis, limits)
-        self._submit = redis.register_script(SUBMIT_NAMED)
+        self._submit = redis.register_script(named(SUBMIT))
         self._queues = {name: Queue(name, connection=redis, serializer=JSONSerializer) for name in queues.QUEUES}
 
     @classmethod

@@ -37,6 +37,16 @@ class BrokerUnavailable(BrokerError):
     """Redis does not answer, or has no room."""
 
 
+# What a call raises while Redis is away or has no room.
+AWAY = (
+    redis.exceptions.ConnectionError,
+    redis.exceptions.TimeoutError,
+    redis.exceptions.OutOfMemoryError,
+    redis.exceptions.ReadOnlyError,
+    BrokerUnavailable,
+)
+
+
 @contextmanager
 def guarded() -> Iterator[None]:
     """Turns a lost connection, and a Redis that takes nothing, into BrokerUnavailable."""

@@ -6,7 +6,8 @@ RECENT = f"{PREFIX}:recent"  # sorted set: job ids by creation
 BACKLOG = f"{PREFIX}:backlog"  # hash: queue -> chain-steps waiting in it
 TURN = f"{PREFIX}:turn"  # hash: queue -> the turn of the job taken last
 MAINTENANCE = f"{PREFIX}:maintenance"  # lock: one worker at a time looks for abandoned jobs
-SUBMITTED = f"{PREFIX}:submitted"  # channel: an empty queue has got a job
+SUBMITTED = f"{PREFIX}:submitted"  # channel: a job waits that a worker may want
+OFFERS = f"{PREFIX}:offers"  # sorted set: workers that wait for a job, by the chains they have room for
 ENDED = f"{PREFIX}:ended"  # channel: the ids of jobs that have ended, spaces between
 REPLIES = f"{PREFIX}:replies"  # begins the channel of each process that waits for pictures: their bytes, see `workers/finishes.py`
 
@@ -29,6 +30,11 @@ def turns(queue: str) -> str:
 def callers(queue: str) -> str:
     """Sorted set: callers of a queue by the turn of their next job, where that is later than anybody's."""
     return f"{PREFIX}:callers:{queue}"
+
+
+def handed(worker: str) -> str:
+    """Channel: jobs that a submission started for a worker that had offered to take them."""
+    return f"{PREFIX}:handed:{worker}"
 
 
 def events(job_id: str) -> str:

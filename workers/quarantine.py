@@ -33,18 +33,24 @@ class Quarantine:
         """Whether nothing may join what runs: a job that has to run alone runs, or waits for the others to be done."""
         return bool(running) and (self._due or next(iter(running.values())).queue == self.alone.name)
 
-    def take(self, room: Room, *, idle: bool) -> list[Taken]:
-        """Starts what fits beside what runs, or, where nothing runs, what has to run alone; in turn where both wait."""
+    def take(self, room: Room, *, idle: bool, offering: bool = False) -> list[Taken]:
+        """Starts what fits beside what runs, or, where nothing runs, what has to run alone; in turn where both wait.
+
+        With `offering`, jobs may be sent later where nothing was found: see `Bulk.take`.
+        """
         if not idle:
-            return self._bulk.take(self._shared, room)
+            return self._take_shared(room, offering)
         self._settle()
         if self._due:
-            return self._take_alone() or self._bulk.take(self._shared, room)
-        return self._bulk.take(self._shared, room) or self._take_alone()
+            return self._take_alone() or self._take_shared(room, offering)
+        return self._take_shared(room, offering) or self._take_alone()
 
     @property
     def _due(self) -> bool:
         return self.waiting > 0 and time.monotonic() >= self._others_until
+
+    def _take_shared(self, room: Room, offering: bool) -> list[Taken]:
+        return self._bulk.take(self._shared, room, offering=offering and not self.waiting)
 
     def _take_alone(self) -> list[Taken]:
         taken = self._bulk.take_one(self.alone)

@@ -5,6 +5,7 @@ and `handle_job_failure` do in about sixty.
 """
 
 import json
+import logging
 import time
 import zlib
 from base64 import b64encode
@@ -15,9 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 from rq import Queue
-from rq.executions import Execution, ExecutionRegistry
-from rq.job import Job
-from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
+from rq.executions import Execution
 from rq.results import Result
 from rq.utils import utcformat
 
@@ -25,35 +24,20 @@ from workers import keys, views
 from workers.broker import EVENTS_KEPT, Broker
 from workers.jobs import GenerateJob, GenerateResult, Problem, Progress, Status
 from workers.queues import GENERATE_QUEUES, queue_for
-from workers.rq_scripts import BEAT, END, named
+from workers.rq_recovery import Unheard, return_unheard
+from workers.rq_scripts import BEAT, END
 from workers.scheduler import Flow
+from workers.script_names import NAMES, named
 from workers.stepping import Room
 from workers.turns import AGEING_S, TAKE
 
+_logger = logging.getLogger("rq.worker")
 LOOKED_AT = 128  # jobs from the head of each queue that one pop considers
 LOST, OURS, STOP = 0, 1, 2  # answers to a heartbeat
 DECODING_ROOM = 256  # images of `prior` jobs taken at once
 SENT_AT_MOST = 1 << 16  # bytes of a file that travel with the news of a job's end; a larger one is fetched
+NOTHING = b'{"jobs": []}'
 FURTHER_JOBS = 16  # taken though nothing is free, because they start at once all the same: more would be kept from other workers
-
-# What keys begin with, so that the scripts can build those of the jobs they find.
-_NAMES = {
-    "queue": Queue.redis_queue_namespace_prefix,
-    "job": Job.redis_job_namespace_prefix,
-    "started": StartedJobRegistry.key_template.format(""),
-    "finished": FinishedJobRegistry.key_template.format(""),
-    "failed": FailedJobRegistry.key_template.format(""),
-    "executions": ExecutionRegistry.key_template.format(""),
-    "results": Result.get_key(""),  # type: ignore[no-untyped-call]
-    "events": keys.events(""),
-    "progress": keys.progress(""),
-    "backlog": keys.BACKLOG,
-    "turn": keys.TURN,
-    "turns": keys.turns(""),
-    "callers": keys.callers(""),
-    "ended": keys.ENDED,
-    "artifact": keys.artifact("", "").removesuffix(":"),
-}
 
 
 @dataclass(frozen=True)
@@ -90,7 +74,6 @@ class Bulk:
 
     def __init__(self, broker: Broker, worker_name: str, worker_key: str, lease_s: int) -> None:
         self._redis, self._limits, self._lease_s, self._worker = broker.redis, broker.limits, lease_s, worker_name
-        names = _NAMES | {"execution": Execution("", "", broker.redis).key.removesuffix(":")}
         self._us = {
             "worker": worker_name,
             "worker_key": worker_key,
@@ -101,23 +84,28 @@ class Bulk:
             "started": json.dumps({"worker": worker_name}),
             "sent_at_most": SENT_AT_MOST,
         }
-        self._take, self._beat, self._end = (broker.redis.register_script(named(script, names)) for script in (TAKE, BEAT, END))
+        self._take, self._beat, self._end = (broker.redis.register_script(named(script)) for script in (TAKE, BEAT, END))
 
-    def take(self, queues: Sequence[Queue], room: Room) -> list[Taken]:
-        """Pops and starts jobs in turn until the chains free are filled, and a few further jobs; the last one may ask for more."""
-        return self._started(queues, room, len(queues) * LOOKED_AT)
+    def take(self, queues: Sequence[Queue], room: Room, *, offering: bool = False) -> list[Taken]:
+        """Pops and starts jobs in turn until the chains free are filled, and a few further jobs; the last one may ask for more.
+
+        Where there are none and the worker is `offering`, a later submission may start some in its name and send them to it.
+        """
+        terms = self._now(**self._terms(queues, room), offers=offering)
+        return handed(self._take(args=[terms]) or NOTHING)
 
     def take_one(self, queue: Queue) -> list[Taken]:
         """Pops and starts the next job of a queue, if there is one."""
-        return self._started([queue], Room(1, frozenset()), 1)
+        terms = self._now(**self._terms([queue], Room(1, frozenset())) | {"most": 1})
+        return handed(self._take(args=[terms]) or NOTHING)
 
-    def _started(self, queues: Sequence[Queue], room: Room, most: int) -> list[Taken]:
-        now, inside = time.time(), _inside(room.waiting)
-        further = {"further": FURTHER_JOBS - len(room.waiting), "inside": inside, "quick": room.quick}
-        limits = {"room": room.free, "decoding_room": DECODING_ROOM, "most": most, **further}
-        about = self._now(now, **limits, ageing=AGEING_S, look=LOOKED_AT, execution=uuid4().hex[:29])
-        found: Any = self._take(keys=[queue.key for queue in queues], args=[about])
-        return [_taken(entry, now) for entry in found]
+    @staticmethod
+    def _terms(queues: Sequence[Queue], room: Room) -> dict[str, Any]:
+        """What may be taken."""
+        further = {"further": FURTHER_JOBS - len(room.waiting), "inside": _inside(room.waiting), "quick": room.quick}
+        looked_at = {"look": LOOKED_AT, "most": len(queues) * LOOKED_AT, "ageing": AGEING_S}
+        limits = {"room": room.free, "decoding_room": DECODING_ROOM, "execution": uuid4().hex[:29]}
+        return {"queues": [queue.key for queue in queues]} | limits | further | looked_at
 
     @staticmethod
     def may_have_left_some(taken: Sequence[Taken], room: Room) -> bool:
@@ -147,16 +135,20 @@ class Bulk:
 
         One whose files Redis has no room for ends with that as its reason.
         """
-        answers = self._end_all(ended)
+        return self.end_and_offer(ended, (), None)[0]
+
+    def end_and_offer(self, ended: Sequence[Ended], queues: Sequence[Queue], room: Room | None) -> tuple[list[Ended], bool]:
+        """The same, and offers to take jobs into this room, if there is one; the second answer is whether the offer stands."""
+        *answers, offered = self._end_all(ended, self._terms(queues, room) | {"offers": True} if room else {})
         told = [one for one, answer in zip(ended, answers, strict=True) if answer == OURS]
         refused = [
             Ended(one.taken, Problem(reason="unavailable", detail=f"Redis takes no images: {answer.decode()}"))
             for one, answer in zip(ended, answers, strict=True)
             if isinstance(answer, bytes)
         ]
-        return told + self.end(refused) if refused else told
+        return told + self.end(refused) if refused else told, bool(offered)
 
-    def _end_all(self, ended: Sequence[Ended]) -> list[int | bytes]:
+    def _end_all(self, ended: Sequence[Ended], terms: Mapping[str, Any]) -> list[int | bytes]:
         now, endings = time.time(), []
         contents: list[bytes] = []
         for one in ended:
@@ -164,14 +156,26 @@ class Bulk:
             files = [[name, first + place] for place, name in enumerate(one.files)]
             contents += one.files.values()
             endings.append(self._ending(one) | {"result": self._result(one, now), "files": files})
-        answers: list[int | bytes] = self._end(args=[self._now(now), json.dumps(endings), *contents]) if ended else []
+        answers: list[int | bytes] = self._end(args=[self._now(now, **terms), json.dumps(endings), *contents]) if ended else [0]
         return answers
+
+    def withdraw(self) -> None:
+        """Takes back the worker's offer: nothing is sent to it any more."""
+        self._redis.zrem(keys.OFFERS, self._worker)
+
+    def return_unheard(self, running: Iterable[Taken], *, on_its_way_s: float) -> Unheard:
+        """Puts back jobs that Redis takes this worker to run and that it does not, older ones than that; no try of theirs is spent."""
+        known = [f"{job.id}:{job.execution_id}" for job in running]
+        unheard = return_unheard(self._redis, self._worker, known, lease_s=self._lease_s, on_its_way_s=on_its_way_s)
+        if unheard.returned:
+            _logger.warning("Worker %s: returned %d jobs that Redis gave it and it never got", self._worker, unheard.returned)
+        return unheard
 
     def abandon(self, jobs: Sequence[Taken]) -> None:
         """Lets go of running jobs: the next maintenance, by any worker, gives them their second chance."""
         with self._redis.pipeline(transaction=False) as pipe:
             for job in jobs:
-                pipe.zadd(f"{_NAMES['started']}{job.queue}", {f"{job.id}:{job.execution_id}": 1}, xx=True)
+                pipe.zadd(f"{NAMES['started']}{job.queue}", {f"{job.id}:{job.execution_id}": 1}, xx=True)
             pipe.execute()
 
     def _now(self, unix: float | None = None, **more: Any) -> str:
@@ -216,22 +220,32 @@ def _base64(content: bytes) -> str:
     return b64encode(content).decode()
 
 
-def _taken(entry: Sequence[Any], now: float) -> Taken:
-    queue, job_id, execution_id, created_at, data, deadline, cancel_requested = entry
+def handed(message: bytes) -> list[Taken]:
+    """The jobs that a script started: a line of JSON, then RQ's records of their calls one after the other."""
+    line, _, contents = message.partition(b"\n")
+    told, at, taken = json.loads(line), 0, []
+    for *entry, length in told["jobs"]:
+        taken.append(_taken(entry, contents[at : at + length], float(told["unix"])))
+        at += length
+    return taken
+
+
+def _taken(entry: Sequence[Any], data: bytes, now: float) -> Taken:
+    queue, job_id, execution_id, created_at, deadline, cancel_requested = entry
     expires_at = float(deadline) if deadline else None
     request, refused = _request(data)
     if cancel_requested:
         refused = Problem(reason="canceled", detail="canceled on request")
     elif expires_at is not None and expires_at < now:
         refused = Problem(reason="expired", detail="the deadline passed before a worker was free")
-    born = views.timestamp(created_at) or now
-    return Taken(job_id.decode(), queue.decode(), execution_id.decode(), born, now, expires_at, request, refused)
+    born = views.timestamp(created_at.encode() if created_at else None) or now
+    return Taken(job_id, queue, execution_id, born, now, expires_at, request, refused)
 
 
-def _request(data: bytes | None) -> tuple[GenerateJob | None, Problem | None]:
+def _request(data: bytes) -> tuple[GenerateJob | None, Problem | None]:
     """What RQ's record of a call asks for, or why it cannot be read: another release of the software may have written it."""
     try:
-        _function, _instance, _arguments, named = json.loads(zlib.decompress(data or b""))
+        _function, _instance, _arguments, named = json.loads(zlib.decompress(data))
         return GenerateJob.model_validate(named["job"]), None
     except Exception as error:  # whatever is in there, it must not take the worker with it
         return None, Problem(reason="internal", detail=f"the queued request cannot be read: {error}")

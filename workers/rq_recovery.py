@@ -10,30 +10,34 @@ from base64 import b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis import Redis
 from rq import Queue
-from rq.executions import Execution, ExecutionRegistry
-from rq.job import Job
-from rq.registry import FailedJobRegistry, StartedJobRegistry
+from rq.executions import Execution
+from rq.registry import StartedJobRegistry
 from rq.results import Result
 from rq.utils import utcformat
 
-from workers import keys, views
+from workers import views
 from workers.broker import EVENTS_KEPT
 from workers.jobs import Problem
 from workers.queues import ALONE_QUEUE
+from workers.script_names import named
+from workers.turns import CLOCK
 
 KEPT_S = 86400  # of a failure whose job does not say how long
 
 # A job that has a try left goes to the front of its queue. One that has none ends where it alone can have killed its worker; where others
 # ran beside it, it goes to the queue of those that run alone.
-RECLAIM = """
-local p, g, found = cjson.decode(ARGV[1]), cjson.decode(ARGV[2]), {}
+RECLAIM = (
+    """
+local p, g, found = NAMES, cjson.decode(ARGV[1]), {}
 local lost, ran = {}, {}  -- jobs without a worker; how many of them each worker ran
-local time = redis.call('TIME')
-local now = time[1] + time[2] / 1000000
+"""
+    + CLOCK
+    + """
+local now = clock()
 
 local function runs_elsewhere(origin, id)
     for _, execution_id in ipairs(redis.call('ZRANGE', p.executions .. id, 0, -1)) do
@@ -111,33 +115,50 @@ for _, started in ipairs(next(ran) and KEYS or {}) do
     end
 end
 for _, job in ipairs(lost) do reclaim(job.id, job.origin, job.worker) end
-if #found > 0 then redis.call('PUBLISH', g.submitted, '') end
+if #found > 0 then redis.call('PUBLISH', p.submitted, '') end
 return found
 """
+)
 
-# What the worker's own record lists and the worker does not know was taken by a call whose answer was lost on the way.
-RETURN = """
-local p, g, known, returned = cjson.decode(ARGV[1]), cjson.decode(ARGV[2]), {}, 0
-for _, composite in ipairs(cjson.decode(ARGV[3])) do known[composite] = true end
+# What the worker's own record lists and the worker does not know was taken by a call whose answer was lost on the way, or handed over in
+# a message that was, or that came when the worker could not have it any more.
+# One that was started just now may still be on its way; the second answer is how many such there are.
+RETURN = (
+    """
+local p, g, known, returned, young = NAMES, cjson.decode(ARGV[1]), {}, 0, 0
+"""
+    + CLOCK
+    + """
+local function give_back(id, execution_id, composite)
+    local job = p.job .. id
+    local origin, status = unpack(redis.call('HMGET', job, 'origin', 'status'))
+    local ends = tonumber(origin and redis.call('ZSCORE', p.started .. origin, composite) or 0)
+    if ends > clock() + g.lease - g.on_its_way then
+        young = young + 1
+        return
+    end
+    redis.call('SREM', KEYS[1], composite)
+    redis.call('DEL', p.execution .. composite)
+    redis.call('ZREM', p.executions .. id, execution_id)
+    if origin and redis.call('ZREM', p.started .. origin, composite) == 1 and status == 'started' then
+        redis.call('HSET', job, 'status', 'queued')
+        redis.call('LPUSH', p.queue .. origin, id)
+        redis.call('XADD', p.events .. id, 'MAXLEN', '~', g.events_kept, '*', 'name', 'queued', 'data', cjson.encode({queue = origin}))
+        returned = returned + 1
+    end
+end
+
+for _, composite in ipairs(cjson.decode(ARGV[2])) do known[composite] = true end
 for _, composite in ipairs(redis.call('SMEMBERS', KEYS[1])) do
     if not known[composite] then
         local id, execution_id = string.match(composite, '^(.*):([^:]*)$')
-        local job = p.job .. id
-        local origin, status = unpack(redis.call('HMGET', job, 'origin', 'status'))
-        redis.call('SREM', KEYS[1], composite)
-        redis.call('DEL', p.execution .. composite)
-        redis.call('ZREM', p.executions .. id, execution_id)
-        if origin and redis.call('ZREM', p.started .. origin, composite) == 1 and status == 'started' then
-            redis.call('HSET', job, 'status', 'queued')
-            redis.call('LPUSH', p.queue .. origin, id)
-            redis.call('XADD', p.events .. id, 'MAXLEN', '~', g.events_kept, '*', 'name', 'queued', 'data', cjson.encode({queue = origin}))
-            returned = returned + 1
-        end
+        give_back(id, execution_id, composite)
     end
 end
-if returned > 0 then redis.call('PUBLISH', g.submitted, '') end
-return returned
+if returned > 0 then redis.call('PUBLISH', p.submitted, '') end
+return {returned, young}
 """
+)
 
 
 @dataclass
@@ -152,53 +173,41 @@ def reclaim(redis: Redis, queues: Iterable[Queue]) -> Found:
     """Ends or puts back, each in one step, the jobs whose lease ran out."""
     registries = [StartedJobRegistry(queue=queue).key for queue in queues]
     found = Found()
-    answers: Any = redis.eval(RECLAIM, len(registries), *registries, _prefixes(redis), _now())
+    answers: Any = redis.eval(named(RECLAIM), len(registries), *registries, json.dumps(_now()))
     for job_id, fate in answers:
         (found.requeued if fate == b"requeued" else found.failed).append(job_id.decode())
     return found
 
 
-def return_unheard(redis: Redis, worker: str, known: Iterable[str]) -> int:
-    """Puts back jobs that a worker took in Redis's eyes alone; `known` are those it has, as `job:execution`. Returns how many."""
+class Unheard(NamedTuple):
+    """Jobs that Redis takes a worker to run and that it does not know."""
+
+    returned: int
+    on_their_way: int  # perhaps: they were started just now
+
+
+def return_unheard(redis: Redis, worker: str, known: Iterable[str], *, lease_s: float, on_its_way_s: float) -> Unheard:
+    """Puts back jobs that a worker took in Redis's eyes alone, those of the last `on_its_way_s` excepted; `known` is what it has.
+
+    These are given as `job:execution`. `lease_s` is the worker's.
+    """
     record = Execution("", "", redis, worker).worker_executions_key
-    returned: Any = redis.eval(RETURN, 1, record, _prefixes(redis), _now(), json.dumps(list(known)))
-    return int(returned)
+    about = json.dumps(_now() | {"lease": lease_s, "on_its_way": on_its_way_s})
+    returned: Any = redis.eval(named(RETURN), 1, record, about, json.dumps(list(known)))
+    return Unheard(*returned)
 
 
-def _prefixes(redis: Redis) -> str:
-    """What the keys of a job or queue begin with, so that the scripts can build those of the jobs they find."""
-    return json.dumps(
-        {
-            "queues": Queue.redis_queues_keys,
-            "queue": Queue.redis_queue_namespace_prefix,
-            "turns": keys.turns(""),
-            "job": Job.redis_job_namespace_prefix,
-            "started": StartedJobRegistry.key_template.format(""),
-            "failed": FailedJobRegistry.key_template.format(""),
-            "executions": ExecutionRegistry.key_template.format(""),
-            "execution": Execution("", "", redis).key.removesuffix(":"),
-            "results": Result.get_key(""),  # type: ignore[no-untyped-call]
-            "events": keys.events(""),
-            "progress": keys.progress(""),
-            "ended": keys.ENDED,
-        }
-    )
-
-
-def _now() -> str:
+def _now() -> dict[str, Any]:
     unix = time.time()
-    return json.dumps(
-        {
-            "unix": f"{unix:.6f}",
-            "now": utcformat(datetime.fromtimestamp(unix, UTC)),
-            "kept": KEPT_S,
-            "events_kept": EVENTS_KEPT,
-            "submitted": keys.SUBMITTED,
-            "alone": ALONE_QUEUE,
-            "died_twice": _abandoned(views.DIED_TWICE),
-            "died_alone": _abandoned("its worker died three times while running it, the last time with no other job beside it"),
-        }
-    )
+    return {
+        "unix": f"{unix:.6f}",
+        "now": utcformat(datetime.fromtimestamp(unix, UTC)),
+        "kept": KEPT_S,
+        "events_kept": EVENTS_KEPT,
+        "alone": ALONE_QUEUE,
+        "died_twice": _abandoned(views.DIED_TWICE),
+        "died_alone": _abandoned("its worker died three times while running it, the last time with no other job beside it"),
+    }
 
 
 def _abandoned(detail: str) -> dict[str, Any]:

@@ -1,46 +1,63 @@
 """The Lua scripts: what has to be atomic when a job is submitted, canceled, started, kept alive and ended.
 
-Where a script says NAMES, `named` puts the beginnings of keys: sent with every call, they were a good part of its time.
+Where a script says NAMES, `script_names` puts the beginnings of keys.
 """
 
-import json
-from collections.abc import Mapping
+from workers.turns import CLOCK, ENTER, TAKING
 
-from workers.turns import ENTER
-
-
-def named(script: str, names: Mapping[str, str | int]) -> str:
-    """A script with its NAMES, as a table of Lua's."""
-    return script.replace("NAMES", "{" + ", ".join(f"{name} = {json.dumps(value)}" for name, value in names.items()) + "}")
-
-
-# Queues jobs, none of them twice. The workers are woken when nothing else was waiting, for whoever left others behind has no room for more
-# either; unless it is quick, as one that only decodes is, or the first in turn.
+# Queues jobs, none of them twice, and takes them at once for a worker that has offered to. The others are woken when nothing else was
+# waiting, for whoever left others behind has no room for more either; unless a job is quick, as one that only decodes is, or the first in
+# turn.
 SUBMIT = (
     """
-local g, rings = NAMES, false
-g.now, g.kept, g.recent_kept = ARGV[1], ARGV[2], ARGV[3]
+local p, g = NAMES, cjson.decode(ARGV[1])
 """
+    + CLOCK
     + ENTER
+    + TAKING
     + """
 
+-- Queues a job; whether a generation worker may want it.
 local function submit(e, data)
-    local queue, job = g.queue .. e.origin, g.job .. e.id
-    if redis.call('EXISTS', job) == 1 then return end
-    redis.call('SADD', g.queues, queue)
+    local queue, job = p.queue .. e.origin, p.job .. e.id
+    if redis.call('EXISTS', job) == 1 then return false end
+    redis.call('SADD', p.queues, queue)
     redis.call('HSET', job, 'data', data, unpack(e.record))
     if e.ttl then redis.call('EXPIRE', job, e.ttl) end
-    redis.call('HINCRBY', g.backlog, e.origin, e.cost)
-    redis.call('ZADD', g.recent, g.now, e.id)
-    redis.call('XADD', g.events .. e.id, '*', 'name', 'queued', 'data', '{"queue": "' .. e.origin .. '"}')
-    redis.call('EXPIRE', g.events .. e.id, g.kept)
-    local next = e.cost > 0 and enter(e.origin, e.id, e.caller, e.cost)
-    if redis.call('RPUSH', queue, e.id) == 1 or e.quick or next then rings = true end
+    redis.call('HINCRBY', p.backlog, e.origin, e.cost)
+    redis.call('ZADD', p.recent, g.unix, e.id)
+    redis.call('XADD', p.events .. e.id, '*', 'name', 'queued', 'data', '{"queue": "' .. e.origin .. '"}')
+    redis.call('EXPIRE', p.events .. e.id, g.kept)
+    local next = e.cost > 0 and enter(g, e.origin, e.id, e.caller, e.cost)
+    local first = redis.call('RPUSH', queue, e.id) == 1
+    return e.cost > 0 and (first or e.quick or next)
 end
 
-for at = 4, #ARGV, 2 do submit(cjson.decode(ARGV[at]), ARGV[at + 1]) end
-redis.call('ZREMRANGEBYRANK', g.recent, 0, -g.recent_kept - 1)
-if rings then redis.call('PUBLISH', g.submitted, '') end
+-- The worker with the most room among those that offered to take jobs and still listen.
+local function offered()
+    while true do
+        local name = redis.call('ZPOPMAX', p.offers)[1]
+        if not name then return nil end
+        local text, since = unpack(redis.call('HMGET', p.worker .. name, 'offer', 'offered_at'))
+        local there = text and clock() - since < g.offer_lasts and redis.call('PUBSUB', 'NUMSUB', p.handed .. name)[2] > 0
+        if there then return cjson.decode(text) end
+    end
+end
+
+-- Starts what waits for a worker that has offered to take it, in its name; whether nothing is left then.
+local function hand_over()
+    local worker = offered()
+    if not worker then return false end
+    worker.unix, worker.now = g.unix, g.now
+    local taken = take(worker)
+    if taken then redis.call('PUBLISH', p.handed .. worker.worker, taken) end
+    return empty(worker.queues)
+end
+
+local wanted = false
+for at = 2, #ARGV, 2 do wanted = submit(cjson.decode(ARGV[at]), ARGV[at + 1]) or wanted end
+redis.call('ZREMRANGEBYRANK', p.recent, 0, -g.recent_kept - 1)
+if wanted and not hand_over() then redis.call('PUBLISH', p.submitted, '') end
 """
 )
 
@@ -71,10 +88,13 @@ return status
 """
 
 # For each job: 0 when it is no longer ours (it counted as abandoned), 1 when it is, 2 when somebody asked it to stop as well.
-BEAT = """
+BEAT = (
+    """
 local p, g, answers = NAMES, cjson.decode(ARGV[1]), {}
-local time = redis.call('TIME')
-local now = time[1] + time[2] / 1000000
+"""
+    + CLOCK
+    + """
+local now = clock()
 
 local function beat(e)
     local composite, job = e.id .. ':' .. e.execution_id, p.job .. e.id
@@ -98,12 +118,18 @@ end
 for i, e in ipairs(cjson.decode(ARGV[2])) do answers[i] = beat(e) end
 return answers
 """
+)
 
 # For each job: 1 when it was still ours to end, 0 when somebody else has it by now, and why when there is no room for its files: then
-# it has not ended. A file somebody waits for goes to him with the news, if it is small. Redis asks whether there is room before a
-# script's first write only, so files come before everything else.
-END = """
+# it has not ended. The last answer is whether the worker's offer to take others stands. A file somebody waits for goes to him with the
+# news, if it is small. Redis asks whether there is room before a script's first write only, so files come before everything else.
+END = (
+    """
 local p, g, answers, told, counts, worked, replies = NAMES, cjson.decode(ARGV[1]), {}, {}, {}, 0, {}
+"""
+    + CLOCK
+    + TAKING
+    + """
 
 local function keep(e)
     for at, file in ipairs(e.files) do
@@ -156,5 +182,7 @@ for counter, count in pairs(counts) do redis.call('HINCRBY', g.worker_key, count
 if worked > 0 then redis.call('HINCRBYFLOAT', g.worker_key, 'total_working_time', string.format('%.6f', worked)) end
 for channel, content in pairs(replies) do redis.call('PUBLISH', channel, content) end
 if #told > 0 then redis.call('PUBLISH', p.ended, table.concat(told, ' ')) end
+table.insert(answers, offer(g, ARGV[1]))
 return answers
 """
+)

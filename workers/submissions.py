@@ -9,35 +9,20 @@ from typing import Any, NamedTuple
 
 from redis import Redis
 from rq import Queue, Retry
-from rq.job import Job, JobStatus
+from rq.job import JobStatus
 from rq.serializers import JSONSerializer
 from rq.utils import utcformat
 
 from workers import keys, queues
 from workers.connection import BrokerLimits, connect_async, guarded
 from workers.jobs import AnyJob
-from workers.rq_scripts import SUBMIT, named
+from workers.rq_scripts import SUBMIT
+from workers.script_names import named
+from workers.turns import OFFER_S
 
 RECENT_KEPT = 1000
 QUICK_TICKS = 100  # a job whose chains need no more may not have to wait for room, so that workers are told of it at once
 COMPRESSION = 1  # zlib's fastest: a request is a few hundred bytes
-
-
-SUBMIT_NAMED = named(
-    SUBMIT,
-    {
-        "queues": Queue.redis_queues_keys,
-        "queue": Queue.redis_queue_namespace_prefix,
-        "job": Job.redis_job_namespace_prefix,
-        "events": keys.events(""),
-        "backlog": keys.BACKLOG,
-        "turn": keys.TURN,
-        "turns": keys.turns(""),
-        "callers": keys.callers(""),
-        "recent": keys.RECENT,
-        "submitted": keys.SUBMITTED,
-    },
-)
 
 
 class Submission(NamedTuple):
@@ -54,7 +39,7 @@ class AsyncSubmissions:
     def __init__(self, broker_redis: Redis, url: str, limits: BrokerLimits) -> None:
         self._words = Submissions(broker_redis, limits).words
         self._redis = connect_async(url)
-        self._submit = self._redis.register_script(SUBMIT_NAMED)
+        self._submit = self._redis.register_script(named(SUBMIT))
 
     async def __call__(self, submissions: Sequence[Submission]) -> Sequence[str]:
         """Queues all the jobs in one round trip, or none of them; their ids. Raises BrokerUnavailable."""
@@ -76,17 +61,18 @@ class Submissions:
     def words(self, submissions: Sequence[Submission]) -> list[Any]:
         """Arguments of SUBMIT, which queues all the jobs or none; one whose id is known already stays as it is."""
         now = time.time()
-        words: list[Any] = [f"{now:.6f}", self._limits.failure_ttl_s, RECENT_KEPT]
+        moment = utcformat(datetime.fromtimestamp(now, UTC))
+        terms = {"unix": f"{now:.6f}", "now": moment, "kept": self._limits.failure_ttl_s}
+        words: list[Any] = [json.dumps(terms | {"recent_kept": RECENT_KEPT, "offer_lasts": OFFER_S})]
         for submission in submissions:
-            words += self._words(submission, now)
+            words += self._words(submission, now, moment)
         return words
 
-    def _words(self, submission: Submission, now: float) -> tuple[str, bytes]:
+    def _words(self, submission: Submission, now: float, moment: str) -> tuple[str, bytes]:
         """What the script reads of one job, as JSON, and RQ's record of the call: few words, since each takes redis-py its time."""
         job, job_id, reply = submission
         queue, cost, deadline_s = queues.queue_of(job), queues.chain_steps(job), getattr(job, "deadline_s", None)
-        moment, caller = utcformat(datetime.fromtimestamp(now, UTC)), getattr(job, "caller", "")
-        chains = getattr(job, "num_images", 1)
+        caller, chains = getattr(job, "caller", ""), getattr(job, "num_images", 1)
         fields = {
             "created_at": moment,
             "enqueued_at": moment,

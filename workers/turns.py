@@ -1,5 +1,8 @@
 """Whose queued job is taken next: the Lua that gives a job its turn when it is queued, and the one that takes jobs in that order.
 
+A worker takes jobs, and when it finds none leaves an offer: a submission then takes for it, in the same step that queues the job, and
+sends it what it took. So an idle worker has a job a round trip earlier; what becomes of a message nobody hears, RETURN settles.
+
 Within a queue, callers take turns (start-time fair queueing, as in `scheduler`, over whole jobs): a job's turn is the later of the turn
 taken last and its caller's own, and moves its caller's on by the chain-steps it costs. Between the queues, the job goes first that came
 first, where one of `normal` counts as if it had come AGEING_S later than it did and one of `low` twice as much: so none starves.
@@ -10,15 +13,25 @@ queue is empty. RQ's own list stays the truth: what is not in it is not taken, a
 
 AGEING_S = 30.0
 
+OFFER_S = 2.0  # for which a worker that waits is taken to be there; it looks, and offers anew, more often than that
+
+# Leases and offers run by the clock of Redis: those of the workers need not agree.
+CLOCK = """
+local function clock()
+    local time = redis.call('TIME')
+    return time[1] + time[2] / 1000000
+end
+"""
+
 # Gives a job its turn; true when nobody is before it, or its caller is new, so that a worker which left others behind may want it.
 # Turns are whole numbers; the fraction puts jobs of the same turn in the order they came.
 ENTER = """
-local function enter(origin, id, caller, cost)
-    local turns, callers = g.turns .. origin, g.callers .. origin
-    local now = tonumber(redis.call('HGET', g.turn, origin) or 0)
+local function enter(g, origin, id, caller, cost)
+    local turns, callers = p.turns .. origin, p.callers .. origin
+    local now = tonumber(redis.call('HGET', p.turn, origin) or 0)
     local turn = math.max(now, tonumber(redis.call('ZSCORE', callers, caller) or 0))
     redis.call('ZADD', callers, turn + tonumber(cost), caller)
-    redis.call('ZADD', turns, turn + math.fmod(g.now, 100000) / 100000, id)
+    redis.call('ZADD', turns, turn + math.fmod(g.unix, 100000) / 100000, id)
     return turn == now or redis.call('ZRANK', turns, id) == 0
 end
 """
@@ -29,121 +42,153 @@ end
 # ended.
 # Popping and starting are one: a job is in its queue or in the registry of started ones. Leases run by the clock of Redis, here as in
 # the other scripts: those of the workers need not agree.
-TAKE = """
-local p, g = NAMES, cjson.decode(ARGV[1])
-local room, decoding_room, further, inside, taken, lines = g.room, g.decoding_room, g.further, g.inside, {}, {}
-local time = redis.call('TIME')
-local now = time[1] + time[2] / 1000000
-
-local function start(origin, id, job, cost)
-    local execution_id = g.execution .. string.format('%03x', #taken)
-    local composite = id .. ':' .. execution_id
-    redis.call('HINCRBY', p.backlog, origin, 0 - tonumber(cost or 0))
-    redis.call('HSET', job, 'status', 'started', 'started_at', g.now, 'last_heartbeat', g.now, 'worker_name', g.worker, 'cost', 0)
-    redis.call('PERSIST', job)
-    redis.call('HSET', p.execution .. composite, 'id', execution_id, 'job_id', id,
-        'created_at', g.unix, 'last_heartbeat', g.unix, 'worker_name', g.worker)
-    redis.call('EXPIRE', p.execution .. composite, g.lease)
-    redis.call('ZADD', p.executions .. id, now + g.lease + 60, execution_id)
-    redis.call('EXPIRE', p.executions .. id, g.lease + 60)
-    redis.call('ZADD', p.started .. origin, now + g.lease, composite)
-    redis.call('SADD', g.worker_executions, composite)
-    redis.call('EXPIRE', g.worker_executions, g.lease + 60)
-    redis.call('XADD', p.events .. id, 'MAXLEN', '~', g.events_kept, '*', 'name', 'started', 'data', g.started)
-    redis.call('EXPIRE', p.events .. id, g.kept)
-    local told = redis.call('HMGET', job, 'created_at', 'data', 'expires_at', 'cancel_requested')
-    table.insert(taken, {origin, id, execution_id, unpack(told)})
-end
-
-local function drop(line, id)
-    redis.call('ZREM', line.turns, id)
-    return redis.call('LREM', line.queue, 1, id)
-end
-
--- The next job of a line that still waits.
-local function head(line)
-    while not line.head and line.ids[line.at] do
-        local id = line.ids[line.at]
-        local found = redis.call('HMGET', p.job .. id, 'status', 'chains', 'cost', 'decodes', 'caller', 'entered_at', 'expires_at')
-        if found[1] == 'queued' then
-            local chains = tonumber(found[2] or 1)
-            line.head = {id = id, turn = math.floor(line.ids[line.at + 1]), chains = chains, cost = found[3],
-                ticks = (tonumber(found[3]) or math.huge) / chains,
-                decodes = found[4], caller = found[5] or '', place = line.place, due = tonumber(found[6] or 0) + line.ageing,
-                expired = found[7] and tonumber(found[7]) < tonumber(g.unix)}
-        else
-            drop(line, id)
-        end
-        line.at = line.at + 2
+TAKING = """
+local function empty(queues)
+    for _, queue in ipairs(queues) do
+        if redis.call('LLEN', queue) > 0 then return false end
     end
-    return line.head
-end
-
-local function wanted(job)
-    if job.expired then return true end
-    if job.decodes then
-        if decoding_room <= 0 then return false end
-        decoding_room = decoding_room - job.chains
-        return true
-    end
-    if room > 0 then
-        room = room - job.chains
-        if room > 0 then return true end
-    elseif further <= 0 then
-        return false
-    elseif job.ticks <= g.quick then
-        further = further - 1
-        return true
-    elseif (inside[job.caller] or #KEYS + 1) <= job.place then
-        return false
-    else
-        further = further - 1
-    end
-    inside[job.caller] = math.min(inside[job.caller] or job.place, job.place)
     return true
 end
 
-for place, queue in ipairs(KEYS) do
-    local origin = string.sub(queue, #p.queue + 1)
-    local line = {origin = origin, place = place, queue = queue, turns = p.turns .. origin, at = 1, ids = {}}
-    line.ageing = (place - 1) * g.ageing
-    local waiting = redis.call('LLEN', queue)
-    local turn = redis.call('HGET', p.turn, origin)
-    line.now = tonumber(turn or 0)
-    if waiting == 0 then
-        if turn or redis.call('EXISTS', p.callers .. origin) == 1 then
-            redis.call('HDEL', p.backlog, origin)
-            redis.call('HDEL', p.turn, origin)
-            redis.call('DEL', line.turns, p.callers .. origin)
-        end
-    else
-        if waiting ~= redis.call('ZCARD', line.turns) then
-            for _, id in ipairs(redis.call('LRANGE', queue, 0, g.look - 1)) do redis.call('ZADD', line.turns, 'NX', line.now, id) end
-        end
-        line.ids = redis.call('ZRANGE', line.turns, 0, g.look - 1, 'WITHSCORES')
-        table.insert(lines, line)
-    end
+-- Leaves an offer where nothing waits: `text` is what `g` was read from.
+local function offer(g, text)
+    if not g.offers or not empty(g.queues) then return 0 end
+    redis.call('ZADD', p.offers, g.room, g.worker)
+    redis.call('EXPIRE', p.offers, g.lease)
+    redis.call('HSET', g.worker_key, 'offer', text, 'offered_at', clock())
+    return 1
 end
 
-while #taken < g.most and (room > 0 or decoding_room > 0 or further > 0) do
-    local first
+local function take(g)
+    local room, decoding_room, further, inside, heads, contents, lines = g.room, g.decoding_room, g.further, g.inside, {}, {}, {}
+    local now = clock()
+
+    local function start(origin, id, job, cost)
+        local execution_id = g.execution .. string.format('%03x', #heads)
+        local composite = id .. ':' .. execution_id
+        redis.call('HINCRBY', p.backlog, origin, 0 - tonumber(cost or 0))
+        redis.call('HSET', job, 'status', 'started', 'started_at', g.now, 'last_heartbeat', g.now, 'worker_name', g.worker, 'cost', 0)
+        redis.call('PERSIST', job)
+        redis.call('HSET', p.execution .. composite, 'id', execution_id, 'job_id', id,
+            'created_at', g.unix, 'last_heartbeat', g.unix, 'worker_name', g.worker)
+        redis.call('EXPIRE', p.execution .. composite, g.lease)
+        redis.call('ZADD', p.executions .. id, now + g.lease + 60, execution_id)
+        redis.call('EXPIRE', p.executions .. id, g.lease + 60)
+        redis.call('ZADD', p.started .. origin, now + g.lease, composite)
+        redis.call('SADD', g.worker_executions, composite)
+        redis.call('EXPIRE', g.worker_executions, g.lease + 60)
+        redis.call('XADD', p.events .. id, 'MAXLEN', '~', g.events_kept, '*', 'name', 'started', 'data', g.started)
+        redis.call('EXPIRE', p.events .. id, g.kept)
+        local told = redis.call('HMGET', job, 'data', 'created_at', 'expires_at', 'cancel_requested')
+        local data = told[1] or ''
+        table.insert(heads, {origin, id, execution_id, told[2], told[3], told[4], #data})
+        table.insert(contents, data)
+    end
+
+    local function drop(line, id)
+        redis.call('ZREM', line.turns, id)
+        return redis.call('LREM', line.queue, 1, id)
+    end
+
+    -- The next job of a line that still waits.
+    local function head(line)
+        while not line.head and line.ids[line.at] do
+            local id = line.ids[line.at]
+            local found = redis.call('HMGET', p.job .. id, 'status', 'chains', 'cost', 'decodes', 'caller', 'entered_at', 'expires_at')
+            if found[1] == 'queued' then
+                local chains = tonumber(found[2] or 1)
+                line.head = {id = id, turn = math.floor(line.ids[line.at + 1]), chains = chains, cost = found[3],
+                    ticks = (tonumber(found[3]) or math.huge) / chains,
+                    decodes = found[4], caller = found[5] or '', place = line.place, due = tonumber(found[6] or 0) + line.ageing,
+                    expired = found[7] and tonumber(found[7]) < tonumber(g.unix)}
+            else
+                drop(line, id)
+            end
+            line.at = line.at + 2
+        end
+        return line.head
+    end
+
+    local function wanted(job)
+        if job.expired then return true end
+        if job.decodes then
+            if decoding_room <= 0 then return false end
+            decoding_room = decoding_room - job.chains
+            return true
+        end
+        if room > 0 then
+            room = room - job.chains
+            if room > 0 then return true end
+        elseif further <= 0 then
+            return false
+        elseif job.ticks <= g.quick then
+            further = further - 1
+            return true
+        elseif (inside[job.caller] or #g.queues + 1) <= job.place then
+            return false
+        else
+            further = further - 1
+        end
+        inside[job.caller] = math.min(inside[job.caller] or job.place, job.place)
+        return true
+    end
+
+    for place, queue in ipairs(g.queues) do
+        local origin = string.sub(queue, #p.queue + 1)
+        local line = {origin = origin, place = place, queue = queue, turns = p.turns .. origin, at = 1, ids = {}}
+        line.ageing = (place - 1) * g.ageing
+        local waiting = redis.call('LLEN', queue)
+        local turn = redis.call('HGET', p.turn, origin)
+        line.now = tonumber(turn or 0)
+        if waiting == 0 then
+            if turn or redis.call('EXISTS', p.callers .. origin) == 1 then
+                redis.call('HDEL', p.backlog, origin)
+                redis.call('HDEL', p.turn, origin)
+                redis.call('DEL', line.turns, p.callers .. origin)
+            end
+        else
+            if waiting ~= redis.call('ZCARD', line.turns) then
+                for _, id in ipairs(redis.call('LRANGE', queue, 0, g.look - 1)) do redis.call('ZADD', line.turns, 'NX', line.now, id) end
+            end
+            line.ids = redis.call('ZRANGE', line.turns, 0, g.look - 1, 'WITHSCORES')
+            table.insert(lines, line)
+        end
+    end
+
+    while #heads < g.most and (room > 0 or decoding_room > 0 or further > 0) do
+        local first
+        for _, line in ipairs(lines) do
+            if head(line) and (not first or line.head.due < first.head.due) then first = line end
+        end
+        if not first then break end
+        local job = first.head
+        first.head = nil
+        if wanted(job) and drop(first, job.id) == 1 then
+            start(first.origin, job.id, p.job .. job.id, job.cost)
+            first.now = math.max(first.now, job.turn)
+            first.moved = true
+        end
+    end
     for _, line in ipairs(lines) do
-        if head(line) and (not first or line.head.due < first.head.due) then first = line end
+        if line.moved then
+            redis.call('HSET', p.turn, line.origin, line.now)
+            redis.call('ZREMRANGEBYSCORE', p.callers .. line.origin, '-inf', line.now)
+        end
     end
-    if not first then break end
-    local job = first.head
-    first.head = nil
-    if wanted(job) and drop(first, job.id) == 1 then
-        start(first.origin, job.id, p.job .. job.id, job.cost)
-        first.now = math.max(first.now, job.turn)
-        first.moved = true
-    end
+    if #heads > 0 then redis.call('ZREM', p.offers, g.worker) end
+    return #heads > 0 and cjson.encode({jobs = heads, unix = g.unix}) .. '\\n' .. table.concat(contents)
 end
-for _, line in ipairs(lines) do
-    if line.moved then
-        redis.call('HSET', p.turn, line.origin, line.now)
-        redis.call('ZREMRANGEBYSCORE', p.callers .. line.origin, '-inf', line.now)
-    end
-end
+"""
+
+TAKE = (
+    """
+local p, g = NAMES, cjson.decode(ARGV[1])
+"""
+    + CLOCK
+    + TAKING
+    + """
+local taken = take(g)
+if not taken then offer(g, ARGV[1]) end
 return taken
 """
+)

@@ -162,8 +162,8 @@ def test_canceling_a_running_job_ends_it_alone(way, broker, redis, start_worker,
 def test_a_stop_that_comes_before_the_worker_knows_its_job_is_obeyed(broker, redis, start_worker, eventually, generate_job, monkeypatch):
     honest = Bulk.take
 
-    def stopped_meanwhile(self, queues, room):
-        taken = honest(self, queues, room)
+    def stopped_meanwhile(self, queues, room, **given):
+        taken = honest(self, queues, room, **given)
         for job in taken:
             new.handle_payload({"data": f'{{"command": "stop-job", "job_id": "{job.id}"}}'.encode()})
         return taken

@@ -11,7 +11,7 @@ from rq.registry import StartedJobRegistry
 from tests.workers.fake_engine import FakeEngine
 from workers.jobs import Problem, Status
 from workers.rq_bulk import Bulk, Ended
-from workers.rq_recovery import reclaim, return_unheard
+from workers.rq_recovery import reclaim
 from workers.stepping import Room
 
 
@@ -159,18 +159,20 @@ def test_what_was_taken_unheard_goes_back_and_keeps_its_tries(redis, broker, que
     known, bulk = taken(broker, queue, generate_job, "one")
     unheard = broker.submit(generate_job())
     take(bulk, queue)
-    assert return_unheard(redis, "one", [f"{known.id}:{known.execution_id}"]) == 1
+    assert bulk.return_unheard([known], on_its_way_s=4) == (0, 1)  # it may yet come
+    assert broker.view(unheard).status is Status.RUNNING
+    assert bulk.return_unheard([known], on_its_way_s=0) == (1, 0)
     assert broker.view(unheard).status is Status.QUEUED
     assert redis.hget(Job.key_for(unheard), "retries_left") == b"1"
     assert redis.zrange("rq:wip:generate", 0, -1) == [f"{known.id}:{known.execution_id}".encode()]
-    assert return_unheard(redis, "one", [f"{known.id}:{known.execution_id}"]) == 0
+    assert bulk.return_unheard([known], on_its_way_s=0) == (0, 0)
 
 
 def test_a_worker_whose_call_was_answered_into_the_void_has_its_jobs_soon(broker, start_worker, eventually, generate_job, monkeypatch):
     honest, lost = Bulk.take, []
 
-    def answered_into_the_void(self, queues, room):
-        found = honest(self, queues, room)
+    def answered_into_the_void(self, queues, room, **given):
+        found = honest(self, queues, room, **given)
         if found and not lost:
             lost.extend(found)
             raise RedisTimeoutError("nobody heard the answer")
