@@ -85,6 +85,12 @@ local function take(g)
         table.insert(contents, data)
     end
 
+    local function forget(origin)  -- whose turn it was: the queue is empty
+        redis.call('HDEL', p.backlog, origin)
+        redis.call('HDEL', p.turn, origin)
+        redis.call('DEL', p.turns .. origin, p.callers .. origin)
+    end
+
     local function drop(line, id)
         redis.call('ZREM', line.turns, id)
         return redis.call('LREM', line.queue, 1, id)
@@ -141,11 +147,7 @@ local function take(g)
         local turn = redis.call('HGET', p.turn, origin)
         line.now = tonumber(turn or 0)
         if waiting == 0 then
-            if turn or redis.call('EXISTS', p.callers .. origin) == 1 then
-                redis.call('HDEL', p.backlog, origin)
-                redis.call('HDEL', p.turn, origin)
-                redis.call('DEL', line.turns, p.callers .. origin)
-            end
+            if turn or redis.call('EXISTS', p.callers .. origin) == 1 then forget(origin) end
         else
             if waiting ~= redis.call('ZCARD', line.turns) then
                 for _, id in ipairs(redis.call('LRANGE', queue, 0, g.look - 1)) do redis.call('ZADD', line.turns, 'NX', line.now, id) end
@@ -170,7 +172,9 @@ local function take(g)
         end
     end
     for _, line in ipairs(lines) do
-        if line.moved then
+        if line.moved and redis.call('LLEN', line.queue) == 0 then
+            forget(line.origin)
+        elseif line.moved then
             redis.call('HSET', p.turn, line.origin, line.now)
             redis.call('ZREMRANGEBYSCORE', p.callers .. line.origin, '-inf', line.now)
         end
