@@ -18,7 +18,7 @@ from service.openapi import describing
 from service.parts import Parts
 from service.routes import generate, health, jobs, models, train
 from service.settings import Settings
-from service.shortcut import Shortcut
+from service.shortcut import AppWithShortcut, Shortcut
 from workers.artifacts import Artifacts
 from workers.broker import Broker
 from workers.version import version
@@ -41,13 +41,14 @@ def create_app(
         store=store or Store(settings.checkpoints),
         metrics=metrics,
     )
-    app = FastAPI(title="Ebbtide", version=version(), description=DESCRIPTION, lifespan=_lifespan, redirect_slashes=False)
+    app = AppWithShortcut(title="Ebbtide", version=version(), description=DESCRIPTION, lifespan=_lifespan, redirect_slashes=False)
     app.state.parts = parts
-    app.add_middleware(Shortcut, route=next(route for route in generate.router.routes if isinstance(route, APIRoute)))
-    errors.install(app, metrics)
+    answers = errors.install(app, metrics)
     app.add_middleware(MetricsMiddleware, metrics=metrics)  # outermost: it sees every answer
     for router in ROUTES:
         app.include_router(router)
+    route = next(route for route in generate.router.routes if isinstance(route, APIRoute))
+    app.shortcut = Shortcut(app, route, answers, metrics)
     app.openapi = describing(app)  # type: ignore[method-assign]
     return app
 

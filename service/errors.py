@@ -99,6 +99,11 @@ class Answers:
         self._metrics.rejected.labels(refusal.slug).inc()
         return document(refusal)
 
+    def unforeseen(self, scope: Scope) -> Response:
+        """For an error that is being handled and that nobody knows."""
+        log.exception("%s %s failed", scope["method"], scope["path"])
+        return self.refuse(Refusal("internal", "an unexpected error; the log of the API has its trace"))
+
     async def refusal(self, _: Request, error: Exception) -> Response:
         assert isinstance(error, Refusal)
         return self.refuse(error)
@@ -133,7 +138,7 @@ class Answers:
 
 
 class LastResort:
-    """Answers errors that nobody foresaw and logs them. Starlette would raise them again, and uvicorn hang up on a good connection."""
+    """Answers errors that nobody foresaw. Starlette would raise them again, and uvicorn hang up on a good connection."""
 
     def __init__(self, app: ASGIApp, answers: Answers) -> None:
         self._app = app
@@ -152,12 +157,11 @@ class LastResort:
         except Exception:
             if started or scope["type"] != "http":
                 raise
-            log.exception("%s %s failed", scope["method"], scope["path"])
-            await self._answers.refuse(Refusal("internal", "an unexpected error; the log of the API has its trace"))(scope, receive, send)
+            await self._answers.unforeseen(scope)(scope, receive, send)
 
 
-def install(app: FastAPI, metrics: ApiMetrics) -> None:
-    """Teaches an app to answer every error with a problem document."""
+def install(app: FastAPI, metrics: ApiMetrics) -> Answers:
+    """Teaches an app to answer every error with a problem document; gives back who answers."""
     answers = Answers(metrics)
     app.add_exception_handler(Refusal, answers.refusal)
     app.add_exception_handler(RequestValidationError, answers.parameters)
@@ -167,3 +171,4 @@ def install(app: FastAPI, metrics: ApiMetrics) -> None:
     app.add_exception_handler(BrokerUnavailable, answers.redis_away)
     app.add_exception_handler(ArtifactError, answers.images_away)
     app.add_middleware(LastResort, answers=answers)
+    return answers

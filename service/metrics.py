@@ -87,6 +87,18 @@ class ApiMetrics:
         self.registry.register(self.queues)
         Info("ebbtide_build", "What is running", registry=self.registry).info({"version": version(), "python": platform.python_version()})
         ProcessCollector(registry=self.registry)
+        self._series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}  # finding them by labels takes longer than counting
+
+    def answered(self, scope: Scope, status: int, seconds: float) -> None:
+        """Counts an answer under the template of its route."""
+        route = getattr(scope.get("route"), "path", "unmatched")
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        key = (route, method, status)
+        if (series := self._series.get(key)) is None:
+            series = self._series[key] = self.requests.labels(*key), self.duration.labels(*key)
+        counter, histogram = series
+        counter.inc()
+        histogram.observe(seconds)
 
 
 class MetricsMiddleware:
@@ -95,7 +107,6 @@ class MetricsMiddleware:
     def __init__(self, app: ASGIApp, metrics: ApiMetrics) -> None:
         self._app = app
         self._metrics = metrics
-        self._series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}  # finding them by labels takes longer than counting
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -115,14 +126,4 @@ class MetricsMiddleware:
             await self._app(scope, receive, watched)
         finally:
             self._metrics.in_progress.dec()
-            self._count(scope, status, time.perf_counter() - begun)
-
-    def _count(self, scope: Scope, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "unmatched")
-        method = scope["method"] if scope["method"] in METHODS else "other"
-        key = (route, method, status)
-        if (series := self._series.get(key)) is None:
-            series = self._series[key] = self._metrics.requests.labels(*key), self._metrics.duration.labels(*key)
-        counter, histogram = series
-        counter.inc()
-        histogram.observe(seconds)
+            self._metrics.answered(scope, status, time.perf_counter() - begun)

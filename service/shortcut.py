@@ -1,38 +1,56 @@
-"""The way to the endpoint that answers most requests, past FastAPI's routers: finding it there takes longer than what it does."""
+"""The way to the endpoint that answers most requests, past FastAPI: finding it there takes longer than what it does."""
 
-from collections.abc import Awaitable, Callable
+import time
+from typing import Any
 
-from fastapi import Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
+
+from service.errors import Answers
+from service.metrics import HANG_UP, ApiMetrics
 
 
 class Shortcut:
-    """Calls the endpoint of one POST route, which reads its request by itself; the app's handlers answer its errors, as on the long way."""
+    """Calls the endpoint of one POST route, which reads its request by itself; its errors and figures are those of the long way."""
 
-    def __init__(self, app: ASGIApp, route: APIRoute) -> None:
-        self._app = app
-        self._route = route
-        self._endpoint: Callable[[Request], Awaitable[Response]] = route.endpoint
+    def __init__(self, app: FastAPI, route: APIRoute, answers: Answers, metrics: ApiMetrics) -> None:
+        self._app, self._route, self._answers, self._metrics = app, route, answers, metrics
+
+    def leads_to(self, scope: Scope) -> bool:
+        """Whether this is the way for a request."""
+        return bool(scope["type"] == "http" and scope["path"] == self._route.path and scope["method"] == "POST")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != self._route.path or scope["method"] != "POST":
-            await self._app(scope, receive, send)
-            return
-        scope["route"] = self._route  # for those who count
-        request = Request(scope, receive, send)
+        begun, status = time.perf_counter(), HANG_UP
+        scope["app"], scope["route"] = self._app, self._route
+        self._metrics.in_progress.inc()
         try:
-            response = await self._endpoint(request)
+            response = await self._answer(Request(scope, receive, send))
+            await response(scope, receive, send)
+            status = response.status_code
+        finally:
+            self._metrics.in_progress.dec()
+            self._metrics.answered(scope, status, time.perf_counter() - begun)
+
+    async def _answer(self, request: Request) -> Response:
+        """The endpoint's, or what the app's handler of its error says."""
+        try:
+            answer: Response = await self._route.endpoint(request)
         except Exception as error:
-            response = await _answered(request, error)
-        await response(scope, receive, send)
+            handlers: Any = self._app.exception_handlers
+            handler = next((handlers[kind] for kind in type(error).__mro__ if kind in handlers), None)
+            answer = await handler(request, error) if handler else self._answers.unforeseen(request.scope)
+        return answer
 
 
-async def _answered(request: Request, error: Exception) -> Response:
-    """What the app's handler of such errors says; raises the error where there is none."""
-    handlers = request.app.exception_handlers
-    handler = next((handlers[kind] for kind in type(error).__mro__ if kind in handlers), None)
-    if handler is None:
-        raise error
-    answer: Response = await handler(request, error)
-    return answer
+class AppWithShortcut(FastAPI):
+    """FastAPI for everything but what the shortcut leads to."""
+
+    shortcut: Shortcut | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.shortcut and self.shortcut.leads_to(scope):
+            await self.shortcut(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)

@@ -1,5 +1,6 @@
 """From a job's images to its PNG files, each carrying the whole request: the same request always gives the same bytes."""
 
+import functools
 import json
 from typing import TYPE_CHECKING
 
@@ -30,9 +31,15 @@ def provenance(job: GenerateJob, diagnostics: Diagnostics, contract: Contract) -
         "seed": str(job.seed),
         "digest": job.digest,
         "diagnostics": _canonical(diagnostics.model_dump(mode="json")),
-        "contract": _canonical(contract.model_dump(mode="json")),
+        "contract": _promised(contract),
         "software": f"ebbtide {version()}",
     }
+
+
+@functools.lru_cache(maxsize=64)
+def _promised(contract: Contract) -> str:
+    """The same for most jobs of a worker."""
+    return _canonical(contract.model_dump(mode="json"))
 
 
 def _canonical(value: object) -> str:

@@ -76,9 +76,7 @@ local function take(g)
         redis.call('EXPIRE', p.executions .. id, g.lease + 60)
         redis.call('ZADD', p.started .. origin, now + g.lease, composite)
         redis.call('SADD', g.worker_executions, composite)
-        redis.call('EXPIRE', g.worker_executions, g.lease + 60)
         redis.call('XADD', p.events .. id, 'MAXLEN', '~', g.events_kept, '*', 'name', 'started', 'data', g.started)
-        redis.call('EXPIRE', p.events .. id, g.kept)
         local told = redis.call('HMGET', job, 'data', 'created_at', 'expires_at', 'cancel_requested')
         local data = told[1] or ''
         table.insert(heads, {origin, id, execution_id, told[2], told[3], told[4], #data})
@@ -179,8 +177,10 @@ local function take(g)
             redis.call('ZREMRANGEBYSCORE', p.callers .. line.origin, '-inf', line.now)
         end
     end
-    if #heads > 0 then redis.call('ZREM', p.offers, g.worker) end
-    return #heads > 0 and cjson.encode({jobs = heads, unix = g.unix}) .. '\\n' .. table.concat(contents)
+    if #heads == 0 then return nil end
+    redis.call('EXPIRE', g.worker_executions, g.lease + 60)
+    redis.call('ZREM', p.offers, g.worker)
+    return cjson.encode({jobs = heads, unix = g.unix}) .. '\\n' .. table.concat(contents)
 end
 """
 
