@@ -28,6 +28,7 @@ class Table:
     capacity: int  # rows that were asked for, or the largest size memory has room for
     seconds: dict[int, float]  # size: seconds a call; sizes leave it when memory runs out
     bytes: dict[int, int]  # size: what a call takes at its peak
+    reproducible: bool = True  # False where no size gives the same bits in every row: then one is kept all the same
 
 
 def agreeing(evaluate: Evaluate, rows: Tensor, capacity: int, memory: Memory | None = None) -> Table:
@@ -46,10 +47,10 @@ def agreeing(evaluate: Evaluate, rows: Tensor, capacity: int, memory: Memory | N
         agrees, seconds[size] = _compared(evaluate, rows, expected, size)
         if agrees:
             kept[size] = seconds[size]
-    if not kept:
+    if not (reproducible := bool(kept)):
         _logger.warning("no batch size gives the same bits in every row: what a request gives may depend on its neighbours")
         kept = {reference: seconds[reference]}
-    return Table(reference, capacity if sizes == wanted else sizes[-1], kept, {size: taken[size] for size in kept})
+    return Table(reference, capacity if sizes == wanted else sizes[-1], kept, {size: taken[size] for size in kept}, reproducible)
 
 
 def _fitting(evaluate: Evaluate, rows: Tensor, sizes: list[int], memory: Memory) -> dict[int, int]:

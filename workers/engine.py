@@ -252,8 +252,8 @@ class Engine:
             return
         del self._runs[run.job_id]
         self._scheduler.remove(run.job_id)
-        sampling = self._lanes[run.lane].table.reference if run.job.mcmc else None
-        promised = contract(self._device, sampling=sampling, decoding=decoder.table.reference)
+        sampling = self._lanes[run.lane].table if run.job.mcmc else None
+        promised = contract(self._device, sampling=sampling, decoding=decoder.table)
         self._outcomes.append(Finished(run.job_id, to_pixels(images), reports, told, promised, time.perf_counter() - run.admitted))
 
     def _guarded(self, run: Run, act: Callable[[Run], None]) -> None:

@@ -96,6 +96,7 @@ class Contract(Frozen):
     torch: str
     sampling_reference: int | None = Field(description="batch size whose bits energies and gradients have; None for `prior`")
     decoding_reference: int = Field(description="the same for images")
+    reproducible: bool = Field(True, description="False where no batch size was found in which neighbours do not change the bits")
 
 
 class Timings(Frozen):

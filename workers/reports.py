@@ -8,6 +8,7 @@ import torch
 from models.cards import ModelCard
 from models.diagnostics import MIN_DRAWS, effective_sample_size, r_hat
 from models.kernels import Kernel
+from workers.buckets import Table
 from workers.chain_group import Retired
 from workers.jobs import ChainReport, Contract, Diagnostics
 
@@ -61,13 +62,14 @@ def diagnostics(card: ModelCard, sampler: str, kernel: Kernel | None, retired: S
     )
 
 
-def contract(device: torch.device, *, sampling: int | None, decoding: int) -> Contract:
-    """What may change the bytes of images made on a device, given the references of the bucket tables used."""
+def contract(device: torch.device, *, sampling: Table | None, decoding: Table) -> Contract:
+    """What may change the bytes of images made on a device, given the bucket tables used."""
     on_cpu = device.type == "cpu"
     return Contract(
         device="cpu" if on_cpu else torch.cuda.get_device_name(device),
         instructions=torch.backends.cpu.get_cpu_capability() if on_cpu else None,
         torch=str(torch.__version__),
-        sampling_reference=sampling,
-        decoding_reference=decoding,
+        sampling_reference=sampling.reference if sampling else None,
+        decoding_reference=decoding.reference,
+        reproducible=decoding.reproducible and (sampling is None or sampling.reproducible),
     )

@@ -122,7 +122,8 @@ return answers
 
 # For each job: 1 when it was still ours to end, 0 when somebody else has it by now, and why when there is no room for its files: then
 # it has not ended. The last answer is whether the worker's offer to take others stands. A file somebody waits for goes to him with the
-# news, if it is small. Redis asks whether there is room before a script's first write only, so files come before everything else.
+# news, if it is small. Redis asks whether there is room before a script's first write only, so the files of all jobs come before
+# everything else.
 END = (
     """
 local p, g, answers, told, counts, worked, replies = NAMES, cjson.decode(ARGV[1]), {}, {}, {}, 0, {}
@@ -151,17 +152,23 @@ local function send(e, reply)
     end
 end
 
+-- Keeps a job's files if it is still ours; what is found out goes with it.
+local function look(e)
+    local status
+    e.composite, e.job = e.id .. ':' .. e.execution_id, p.job .. e.id
+    status, e.reply = unpack(redis.call('HMGET', e.job, 'status', 'reply'))
+    e.ours = status == 'started' and redis.call('ZSCORE', p.started .. e.origin, e.composite)
+    e.refused = e.ours and keep(e)
+end
+
 local function finish(e)
-    local composite, job = e.id .. ':' .. e.execution_id, p.job .. e.id
-    local status, reply = unpack(redis.call('HMGET', job, 'status', 'reply'))
-    local ours = status == 'started' and redis.call('ZSCORE', p.started .. e.origin, composite)
-    local refused = ours and keep(e)
-    if refused then return refused end
+    local composite, job = e.composite, e.job
+    if e.refused then return e.refused end
     redis.call('DEL', p.execution .. composite)
     redis.call('SREM', g.worker_executions, composite)
     redis.call('ZREM', p.executions .. e.id, e.execution_id)
     redis.call('ZREM', p.started .. e.origin, composite)
-    if not ours then return 0 end
+    if not e.ours then return 0 end
     redis.call('HSET', job, 'status', e.status, 'ended_at', g.now, 'last_heartbeat', g.now)
     redis.call('EXPIRE', job, e.ttl)
     redis.call('ZADD', p[e.registry] .. e.origin, g.unix + e.ttl, e.id)
@@ -172,12 +179,14 @@ local function finish(e)
     redis.call('XADD', p.events .. e.id, 'MAXLEN', '~', g.events_kept, '*', 'name', 'end', 'data', e.announced)
     redis.call('EXPIRE', p.events .. e.id, e.ttl)
     redis.call('DEL', p.progress .. e.id)
-    if reply then send(e, reply) end
+    if e.reply then send(e, e.reply) end
     table.insert(told, e.id)
     return 1
 end
 
-for i, e in ipairs(cjson.decode(ARGV[2])) do answers[i] = finish(e) end
+local endings = cjson.decode(ARGV[2])
+for _, e in ipairs(endings) do look(e) end
+for i, e in ipairs(endings) do answers[i] = finish(e) end
 for counter, count in pairs(counts) do redis.call('HINCRBY', g.worker_key, counter, count) end
 if worked > 0 then redis.call('HINCRBYFLOAT', g.worker_key, 'total_working_time', string.format('%.6f', worked)) end
 for channel, content in pairs(replies) do redis.call('PUBLISH', channel, content) end

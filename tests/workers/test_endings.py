@@ -43,15 +43,16 @@ def test_files_are_kept_bit_by_bit_as_long_as_their_job(bulk, broker, redis, gen
 
 
 def test_a_job_whose_files_have_no_room_ends_with_that_reason_and_without_files(bulk, broker, redis, generate_job):
-    broker.submit_many([generate_job(), generate_job()])
-    full, failed = taken(bulk, redis)
+    broker.submit_many([generate_job() for _ in range(3)])
+    full, failed, late = taken(bulk, redis)
     problem = Ended(failed, Problem(reason="diverged", detail="so"))
     redis.config_set("maxmemory", 1)
     try:
-        told = bulk.end([ended(full, a=BINARY, b=BINARY), problem])
+        told = bulk.end([ended(full, a=BINARY, b=BINARY), problem, ended(late, a=BINARY)])
     finally:
         redis.config_set("maxmemory", 0)
-    assert {one.taken.id: one.outcome.reason for one in told} == {full.id: "unavailable", failed.id: "diverged"}
+    reasons = {full.id: "unavailable", failed.id: "diverged", late.id: "unavailable"}
+    assert {one.taken.id: one.outcome.reason for one in told} == reasons
     view = broker.view(full.id)
     assert (view.status, view.problem.reason) == (Status.FAILED, "unavailable")
     assert "takes no images" in view.problem.detail

@@ -8,6 +8,7 @@ import torch
 
 from models.checkpoints import Store
 from models.images import read_text
+from models.prepared import Prepared
 from tests.tiny_models import publish_tiny
 from tests.workers.engines import Deaf, alone, engine, job, run
 from workers import lane as lane_module
@@ -87,7 +88,24 @@ def test_files_of_workers_of_any_capacity_from_the_reference_on_are_the_same(sto
 def test_a_file_of_a_smaller_worker_says_with_which_batch_size_it_agrees(store):
     told = json.loads(read_text(encoded(store, job(store), 20)["0.png"])["contract"])
     assert (told["sampling_reference"], told["decoding_reference"]) == (16, 16)
-    assert (told["device"], told["torch"]) == ("cpu", torch.__version__)
+    assert (told["device"], told["torch"], told["reproducible"]) == ("cpu", torch.__version__, True)
+
+
+@pytest.mark.parametrize("sampler", ["ddls", "prior"])
+def test_a_file_that_its_neighbours_may_have_changed_says_so(store, sampler, monkeypatch):
+    decode = Prepared.decode
+
+    def by_pairs(self, z):  # as matrix libraries do with few columns
+        images = decode(self, z)
+        images[1::2] = images[1::2].nextafter(torch.ones(()))
+        return images
+
+    monkeypatch.setattr(Prepared, "decode", by_pairs)
+    wanted = job(store)
+    if sampler == "prior":
+        wanted = wanted.model_copy(update={"sampler": "prior", "mcmc": None})
+    told = json.loads(read_text(encoded(store, wanted, 20)["0.png"])["contract"])
+    assert told["reproducible"] is False
 
 
 class Scarce:
