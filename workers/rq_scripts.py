@@ -49,9 +49,9 @@ local function hand_over()
     local worker = offered()
     if not worker then return false end
     worker.unix, worker.now = g.unix, g.now
-    local taken = take(worker)
+    local taken, left = take(worker)
     if taken then redis.call('PUBLISH', p.handed .. worker.worker, taken) end
-    return empty(worker.queues)
+    return left == 0
 end
 
 local wanted = false

@@ -43,25 +43,21 @@ end
 # Popping and starting are one: a job is in its queue or in the registry of started ones. Leases run by the clock of Redis, here as in
 # the other scripts: those of the workers need not agree.
 TAKING = """
-local function empty(queues)
-    for _, queue in ipairs(queues) do
-        if redis.call('LLEN', queue) > 0 then return false end
-    end
-    return true
-end
-
 -- Leaves an offer where nothing waits: `text` is what `g` was read from.
 local function offer(g, text)
-    if not g.offers or not empty(g.queues) then return 0 end
+    if not g.offers then return 0 end
+    for _, queue in ipairs(g.queues) do
+        if redis.call('LLEN', queue) > 0 then return 0 end
+    end
     redis.call('ZADD', p.offers, g.room, g.worker)
-    redis.call('EXPIRE', p.offers, g.lease)
     redis.call('HSET', g.worker_key, 'offer', text, 'offered_at', clock())
     return 1
 end
 
+-- Starts jobs; the message that tells of them, if any, and how many still wait.
 local function take(g)
     local room, decoding_room, further, inside, heads, contents, lines = g.room, g.decoding_room, g.further, g.inside, {}, {}, {}
-    local now = clock()
+    local now, left = clock(), 0
 
     local function start(origin, id, job, cost)
         local execution_id = g.execution .. string.format('%03x', #heads)
@@ -91,7 +87,9 @@ local function take(g)
 
     local function drop(line, id)
         redis.call('ZREM', line.turns, id)
-        return redis.call('LREM', line.queue, 1, id)
+        local dropped = redis.call('LREM', line.queue, 1, id)
+        line.waiting, left = line.waiting - dropped, left - dropped
+        return dropped
     end
 
     -- The next job of a line that still waits.
@@ -138,12 +136,11 @@ local function take(g)
     end
 
     for place, queue in ipairs(g.queues) do
-        local origin = string.sub(queue, #p.queue + 1)
-        local line = {origin = origin, place = place, queue = queue, turns = p.turns .. origin, at = 1, ids = {}}
+        local origin, waiting = string.sub(queue, #p.queue + 1), redis.call('LLEN', queue)
+        local line = {origin = origin, place = place, queue = queue, turns = p.turns .. origin, at = 1, ids = {}, waiting = waiting}
         line.ageing = (place - 1) * g.ageing
-        local waiting = redis.call('LLEN', queue)
         local turn = redis.call('HGET', p.turn, origin)
-        line.now = tonumber(turn or 0)
+        line.now, left = tonumber(turn or 0), left + waiting
         if waiting == 0 then
             if turn or redis.call('EXISTS', p.callers .. origin) == 1 then forget(origin) end
         else
@@ -170,17 +167,17 @@ local function take(g)
         end
     end
     for _, line in ipairs(lines) do
-        if line.moved and redis.call('LLEN', line.queue) == 0 then
+        if line.moved and line.waiting == 0 then
             forget(line.origin)
         elseif line.moved then
             redis.call('HSET', p.turn, line.origin, line.now)
             redis.call('ZREMRANGEBYSCORE', p.callers .. line.origin, '-inf', line.now)
         end
     end
-    if #heads == 0 then return nil end
+    if #heads == 0 then return nil, left end
     redis.call('EXPIRE', g.worker_executions, g.lease + 60)
     redis.call('ZREM', p.offers, g.worker)
-    return cjson.encode({jobs = heads, unix = g.unix}) .. '\\n' .. table.concat(contents)
+    return cjson.encode({jobs = heads, unix = g.unix}) .. '\\n' .. table.concat(contents), left
 end
 """
 
