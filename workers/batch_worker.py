@@ -101,7 +101,7 @@ class BatchWorker(BaseWorker):
                 self._encoders.fail(job, problem)
             else:
                 finished.append((job, cast("Finished", outcome)))
-        self._encoders.submit(finished)
+        self._encoders.submit(finished, only=len(self._intake.running) == 1)
 
     def _shutdown(self) -> None:
         """RQ's signal handlers end here: take no more jobs. (RQ's own raises wherever the main thread happens to be.)

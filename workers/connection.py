@@ -64,8 +64,9 @@ def connect(url: str) -> Redis:
 
 
 def connect_async(url: str) -> AsyncRedis:
-    """The same for an event loop."""
-    return AsyncRedis.from_url(url, socket_timeout=SOCKET_TIMEOUT_S, socket_connect_timeout=3.0, retry=AsyncRetry(NoBackoff(), 1))
+    """The same for an event loop, as one connection of its own: a pool looks at a connection before each use."""
+    retry = AsyncRetry(NoBackoff(), 1)
+    return AsyncRedis.from_url(url, socket_timeout=SOCKET_TIMEOUT_S, socket_connect_timeout=3.0, retry=retry, single_connection_client=True)
 
 
 class ConnectionSettings(Protocol):

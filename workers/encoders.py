@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from workers.outcomes import Finished
 
 _logger = logging.getLogger("rq.worker")
+SMALL = 1 << 14  # bytes of images that are no trouble to encode
 TOGETHER = 8  # jobs that a thread encodes in one go; other threads take the rest
 
 
@@ -33,8 +34,14 @@ class Encoders:
         self._ended.put(Ended(taken, problem))
         self._done()
 
-    def submit(self, finished: "Sequence[tuple[Taken, Finished]]") -> None:
-        """Jobs that ended together travel together, in as many groups as it takes to keep them small."""
+    def submit(self, finished: "Sequence[tuple[Taken, Finished]]", *, only: bool = False) -> None:
+        """Jobs that ended together travel together, in as many groups as it takes to keep them small.
+
+        The worker's `only` job, if its images are small, is encoded here and now: nobody waits meanwhile, and a thread would have to wake.
+        """
+        if only and self._artifacts.in_redis and sum(outcome.images.nbytes for _, outcome in finished) <= SMALL:
+            self._work(finished)
+            return
         for first in range(0, len(finished), TOGETHER):
             self._pool.submit(self._work, finished[first : first + TOGETHER])
 

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
+from redis import Redis
 from rq import Queue
 from rq.executions import Execution
 from rq.results import Result
@@ -73,7 +74,8 @@ class Bulk:
     """The scripts, for one worker."""
 
     def __init__(self, broker: Broker, worker_name: str, worker_key: str, lease_s: int) -> None:
-        self._redis, self._limits, self._lease_s, self._worker = broker.redis, broker.limits, lease_s, worker_name
+        self._redis: Redis = broker.redis.client()  # type: ignore[no-untyped-call]  # the pool looks at a connection before each use
+        self._limits, self._lease_s, self._worker = broker.limits, lease_s, worker_name
         self._us = {
             "worker": worker_name,
             "worker_key": worker_key,
@@ -84,7 +86,7 @@ class Bulk:
             "started": json.dumps({"worker": worker_name}),
             "sent_at_most": SENT_AT_MOST,
         }
-        self._take, self._beat, self._end = (broker.redis.register_script(named(script)) for script in (TAKE, BEAT, END))
+        self._take, self._beat, self._end = (self._redis.register_script(named(script)) for script in (TAKE, BEAT, END))
 
     def take(self, queues: Sequence[Queue], room: Room, *, offering: bool = False) -> list[Taken]:
         """Pops and starts jobs in turn until the chains free are filled, and a few further jobs; the last one may ask for more.

@@ -112,14 +112,15 @@ class StepLoop:
                         raise message.error
                     return
                 admitted += self._obey(message)
-            if outcomes := self._engine.tick() if self._engine.busy else ():
-                self._deliver(outcomes)
-            if time.monotonic() - told_at > PROGRESS_EVERY_S:
-                self.progress, told_at = self._engine.progress(), time.monotonic()
+            outcomes = self._engine.tick() if self._engine.busy else ()
             state = (admitted, self._room())
             if state != self._state:
                 self._state = state
                 self._changed()
+            if outcomes:
+                self._deliver(outcomes)
+            if time.monotonic() - told_at > PROGRESS_EVERY_S:
+                self.progress, told_at = self._engine.progress(), time.monotonic()
 
     def _room(self) -> Room:
         return Room(self._engine.free, self._engine.waiting, self._engine.quick)
