@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-NARROW = 48  # numbers that one pixel adds to the outputs, channels times kernel, up to which summing columns is faster
+NARROW = 64  # numbers that one pixel adds to the outputs, channels times kernel, up to which summing columns is faster
 ROWS = 64  # the library is asked for its order for that many
 REFUSED = (128, 64, 4, 2, 1, 7, 7, 14, 14)  # deep, wide, kernel, stride, padding and sizes: oneDNN skips its fast way for just this one
 Layer = nn.Conv2d | nn.ConvTranspose2d

@@ -32,9 +32,9 @@ class Frozen(Protocol):
 
 
 def available(device: torch.device) -> bool:
-    """Whether the device has the library, and torch the operators."""
-    has = torch.backends.mkldnn.is_available() and all(hasattr(_library, f"_{name}") for name in (*OPERATORS, *ORDERS))
-    return device.type == "cpu" and has
+    """Whether the device is a processor that the library is at home on, and torch has the operators."""
+    at_home = device.type == "cpu" and torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX")
+    return at_home and all(hasattr(_library, f"_{name}") for name in (*OPERATORS, *ORDERS))
 
 
 def frozen(layers: Sequence[nn.Module]) -> list[nn.Module]:
