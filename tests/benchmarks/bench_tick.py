@@ -2,13 +2,15 @@
 torchebm's LangevinDynamics, which is installed into a folder that is thrown away.
 
 Tick and bare call share a process, with the allocator as the worker sets it. A rival has a process of its own with the allocator as it
-comes, and so has the tick it is compared to, with the worker's; both are stepped in turn. Given our prepared networks, the rival is given
-our allocator too: what is left is what the sampler itself costs.
+comes, and so has the tick it is compared to, with the worker's; both are stepped in turn, on the same cores, or one that shares its core
+with others seems slower by a quarter. Given our prepared networks, the rival is given our allocator too: what is left is what the sampler
+itself costs.
 
 python tests/benchmarks/bench_tick.py [threads]
 """
 
 import multiprocessing
+import os
 import statistics
 import subprocess
 import sys
@@ -41,6 +43,8 @@ def main() -> None:
     """Prints one table."""
     keep_freed()
     torch.set_num_threads(int(sys.argv[1]) if len(sys.argv) > 1 else 2)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: torch.get_num_threads()])
     prepared = shipped()
     print(f"mnist-sngan, ddls, {torch.get_num_threads()} threads, medians of {ROUNDS} alternating pairs")
     print(f"{'chains':>7} {'kernels':<28} {'tick / bare call':>17} {'plain loop / tick':>18}")
