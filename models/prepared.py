@@ -14,6 +14,8 @@ from models.cards import ModelCard, TargetName
 from models.checkpoints import DamagedWeights, Store
 from models.families import family
 from models.families.base import Size
+from models.networks.frozen_convolution import FrozenConvolution
+from models.networks.frozen_run import available, frozen
 from models.networks.layout import channels_last
 from models.networks.steady_linear import steady
 from models.targets import Target
@@ -56,15 +58,15 @@ def prepare(networks: nn.ModuleDict, device: torch.device) -> nn.ModuleDict:
     for module in list(ready.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Sequential):
-                setattr(module, name, folded(child))
+                setattr(module, name, folded(child, device))
     for parameter in ready.parameters():
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return ready.eval().requires_grad_(False).to(device)
 
 
-def folded(layers: nn.Sequential) -> nn.Sequential:
-    """The same layers without Dropout, each BatchNorm folded into the layer before it, channels-last, linear ones with steady gradients."""
+def folded(layers: nn.Sequential, device: torch.device) -> nn.Sequential:
+    """The same layers without Dropout, each BatchNorm folded into the layer before it, channels-last, in frozen runs or else steady."""
     kept: list[nn.Module] = []
     for layer in layers:
         if isinstance(layer, nn.BatchNorm2d) and kept and isinstance(kept[-1], nn.Conv2d | nn.ConvTranspose2d):
@@ -73,7 +75,9 @@ def folded(layers: nn.Sequential) -> nn.Sequential:
             kept[-2] = _fold_into_linear(kept[-2], layer)
         elif not isinstance(layer, nn.Dropout | nn.Dropout2d):
             kept.append(layer)
-    return nn.Sequential(*map(steady, channels_last(kept)))
+    kept = channels_last(kept)
+    in_runs = available(device) and any(map(FrozenConvolution.covers, kept))  # small linear layers alone are slower in runs
+    return nn.Sequential(*(frozen(kept) if in_runs else map(steady, kept)))
 
 
 def _fold_into_linear(linear: nn.Linear, norm: nn.BatchNorm2d) -> nn.Linear:

@@ -1,12 +1,13 @@
 """How much memory is free, and how much a call takes at its peak: measured where the platform tells."""
 
-import ctypes
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from workers.allocator import give_back_freed
 
 PEAK = "5"  # written to /proc/self/clear_refs, starts VmHWM anew: man 5 proc
 
@@ -53,6 +54,7 @@ class ProcessMemory:
         self._proc, self._groups = proc, groups
 
     def free(self) -> int | None:
+        give_back_freed()  # or what is only kept would seem to be used
         try:
             available = _fields(self._proc / "meminfo")["MemAvailable:"] * 1024
             return max(0, min([available, *self._left_in_groups()]))
@@ -71,7 +73,7 @@ class ProcessMemory:
                     yield int(limit) - int((group / "memory.current").read_text()) + cached
 
     def peak(self, call: Callable[[Tensor], object], batch: Tensor) -> int:
-        _give_back()
+        give_back_freed()  # or a call that took it again would seem to take none
         try:
             (self._proc / "self/clear_refs").write_text(PEAK)
             before = self._status("VmRSS:")
@@ -83,12 +85,6 @@ class ProcessMemory:
 
     def _status(self, name: str) -> int:
         return _fields(self._proc / "self/status")[name] * 1024
-
-
-def _give_back() -> None:
-    """Hands memory that was freed back to the system (glibc): a call that took it again would seem to take none."""
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-        trim(0)
 
 
 def _fields(file: Path) -> dict[str, int]:

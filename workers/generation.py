@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from prometheus_client import start_http_server
 
 from models.checkpoints import Store
+from workers.allocator import keep_freed
 from workers.artifacts import Artifacts
 from workers.batch_worker import BatchWorker
 from workers.broker import Broker
@@ -26,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def assemble(settings: WorkerSettings) -> BatchWorker:
     """A worker with its engine, its place in Redis and its page of metrics; waits for Redis to be there."""
+    keep_freed()
     os.environ.setdefault("OMP_NUM_THREADS", str(settings.threads))  # read by torch when it is first imported
     import torch
 

@@ -25,8 +25,11 @@ def trained(request):
     return kind, state
 
 
-def test_outputs_agree_before_and_after_preparation(trained):
+@pytest.mark.parametrize("library", [True, False], ids=["with the library's operators", "with plain layers"])
+def test_outputs_agree_before_and_after_preparation(trained, monkeypatch, library):
     kind, state = trained
+    if not library:
+        monkeypatch.setattr("models.prepared.available", lambda device: False)
     plain = published(kind, state)
     ready = prepare(plain, torch.device("cpu"))
     z = torch.randn(9, SIZE.latent_size, generator=torch.Generator().manual_seed(1))
@@ -34,7 +37,9 @@ def test_outputs_agree_before_and_after_preparation(trained):
     images = torch.rand(9, *SIZE.image_shape, generator=torch.Generator().manual_seed(3))
     for name, target in kind.targets(plain).items():
         data = images if target.conditional else None
-        assert torch.allclose(target.energy(z, data), kind.targets(ready)[name].energy(z, data), rtol=1e-5, atol=1e-5)
+        there, here = evaluate(target, z, data), evaluate(kind.targets(ready)[name], z, data)
+        assert torch.allclose(there.energy, here.energy, rtol=1e-5, atol=1e-5)
+        assert torch.allclose(there.gradient, here.gradient, rtol=1e-5, atol=1e-5 * there.gradient.abs().max())
 
 
 def test_published_networks_are_the_trained_ones_with_spectral_norm_settled(trained):
@@ -70,13 +75,12 @@ def test_the_gradient_of_a_shipped_checkpoint_has_the_same_bits_on_one_thread_an
     store, before = Store(Path("nowhere")), torch.get_num_threads()
     try:
         for card in store.cards():
-            prepared = load(store, card, torch.device("cpu"))
-            z = torch.randn(64, prepared.latent, generator=torch.Generator().manual_seed(4))
-            for name in set(prepared.targets) - {"posterior"}:
+            z = torch.randn(64, *card.latent_shape, generator=torch.Generator().manual_seed(4))
+            for name in set(load(store, card, torch.device("cpu")).targets) - {"posterior"}:
                 seen = []
                 for threads in (1, 2):
                     torch.set_num_threads(threads)
-                    seen.append(evaluate(prepared.targets[name], z))
+                    seen.append(evaluate(load(store, card, torch.device("cpu")).targets[name], z))
                 assert all(map(torch.equal, *seen)), (card.name, name)
     finally:
         torch.set_num_threads(before)
