@@ -34,6 +34,12 @@ class Prepared:
         """Numbers in one latent."""
         return math.prod(self.card.latent_shape)
 
+    @property
+    def bytes(self) -> int:
+        """What its weights take in memory, with the copies made as it runs."""
+        kept: int = sum(tensor.nbytes for tensor in self.networks.state_dict().values())
+        return kept + sum(layer.copies for layer in self.networks.modules() if isinstance(layer, FrozenConvolution))
+
     def decode(self, z: Tensor) -> Tensor:
         """Latents, (rows, latent), to images in [-1, 1], (rows, channels, height, width)."""
         with torch.no_grad():

@@ -29,7 +29,7 @@ class Resident:
 
     prepared: Prepared
     decoder: Decoder
-    size: int  # bytes of its weights
+    size: int  # bytes of its weights, with all copies
 
 
 class Residents:
@@ -64,9 +64,9 @@ class Residents:
             raise CheckpointError(f"{job.model}@{job.version} on this worker has weights {card.digest}, the job asks for {job.digest}")
         gone = self._make_room((self._store.folder(card) / "weights.safetensors").stat().st_size, needed)
         prepared = load(self._store, card, self._device)
-        size = sum(tensor.nbytes for tensor in prepared.networks.state_dict().values())
+        gone += self._make_room(prepared.bytes, needed)  # it may take more than its file
         decoder = fitting(lambda capacity: Decoder(prepared, capacity, self._device, self._memory), self._capacity)
-        self._held[Version(job.model, job.version)] = Resident(prepared, decoder, size)
+        self._held[Version(job.model, job.version)] = Resident(prepared, decoder, prepared.bytes)
         return gone
 
     def _make_room(self, size: int, needed: Container[Version]) -> list[Version]:

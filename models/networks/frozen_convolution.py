@@ -33,6 +33,7 @@ class FrozenConvolution(nn.Module):
         weight, stride, padding = layer.weight.detach(), layer.stride[0], int(layer.padding[0])
         down, up = _way_down(weight, stride, padding), _way_up(weight, stride, padding)
         self._forth, self._home = (up, down) if isinstance(layer, nn.ConvTranspose2d) else (down, up)
+        self._weight: Tensor
         self.register_buffer("_weight", weight)
         self._bias: Tensor | None
         self.register_buffer("_bias", None if layer.bias is None else layer.bias.detach())
@@ -44,6 +45,11 @@ class FrozenConvolution(nn.Module):
             return False
         square = all(len(set(sides)) == 1 for sides in (layer.stride, layer.padding, layer.kernel_size))
         return square and layer.groups == 1 and set(layer.dilation) == {1} and set(layer.output_padding) == {0}
+
+    @property
+    def copies(self) -> int:
+        """Bytes of its weights in the library's orders: one for each way, as long as maps are of one size."""
+        return 2 * self._weight.nbytes
 
     def there(self, inputs: Tensor) -> Tensor:
         return self._forth(inputs, self._bias)

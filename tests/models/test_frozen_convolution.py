@@ -111,3 +111,14 @@ def test_the_shape_that_the_library_refuses_is_among_those_tested():
 )
 def test_what_it_does_not_know_it_does_not_cover(layer):
     assert not FrozenConvolution.covers(layer)
+
+
+def test_the_copies_it_makes_are_counted():
+    layer = nn.ConvTranspose2d(64, 32, 4, 2, 1)
+    frozen, maps = FrozenConvolution(layer), rows_for(layer, 8, 14, 14)
+    with torch.no_grad():
+        outputs = frozen.there(maps)
+        frozen.back(outputs, outputs, maps.shape)
+    ordered = [weight for way in (frozen._forth, frozen._home) for weight in way._ordered.values()]
+    assert len(ordered) == 2
+    assert frozen.copies == sum(weight.numel() * weight.element_size() for weight in ordered)
