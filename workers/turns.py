@@ -50,6 +50,7 @@ local function offer(g, text)
         if redis.call('LLEN', queue) > 0 then return 0 end
     end
     redis.call('ZADD', p.offers, g.room, g.worker)
+    redis.call('EXPIRE', p.offers, g.lease)
     redis.call('HSET', g.worker_key, 'offer', text, 'offered_at', clock())
     return 1
 end
