@@ -86,7 +86,7 @@ class Intake:
         over = {one.taken.execution_id for one in ended}
         left = {label: job for label, job in self.running.items() if label not in over}
         shut = not self.offering or self._quarantine.waiting > 0 or self._quarantine.closed(left)
-        return None if shut else self._loop.room
+        return None if shut else self._loop.room_to_come
 
     def look_again(self) -> None:
         """Jobs wait already, so that none will be sent."""

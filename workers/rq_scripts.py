@@ -36,21 +36,23 @@ end
 -- The worker with the most room among those that offered to take jobs and still listen.
 local function offered()
     while true do
-        local name = redis.call('ZPOPMAX', p.offers)[1]
+        local name, room = unpack(redis.call('ZPOPMAX', p.offers))
         if not name then return nil end
-        local text, since = unpack(redis.call('HMGET', p.worker .. name, 'offer', 'offered_at'))
+        local text, since, images = unpack(redis.call('HMGET', p.worker .. name, 'offer', 'offered_at', 'decoding_room'))
         local there = text and clock() - since < g.offer_lasts and redis.call('PUBSUB', 'NUMSUB', p.handed .. name)[2] > 0
-        if there then return cjson.decode(text) end
+        if there then return cjson.decode(text), tonumber(room), tonumber(images) end
     end
 end
 
--- Starts what waits for a worker that has offered to take it, in its name; whether nothing is left then.
+-- Starts what waits for a worker that has offered to take it, in its name; whether nothing is left then. The offer stands for the rest.
 local function hand_over()
-    local worker = offered()
+    local worker, room, images = offered()
     if not worker then return false end
-    worker.unix, worker.now = g.unix, g.now
-    local taken, left = take(worker)
+    worker.room, worker.decoding_room, worker.unix, worker.now, worker.execution = room, images, g.unix, g.now, g.execution
+    local taken, left, room_left, images_left = take(worker)
     if taken then redis.call('PUBLISH', p.handed .. worker.worker, taken) end
+    if images_left < images then redis.call('HSET', worker.worker_key, 'decoding_room', images_left) end
+    if room_left > 0 and images_left > 0 then redis.call('ZADD', p.offers, room_left, worker.worker) end
     return left == 0
 end
 
@@ -191,7 +193,9 @@ for counter, count in pairs(counts) do redis.call('HINCRBY', g.worker_key, count
 if worked > 0 then redis.call('HINCRBYFLOAT', g.worker_key, 'total_working_time', string.format('%.6f', worked)) end
 for channel, content in pairs(replies) do redis.call('PUBLISH', channel, content) end
 if #told > 0 then redis.call('PUBLISH', p.ended, table.concat(told, ' ')) end
-table.insert(answers, offer(g, ARGV[1]))
+local left = 0
+for _, queue in ipairs(g.queues or {}) do left = left + redis.call('LLEN', queue) end
+table.insert(answers, offer(g, ARGV[1], g.room or 0, left))
 return answers
 """
 )

@@ -7,6 +7,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from workers.jobs import GenerateJob, Problem, Progress
+from workers.queues import points
 from workers.scheduler import Flow
 
 if TYPE_CHECKING:
@@ -67,6 +68,16 @@ class Room(NamedTuple):
     quick: int = 0  # a job whose chains need no more ticks than this starts at once, even if nothing is free
 
 
+class _Sent(NamedTuple):
+    """Jobs so far, and the points their chains may ask for in a tick."""
+
+    jobs: int
+    points: int
+
+    def with_(self, job: Admit) -> "_Sent":
+        return _Sent(self.jobs + 1, self.points + points(job.job))
+
+
 class StepLoop:
     """Runs an engine until told to leave; in its thread `deliver` is called with what came out, `changed` when the room is another."""
 
@@ -75,8 +86,8 @@ class StepLoop:
         self.turned_at = time.monotonic()
         self._engine, self._deliver, self._changed = engine, deliver, changed
         self._inbox: SimpleQueue[Admit | Cancel | Leave] = SimpleQueue()
-        self._sent = 0
-        self._state = (0, self._room())  # jobs admitted, room after that: replaced as a whole, so never torn
+        self._sent = _Sent(0, 0)
+        self._state = (self._sent, self._room())  # what was admitted, room after that: replaced as a whole, so never torn
 
     # For other threads
 
@@ -87,13 +98,20 @@ class StepLoop:
         return room if admitted == self._sent else None
 
     @property
+    def room_to_come(self) -> Room | None:
+        """What could be admitted once those are; None where nothing would be free."""
+        admitted, room = self._state
+        free = room.free - (self._sent.points - admitted.points)
+        return room._replace(free=free) if free > 0 else None
+
+    @property
     def capacity(self) -> int:
         """Chains that may run at once, as things are."""
         return self._engine.capacity
 
     def admit(self, jobs: Iterable[Admit]) -> None:
         for job in jobs:
-            self._sent += 1
+            self._sent = self._sent.with_(job)
             self._inbox.put(job)
 
     def send(self, message: Cancel | Leave) -> None:
@@ -103,7 +121,7 @@ class StepLoop:
 
     def run(self) -> None:
         """Sleeps in the inbox while there is nothing to tick; raises the error another thread died of."""
-        admitted, told_at = 0, 0.0
+        admitted, told_at = _Sent(0, 0), 0.0
         while True:
             self.turned_at = time.monotonic()
             for message in self._messages():
@@ -111,7 +129,7 @@ class StepLoop:
                     if message.error:
                         raise message.error
                     return
-                admitted += self._obey(message)
+                admitted = self._obey(message, admitted)
             outcomes = self._engine.tick() if self._engine.busy else ()
             state = (admitted, self._room())
             if state != self._state:
@@ -125,13 +143,13 @@ class StepLoop:
     def _room(self) -> Room:
         return Room(self._engine.free, self._engine.waiting, self._engine.quick)
 
-    def _obey(self, message: Admit | Cancel) -> int:
-        """Returns the number of jobs admitted."""
+    def _obey(self, message: Admit | Cancel, admitted: "_Sent") -> "_Sent":
+        """Returns what is admitted now."""
         if isinstance(message, Admit):
             self._engine.admit(message.label, message.job, message.expires_at)
-            return 1
+            return admitted.with_(message)
         self._engine.cancel(message.label, message.problem)
-        return 0
+        return admitted
 
     def _messages(self) -> list[Admit | Cancel | Leave]:
         if self._engine.busy:

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 from redis import Redis
 from rq import Queue, Retry
@@ -62,7 +63,7 @@ class Submissions:
         """Arguments of SUBMIT, which queues all the jobs or none; one whose id is known already stays as it is."""
         now = time.time()
         moment = utcformat(datetime.fromtimestamp(now, UTC))
-        terms = {"unix": f"{now:.6f}", "now": moment, "kept": self._limits.failure_ttl_s}
+        terms = {"unix": f"{now:.6f}", "now": moment, "kept": self._limits.failure_ttl_s, "execution": uuid4().hex[:29]}
         words: list[Any] = [json.dumps(terms | {"recent_kept": RECENT_KEPT, "offer_lasts": OFFER_S})]
         for submission in submissions:
             words += self._words(submission, now, moment)

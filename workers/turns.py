@@ -1,7 +1,7 @@
 """Whose queued job is taken next: the Lua that gives a job its turn when it is queued, and the one that takes jobs in that order.
 
-A worker takes jobs, and when it finds none leaves an offer: a submission then takes for it, in the same step that queues the job, and
-sends it what it took. So an idle worker has a job a round trip earlier; what becomes of a message nobody hears, RETURN settles.
+A worker that has taken all there is and has room for more leaves an offer: a submission then takes for it, in the same step that queues
+the job, and sends it what it took. So it has a job a round trip earlier; what becomes of a message nobody hears, RETURN settles.
 
 Within a queue, callers take turns (start-time fair queueing, as in `scheduler`, over whole jobs): a job's turn is the later of the turn
 taken last and its caller's own, and moves its caller's on by the chain-steps it costs. Between the queues, the job goes first that came
@@ -43,19 +43,19 @@ end
 # Popping and starting are one: a job is in its queue or in the registry of started ones. Leases run by the clock of Redis, here as in
 # the other scripts: those of the workers need not agree.
 TAKING = """
--- Leaves an offer where nothing waits: `text` is what `g` was read from.
-local function offer(g, text)
-    if not g.offers then return 0 end
-    for _, queue in ipairs(g.queues) do
-        if redis.call('LLEN', queue) > 0 then return 0 end
+-- Leaves an offer of so much room, where there is some and nothing waits; `text` is what `g` was read from. An earlier one is void.
+local function offer(g, text, room, left)
+    if not g.offers or room <= 0 or left > 0 then
+        redis.call('ZREM', p.offers, g.worker)
+        return 0
     end
-    redis.call('ZADD', p.offers, g.room, g.worker)
+    redis.call('ZADD', p.offers, room, g.worker)
     redis.call('EXPIRE', p.offers, g.lease)
-    redis.call('HSET', g.worker_key, 'offer', text, 'offered_at', clock())
+    redis.call('HSET', g.worker_key, 'offer', text, 'offered_at', clock(), 'decoding_room', g.decoding_room)
     return 1
 end
 
--- Starts jobs; the message that tells of them, if any, and how many still wait.
+-- Starts jobs; the message that tells of them, if any, how many still wait, and the room left for chains and images.
 local function take(g)
     local room, decoding_room, further, inside, heads, contents, lines = g.room, g.decoding_room, g.further, g.inside, {}, {}, {}
     local now, left = clock(), 0
@@ -175,10 +175,9 @@ local function take(g)
             redis.call('ZREMRANGEBYSCORE', p.callers .. line.origin, '-inf', line.now)
         end
     end
-    if #heads == 0 then return nil, left end
+    if #heads == 0 then return nil, left, room, decoding_room end
     redis.call('EXPIRE', g.worker_executions, g.lease + 60)
-    redis.call('ZREM', p.offers, g.worker)
-    return cjson.encode({jobs = heads, unix = g.unix}) .. '\\n' .. table.concat(contents), left
+    return cjson.encode({jobs = heads, unix = g.unix}) .. '\\n' .. table.concat(contents), left, room, decoding_room
 end
 """
 
@@ -189,8 +188,8 @@ local p, g = NAMES, cjson.decode(ARGV[1])
     + CLOCK
     + TAKING
     + """
-local taken = take(g)
-if not taken then offer(g, ARGV[1]) end
+local taken, left, room = take(g)
+if taken or g.offers then offer(g, ARGV[1], room, left) end
 return taken
 """
 )

@@ -12,7 +12,7 @@ from workers.intake import Intake
 from workers.jobs import GenerateResult, Problem, Status
 from workers.quarantine import Quarantine
 from workers.queues import GENERATE_QUEUES
-from workers.rq_bulk import Bulk, Ended, handed
+from workers.rq_bulk import DECODING_ROOM, Bulk, Ended, handed
 from workers.stepping import Room, StepLoop
 
 LONG = {"kernel": "mala", "steps": 10_000}
@@ -81,14 +81,26 @@ def test_a_worker_that_waits_is_sent_what_is_submitted(redis, broker, waiting, g
     assert over(broker, *ids)
 
 
-def test_an_offer_is_good_for_one_submission(redis, broker, waiting, generate_job):
+def test_an_offer_stands_until_its_room_is_used_up(redis, broker, waiting, generate_job):
     w = waiting()
-    w.offer()
-    broker.submit(generate_job())
-    assert len(w.heard()) == 1
-    later = broker.submit(generate_job())
+    w.offer(Room(8, frozenset()))
+    for _ in range(2):
+        broker.submit(generate_job(num_images=4))
+        assert len(w.heard()) == 1
+    later = broker.submit(generate_job(num_images=4))
     assert w.heard() == []
     assert broker.view(later).status is Status.QUEUED
+
+
+def test_no_more_images_of_prior_jobs_are_sent_than_a_worker_takes_at_once(redis, broker, waiting, generate_job):
+    w = waiting()
+    w.offer()
+    prior = generate_job(sampler="prior", mcmc=None, num_images=64)
+    broker.submit_many([prior] * (DECODING_ROOM // 64 - 1))
+    assert len(w.heard()) == DECODING_ROOM // 64 - 1
+    broker.submit_many([prior, prior])
+    assert len(w.heard()) == 1
+    assert w.heard() == []
 
 
 def test_what_has_no_room_stays_and_is_announced(redis, broker, waiting, generate_job):
@@ -106,6 +118,7 @@ def test_who_does_not_listen_is_sent_nothing(redis, broker, waiting, generate_jo
     w.offer()
     job_id = broker.submit(generate_job())
     assert [job.id for job in w.heard()] == [job_id]
+    w.bulk.withdraw()
     deaf.offer()
     assert broker.view(broker.submit(generate_job())).status is Status.QUEUED
 
@@ -122,8 +135,9 @@ def test_the_worker_with_the_most_room_is_chosen(redis, broker, waiting, generat
     small, large = waiting("small"), waiting("large")
     small.offer(Room(3, frozenset()))
     large.offer(Room(30, frozenset()))
-    broker.submit(generate_job())
-    assert len(large.heard()) == 1
+    for _ in range(7):
+        broker.submit(generate_job(num_images=4))
+        assert len(large.heard()) == 1
     broker.submit(generate_job())
     assert len(small.heard()) == 1
 
@@ -141,7 +155,8 @@ def test_an_end_leaves_an_offer_where_nothing_waits(redis, broker, waiting, gene
     assert not w.bulk.end_and_offer([Ended(two, problem)], w.queues, ROOM)[1]
     assert redis.zcard(keys.OFFERS) == 0
     assert [job.id for job in w.bulk.take(w.queues, ROOM, offering=True)] == [queued]
-    assert redis.zcard(keys.OFFERS) == 0
+    assert redis.zscore(keys.OFFERS, "w") == ROOM.free - 4
+    assert w.bulk.end_and_offer([], w.queues, None) == ([], False)
 
 
 def test_a_training_job_is_nobodys_business_here(redis, broker, waiting, train_job):
