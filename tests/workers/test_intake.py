@@ -239,3 +239,29 @@ def test_what_comes_when_nothing_may_join_goes_back(shut, redis, broker, intake,
     eventually(lambda: taking.return_unheard() or not taking.unheard)
     assert broker.view(job_id).status is Status.QUEUED
     assert redis.zcard("rq:wip:generate") == 0
+
+
+def test_workers_that_leave_while_jobs_come_lose_none_and_spend_no_try(redis, broker, start_worker, eventually, generate_job):
+    ids, over_now = [], threading.Event()
+
+    def submit() -> None:
+        while not over_now.wait(0.003):
+            ids.append(broker.submit(generate_job(mcmc={"kernel": "mala", "steps": 3})))
+
+    submitting = threading.Thread(target=submit)
+    submitting.start()
+    try:
+        for _ in range(5):
+            new, before = start_worker(FakeEngine(tick_s=0.001), maintenance_s=600, lease_s=60), len(ids)
+            eventually(lambda before=before: len(ids) > before + 40 and over(broker, *ids[: before + 20]))
+            new._shutdown()
+            eventually(lambda: redis.scard("rq:workers") == 0)
+            assert redis.zcard("rq:wip:generate") == 0
+    finally:
+        over_now.set()
+        submitting.join()
+    start_worker(FakeEngine(), maintenance_s=600, lease_s=60)
+    eventually(lambda: over(broker, *ids))
+    assert {broker.view(job_id).status for job_id in ids} == {Status.FINISHED}
+    assert {redis.hget(Job.key_for(job_id), "retries_left") for job_id in ids} == {b"1"}
+    assert {redis.xlen(f"rq:results:{job_id}") for job_id in ids} == {1}
