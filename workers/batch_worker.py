@@ -164,7 +164,7 @@ class BatchWorker(BaseWorker):
             task()
         self._end()
         took = self._should_look() and self._take()
-        return bool(self._intake.running) or not (not self._intake.open or (self._burst and not took))
+        return bool(self._intake.running) or (self._intake.open and (took or not self._burst))
 
     def _pause(self) -> float:
         return max(0.0, min(LOOK_EVERY_S, min(self._due.values()) - time.monotonic()))
@@ -248,6 +248,8 @@ class BatchWorker(BaseWorker):
     def _give_up(self) -> None:
         """After a crash: hands running jobs to whoever comes next, rather than let them wait for the lease to run out."""
         try:
+            self._intake.close()
+            self._intake.return_unheard()
             self._bulk.abandon(list(self._intake.running.values()))
             maintain(self, self._watched)
         except AWAY as away:

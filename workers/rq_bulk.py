@@ -91,7 +91,7 @@ class Bulk:
     def take(self, queues: Sequence[Queue], room: Room, *, offering: bool = False) -> list[Taken]:
         """Pops and starts jobs in turn until the chains free are filled, and a few further jobs; the last one may ask for more.
 
-        Where there are none and the worker is `offering`, a later submission may start some in its name and send them to it.
+        Where nothing is left then and the worker is `offering`, later submissions may start jobs in its name and send them, as room allows.
         """
         terms = self._now(**self._terms(queues, room), offers=offering)
         return handed(self._take(args=[terms]) or NOTHING)
