@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from workers.jobs import Problem
@@ -21,7 +21,9 @@ class Intake:
         self, bulk: Bulk, quarantine: Quarantine, loop: StepLoop, refuse: Callable[[Taken, Problem], None], wake: Callable[[], None]
     ) -> None:
         self._bulk, self._quarantine, self._loop, self._refuse, self._wake = bulk, quarantine, loop, refuse, wake
-        self.running: dict[str, Taken] = {}  # by execution: the same job may come back
+        self.running: Mapping[
+            str, Taken
+        ] = {}  # by execution: the same job may come back; replaced as a whole, for others read it meanwhile
         self.offering = True  # whether jobs may be sent here
         self.unheard = False  # Redis may have started jobs for us that never came
         self.open = True  # for good not, once the worker is to leave
@@ -94,9 +96,9 @@ class Intake:
 
     def forget(self, jobs: Sequence[Taken]) -> None:
         """Jobs that are over, or somebody else's."""
+        gone = {job.execution_id for job in jobs}
         with self._changing:
-            for job in jobs:
-                self.running.pop(job.execution_id, None)
+            self.running = {label: job for label, job in self.running.items() if label not in gone}
 
     def cancel(self, job: Taken, problem: Problem) -> None:
         """Ends a job at the next tick."""
@@ -127,7 +129,7 @@ class Intake:
                 self.cancel(job, Problem(reason="canceled", detail="canceled on request"))
 
     def _accept(self, taken: Sequence[Taken]) -> None:
-        self.running |= {job.execution_id: job for job in taken}
+        self.running = {**self.running, **{job.execution_id: job for job in taken}}
         self._loop.admit(Admit(job.execution_id, job.request, job.expires_at) for job in taken if job.request and not job.refused)
         for job in taken:
             if job.refused:

@@ -12,7 +12,6 @@ queue is empty. RQ's own list stays the truth: what is not in it is not taken, a
 """
 
 AGEING_S = 30.0
-
 OFFER_S = 2.0  # for which a worker that waits is taken to be there; it looks, and offers anew, more often than that
 
 # Leases and offers run by the clock of Redis: those of the workers need not agree.
@@ -40,8 +39,7 @@ end
 # waits behind long chains. When there is no room, a few further jobs are taken: quick ones, and those of callers who have none of that
 # priority or a higher one waiting in the worker. Its scheduler finds them places. Jobs past their deadline are taken in any case, to be
 # ended.
-# Popping and starting are one: a job is in its queue or in the registry of started ones. Leases run by the clock of Redis, here as in
-# the other scripts: those of the workers need not agree.
+# Popping and starting are one: a job is in its queue or in the registry of started ones.
 TAKING = """
 -- Leaves an offer of so much room, where there is some and nothing waits; `text` is what `g` was read from. An earlier one is void.
 local function offer(g, text, room, left)

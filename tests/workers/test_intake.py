@@ -265,3 +265,15 @@ def test_workers_that_leave_while_jobs_come_lose_none_and_spend_no_try(redis, br
     assert {broker.view(job_id).status for job_id in ids} == {Status.FINISHED}
     assert {redis.hget(Job.key_for(job_id), "retries_left") for job_id in ids} == {b"1"}
     assert {redis.xlen(f"rq:results:{job_id}") for job_id in ids} == {1}
+
+
+def test_who_reads_what_runs_is_not_disturbed_by_jobs_that_come_and_go(redis, broker, intake, generate_job):
+    w, taking, *_ = intake
+    broker.submit_many([generate_job() for _ in range(2)])
+    first, second = w.bulk.take(w.queues, ROOM)
+    taking._accept([first])
+    seen = iter(taking.running.values())
+    taking._accept([second])
+    taking.forget([first])
+    assert list(seen) == [first]
+    assert list(taking.running.values()) == [second]
