@@ -115,7 +115,8 @@ class BatchWorker(BaseWorker):
     def subscribe(self) -> None:
         """Listens for commands to this worker, for submissions, and for jobs that one of them started for this worker."""
         ours = {keys.SUBMITTED: self._intake.hear_submission, keys.handed(self.name): self._intake.hear_jobs}
-        self._listening = Listening(self.connection, {self.pubsub_channel_name: self.handle_payload} | ours, self._intake.miss_messages)
+        handlers = {self.pubsub_channel_name: self.handle_payload} | ours
+        self._listening = Listening(self.connection, handlers, self._intake.miss_messages, lambda error: self._loop.send(Leave(error)))
 
     def unsubscribe(self) -> None:
         self._listening.stop()

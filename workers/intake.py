@@ -21,9 +21,7 @@ class Intake:
         self, bulk: Bulk, quarantine: Quarantine, loop: StepLoop, refuse: Callable[[Taken, Problem], None], wake: Callable[[], None]
     ) -> None:
         self._bulk, self._quarantine, self._loop, self._refuse, self._wake = bulk, quarantine, loop, refuse, wake
-        self.running: Mapping[
-            str, Taken
-        ] = {}  # by execution: the same job may come back; replaced as a whole, for others read it meanwhile
+        self.running: Mapping[str, Taken] = {}  # by execution, as a job may come back; replaced, never changed: others read it
         self.offering = True  # whether jobs may be sent here
         self.unheard = False  # Redis may have started jobs for us that never came
         self.open = True  # for good not, once the worker is to leave

@@ -13,10 +13,19 @@ LOOK_UP_S = 60.0  # a silent connection is looked after this often
 
 
 class Listening:
-    """Calls a channel's handler with each message, and `missed` after every time it was away: others may have been sent meanwhile."""
+    """Calls a channel's handler with each message, and `missed` after every time it was away: others may have been sent meanwhile.
 
-    def __init__(self, redis: Redis, handlers: Mapping[str, Callable[[Any], None]], missed: Callable[[], None]) -> None:
-        self._missed = missed
+    `failed` is called with an error of a handler, after which nothing is heard any more.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        handlers: Mapping[str, Callable[[Any], None]],
+        missed: Callable[[], None],
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        self._missed, self._failed = missed, failed
         self._pubsub = redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
         self._pubsub.subscribe(**handlers)
         self._pubsub.connection.register_connect_callback(self._connected)
@@ -34,5 +43,6 @@ class Listening:
 
     def _retry(self, error: Exception, *rest: Any) -> None:
         if not isinstance(error, AWAY):
+            self._failed(error)
             raise error
         time.sleep(RETRY_EVERY_S)  # redis-py connects and subscribes anew by itself

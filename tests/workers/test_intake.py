@@ -277,3 +277,24 @@ def test_who_reads_what_runs_is_not_disturbed_by_jobs_that_come_and_go(redis, br
     taking.forget([first])
     assert list(seen) == [first]
     assert list(taking.running.values()) == [second]
+
+
+def test_a_worker_that_cannot_listen_any_more_leaves_its_jobs_to_the_next(
+    redis, broker, start_worker, eventually, generate_job, monkeypatch
+):
+    def broken(self, message):
+        raise ValueError("nobody foresaw this")
+
+    errors = []
+    monkeypatch.setattr(threading, "excepthook", lambda told: errors.append(told.exc_value))
+    honest = Intake.hear_jobs
+    monkeypatch.setattr(Intake, "hear_jobs", broken)
+    doomed = start_worker(FakeEngine())
+    eventually(lambda: redis.zcard(keys.OFFERS) == 1)
+    job_id = broker.submit(generate_job())
+    eventually(lambda: redis.scard("rq:workers") == 0)
+    assert {str(error) for error in errors} == {"nobody foresaw this"}
+    monkeypatch.setattr(Intake, "hear_jobs", honest)
+    assert start_worker(FakeEngine()).name != doomed.name
+    eventually(lambda: over(broker, job_id))
+    assert broker.view(job_id).status is Status.FINISHED
