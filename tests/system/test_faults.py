@@ -124,7 +124,7 @@ def test_workers_and_apis_wait_for_a_redis_out_of_reach_for_twenty_seconds_and_g
     with ThreadPoolExecutor(2) as callers:
         waiting = [callers.submit(picture, name) for name in ways]
         ids = house.submit_all(request_for(seed, steps=600) for seed in range(40))
-        until(lambda: house.statuses()["queued"] == 0)
+        until(lambda: (seen := house.statuses()).total() == 42 and seen["queued"] == 0)
         refused.refuse()
         silent.silence()
         cut_at = time.monotonic()
