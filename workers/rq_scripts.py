@@ -3,33 +3,55 @@
 Where a script says NAMES, `script_names` puts the beginnings of keys.
 """
 
-from workers.turns import CLOCK, ENTER, TAKING
+from workers.turns import CLOCK, ENTER, MANY, STARTING, TAKING
 
-# Queues jobs, none of them twice, and takes them at once for a worker that has offered to. The others are woken when nothing else was
-# waiting, for whoever left others behind has no room for more either; unless a job is quick, as one that only decodes is, or the first in
-# turn.
+# Queues jobs, none of them twice. Where a worker has offered to take jobs it gets them: at once those of a call for which it has room
+# when nothing else waits, else whose turn it is. The others are woken when nothing else was waiting, for whoever left others behind has no
+# room for more either; unless a job is quick, as one that only decodes is, or the first in turn.
 SUBMIT = (
     """
 local p, g = NAMES, cjson.decode(ARGV[1])
 """
     + CLOCK
+    + MANY
+    + STARTING
     + ENTER
     + TAKING
     + """
+local recent = {}  -- to be written once for all jobs
 
--- Queues a job; whether a generation worker may want it.
-local function submit(e, data)
-    local queue, job = p.queue .. e.origin, p.job .. e.id
-    if redis.call('EXISTS', job) == 1 then return false end
-    redis.call('SADD', p.queues, queue)
-    redis.call('HSET', job, 'data', data, unpack(e.record))
-    if e.ttl then redis.call('EXPIRE', job, e.ttl) end
-    redis.call('HINCRBY', p.backlog, e.origin, e.cost)
-    redis.call('ZADD', p.recent, g.unix, e.id)
+-- The jobs that are not known yet, each once.
+local function newcomers()
+    local jobs, seen = {}, {}
+    for at = 2, #ARGV, 2 do
+        local e = cjson.decode(ARGV[at])
+        e.job, e.data = p.job .. e.id, ARGV[at + 1]
+        if not seen[e.id] and redis.call('EXISTS', e.job) == 0 then table.insert(jobs, e) end
+        seen[e.id] = true
+    end
+    return jobs
+end
+
+-- Writes a job's record, with these fields, and its first event.
+local function record(e, ...)
+    local words = {'data', e.data}
+    for _, part in ipairs({g.records[e.origin], e.record, {...}}) do
+        for _, word in ipairs(part) do table.insert(words, word) end
+    end
+    redis.call('HSET', e.job, unpack(words))
     redis.call('XADD', p.events .. e.id, '*', 'name', 'queued', 'data', '{"queue": "' .. e.origin .. '"}')
     redis.call('EXPIRE', p.events .. e.id, g.kept)
+    table.insert(recent, g.unix)
+    table.insert(recent, e.id)
+end
+
+-- Queues a job; whether a generation worker may want it.
+local function submit(e)
+    record(e, 'status', 'queued', 'cost', e.cost)
+    if e.ttl then redis.call('EXPIRE', e.job, e.ttl) end
+    redis.call('HINCRBY', p.backlog, e.origin, e.cost)
     local next = e.cost > 0 and enter(g, e.origin, e.id, e.caller, e.cost)
-    local first = redis.call('RPUSH', queue, e.id) == 1
+    local first = redis.call('RPUSH', p.queue .. e.origin, e.id) == 1
     return e.cost > 0 and (first or e.quick or next)
 end
 
@@ -40,26 +62,63 @@ local function offered()
         if not name then return nil end
         local text, since, images = unpack(redis.call('HMGET', p.worker .. name, 'offer', 'offered_at', 'decoding_room'))
         local there = text and clock() - since < g.offer_lasts and redis.call('PUBSUB', 'NUMSUB', p.handed .. name)[2] > 0
-        if there then return cjson.decode(text), tonumber(room), tonumber(images) end
+        if there then
+            local worker = cjson.decode(text)
+            worker.room, worker.decoding_room = tonumber(room), tonumber(images)
+            worker.unix, worker.now, worker.execution = g.unix, g.now, g.execution
+            return worker
+        end
     end
 end
 
--- Starts what waits for a worker that has offered to take it, in its name; whether nothing is left then. The offer stands for the rest.
-local function hand_over()
-    local worker, room, images = offered()
-    if not worker then return false end
-    worker.room, worker.decoding_room, worker.unix, worker.now, worker.execution = room, images, g.unix, g.now, g.execution
-    local taken, left, room_left, images_left = take(worker)
-    if taken then redis.call('PUBLISH', p.handed .. worker.worker, taken) end
-    if images_left < images then redis.call('HSET', worker.worker_key, 'decoding_room', images_left) end
-    if room_left > 0 and images_left > 0 then redis.call('ZADD', p.offers, room_left, worker.worker) end
-    return left == 0
+-- Whether a worker has room for all these jobs, and nothing else waits for it.
+local function has_room(worker, jobs)
+    local room, images = worker.room, worker.decoding_room
+    for _, e in ipairs(jobs) do
+        if e.cost == 0 then return false end  -- for another kind of worker
+        if e.decodes then images = images - e.chains else room = room - e.chains end
+    end
+    if room < 0 or images < 0 then return false end
+    for _, queue in ipairs(worker.queues) do
+        if redis.call('EXISTS', queue) == 1 then return false end
+    end
+    return true, room, images
 end
 
-local wanted = false
-for at = 2, #ARGV, 2 do wanted = submit(cjson.decode(ARGV[at]), ARGV[at + 1]) or wanted end
+-- Sends a worker what was started for it; its offer stands for the room left.
+local function hand_over(worker, taken, room, images)
+    if taken then redis.call('PUBLISH', p.handed .. worker.worker, taken) end
+    if images < worker.decoding_room then redis.call('HSET', worker.worker_key, 'decoding_room', images) end
+    if room > 0 and images > 0 then redis.call('ZADD', p.offers, room, worker.worker) end
+end
+
+local function start_all(worker, jobs)
+    local starts = starting(worker)
+    for _, e in ipairs(jobs) do
+        record(e, started(worker))
+        starts.start(e.origin, e.id, g.now, e.expires_at or false, false, e.data)
+    end
+    return starts.tell()
+end
+
+local jobs = newcomers()
+for origin in pairs(g.records) do redis.call('SADD', p.queues, p.queue .. origin) end  -- the first write: refused where Redis is full
+local worker = #jobs > 0 and offered()
+local fits, room, images
+if worker then fits, room, images = has_room(worker, jobs) end
+if fits then
+    hand_over(worker, start_all(worker, jobs), room, images)
+else
+    local wanted, taken, left = false
+    for _, e in ipairs(jobs) do wanted = submit(e) or wanted end
+    if worker then
+        taken, left, room, images = take(worker)
+        hand_over(worker, taken, room, images)
+    end
+    if wanted and left ~= 0 then redis.call('PUBLISH', p.submitted, '') end
+end
+many(recent, 'ZADD', p.recent)
 redis.call('ZREMRANGEBYRANK', p.recent, 0, -g.recent_kept - 1)
-if wanted and not hand_over() then redis.call('PUBLISH', p.submitted, '') end
 """
 )
 
@@ -131,8 +190,16 @@ END = (
 local p, g, answers, told, counts, worked, replies = NAMES, cjson.decode(ARGV[1]), {}, {}, {}, 0, {}
 """
     + CLOCK
+    + MANY
+    + STARTING
     + TAKING
     + """
+local gone, gone_executions, unleased, registered = {}, {}, {}, {}  -- to be written once for all jobs
+
+local function note(lists, key, ...)
+    lists[key] = lists[key] or {}
+    for _, word in ipairs({...}) do table.insert(lists[key], word) end
+end
 
 local function keep(e)
     for at, file in ipairs(e.files) do
@@ -166,21 +233,21 @@ end
 local function finish(e)
     local composite, job = e.composite, e.job
     if e.refused then return e.refused end
-    redis.call('DEL', p.execution .. composite)
-    redis.call('SREM', g.worker_executions, composite)
+    table.insert(gone, p.execution .. composite)
+    table.insert(gone_executions, composite)
+    note(unleased, p.started .. e.origin, composite)
     redis.call('ZREM', p.executions .. e.id, e.execution_id)
-    redis.call('ZREM', p.started .. e.origin, composite)
     if not e.ours then return 0 end
     redis.call('HSET', job, 'status', e.status, 'ended_at', g.now, 'last_heartbeat', g.now)
     redis.call('EXPIRE', job, e.ttl)
-    redis.call('ZADD', p[e.registry] .. e.origin, g.unix + e.ttl, e.id)
+    note(registered, p[e.registry] .. e.origin, g.unix + e.ttl, e.id)
     redis.call('XADD', p.results .. e.id, 'MAXLEN', 10, '*', unpack(e.result))
     redis.call('EXPIRE', p.results .. e.id, e.ttl)
     counts[e.counter] = (counts[e.counter] or 0) + 1
     worked = worked + e.seconds
     redis.call('XADD', p.events .. e.id, 'MAXLEN', '~', g.events_kept, '*', 'name', 'end', 'data', e.announced)
     redis.call('EXPIRE', p.events .. e.id, e.ttl)
-    redis.call('DEL', p.progress .. e.id)
+    table.insert(gone, p.progress .. e.id)
     if e.reply then send(e, e.reply) end
     table.insert(told, e.id)
     return 1
@@ -189,6 +256,10 @@ end
 local endings = cjson.decode(ARGV[2])
 for _, e in ipairs(endings) do look(e) end
 for i, e in ipairs(endings) do answers[i] = finish(e) end
+many(gone, 'DEL')
+many(gone_executions, 'SREM', g.worker_executions)
+for registry, composites in pairs(unleased) do many(composites, 'ZREM', registry) end
+for registry, scores in pairs(registered) do many(scores, 'ZADD', registry) end
 for counter, count in pairs(counts) do redis.call('HINCRBY', g.worker_key, counter, count) end
 if worked > 0 then redis.call('HINCRBYFLOAT', g.worker_key, 'total_working_time', string.format('%.6f', worked)) end
 for channel, content in pairs(replies) do redis.call('PUBLISH', channel, content) end

@@ -10,7 +10,6 @@ from uuid import uuid4
 
 from redis import Redis
 from rq import Queue, Retry
-from rq.job import JobStatus
 from rq.serializers import JSONSerializer
 from rq.utils import utcformat
 
@@ -23,6 +22,7 @@ from workers.turns import OFFER_S
 
 RECENT_KEPT = 1000
 QUICK_TICKS = 100  # a job whose chains need no more may not have to wait for room, so that workers are told of it at once
+OF_EACH = ("data", "created_at", "description", "status")  # RQ's fields that differ from job to job
 COMPRESSION = 1  # zlib's fastest: a request is a few hundred bytes
 
 
@@ -64,48 +64,43 @@ class Submissions:
         now = time.time()
         moment = utcformat(datetime.fromtimestamp(now, UTC))
         terms = {"unix": f"{now:.6f}", "now": moment, "kept": self._limits.failure_ttl_s, "execution": uuid4().hex[:29]}
-        words: list[Any] = [json.dumps(terms | {"recent_kept": RECENT_KEPT, "offer_lasts": OFFER_S})]
+        origins = {queues.queue_of(submission.job) for submission in submissions}
+        times = ("created_at", moment, "enqueued_at", moment, keys.ENTERED_AT, f"{now:.6f}")
+        records = {origin: [*self._records[origin], *times] for origin in origins}
+        words: list[Any] = [json.dumps(terms | {"recent_kept": RECENT_KEPT, "offer_lasts": OFFER_S, "records": records})]
         for submission in submissions:
-            words += self._words(submission, now, moment)
+            words += self._words(submission, now)
         return words
 
-    def _words(self, submission: Submission, now: float, moment: str) -> tuple[str, bytes]:
+    def _words(self, submission: Submission, now: float) -> tuple[str, bytes]:
         """What the script reads of one job, as JSON, and RQ's record of the call: few words, since each takes redis-py its time."""
         job, job_id, reply = submission
         queue, cost, deadline_s = queues.queue_of(job), queues.chain_steps(job), getattr(job, "deadline_s", None)
         caller, chains = getattr(job, "caller", ""), getattr(job, "num_images", 1)
-        fields = {
-            "created_at": moment,
-            "enqueued_at": moment,
-            "description": queues.describe(job),
-            keys.CHAINS: str(chains),
-            keys.COST: str(cost),
-            keys.CALLER: caller,
-            keys.ENTERED_AT: f"{now:.6f}",
-        }
-        told: dict[str, Any] = {"id": job_id, "origin": queue, "cost": cost, "caller": caller}
+        fields = ["description", queues.describe(job), keys.CHAINS, str(chains), keys.CALLER, caller]
+        told: dict[str, Any] = {"id": job_id, "origin": queue, "cost": cost, "caller": caller, "chains": chains, "record": fields}
         if job.kind == "generate":
             told["quick"] = cost <= QUICK_TICKS * chains
-            fields |= {} if job.mcmc else {keys.DECODES: "1"}
+            if not job.mcmc:
+                told["decodes"] = True
+                fields += [keys.DECODES, "1"]
         if deadline_s is not None:  # kept long enough to say that it expired
-            told["ttl"] = int(deadline_s) + 1 + self._limits.result_ttl_s
-            fields |= {keys.EXPIRES_AT: str(now + deadline_s), "ttl": str(told["ttl"])}
+            told |= {"ttl": int(deadline_s) + 1 + self._limits.result_ttl_s, "expires_at": str(now + deadline_s)}
+            fields += [keys.EXPIRES_AT, told["expires_at"], "ttl", str(told["ttl"])]
         if reply:
-            fields[keys.REPLY] = reply
-        told["record"] = [word for field in (self._records[queue] | fields).items() for word in field]
+            fields += [keys.REPLY, reply]
         call = f'["{queues.FUNCTIONS[job.kind]}", null, [], {{"job": {job.model_dump_json()}}}]'
         return json.dumps(told), zlib.compress(call.encode(), COMPRESSION)
 
-    def _record(self, queue: Queue) -> dict[str, str]:
-        """What RQ keeps of a job of this queue, as far as all of them have it in common."""
+    def _record(self, queue: Queue) -> list[str]:
+        """What RQ keeps of a job of this queue, as far as all of them have it in common and it stays so: fields and values in turn."""
         job = queue.create_job(
             queues.FUNCTIONS["train" if queue.name == queues.TRAIN_QUEUE else "generate"],
             timeout=-1 if queue.name == queues.TRAIN_QUEUE else self._limits.job_timeout_s,
             result_ttl=self._limits.result_ttl_s,
             failure_ttl=self._limits.failure_ttl_s,
             retry=Retry(max=1, enqueue_at_front=True),  # killed twice: failed
-            status=JobStatus.QUEUED,
         )
         job.origin = queue.name
-        kept = job.to_dict() | {"status": JobStatus.QUEUED.value}
-        return {name: value.decode() if isinstance(value, bytes) else str(value) for name, value in kept.items() if name != "data"}
+        kept = {name: value for name, value in job.to_dict().items() if name not in OF_EACH}
+        return [word for name, value in kept.items() for word in (name, value.decode() if isinstance(value, bytes) else str(value))]

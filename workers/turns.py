@@ -22,6 +22,62 @@ local function clock()
 end
 """
 
+# One command for many words: Lua hands over a few thousand at most.
+MANY = """
+local function many(words, ...)
+    for first = 1, #words, 1000 do
+        local call = {...}
+        for at = first, math.min(first + 999, #words) do table.insert(call, words[at]) end
+        redis.call(unpack(call))
+    end
+end
+"""
+
+# Starts jobs for a worker, one by one with `start`; what can be written for all of them together is written by `tell`, which gives the
+# message that tells of them, if any. Who calls `start` writes the job's own record.
+STARTING = """
+local function starting(g)
+    local heads, contents, composites, leases = {}, {}, {}, {}
+    local starts, now = {}, clock()
+
+    function starts.start(origin, id, created_at, expires_at, cancel_requested, data)
+        local execution_id = g.execution .. string.format('%03x', #heads)
+        local composite = id .. ':' .. execution_id
+        redis.call('HSET', p.execution .. composite, 'id', execution_id, 'job_id', id,
+            'created_at', g.unix, 'last_heartbeat', g.unix, 'worker_name', g.worker)
+        redis.call('EXPIRE', p.execution .. composite, g.lease)
+        redis.call('ZADD', p.executions .. id, now + g.lease + 60, execution_id)
+        redis.call('EXPIRE', p.executions .. id, g.lease + 60)
+        redis.call('XADD', p.events .. id, 'MAXLEN', '~', g.events_kept, '*', 'name', 'started', 'data', g.started)
+        leases[origin] = leases[origin] or {}
+        table.insert(leases[origin], now + g.lease)
+        table.insert(leases[origin], composite)
+        table.insert(composites, composite)
+        table.insert(heads, {origin, id, execution_id, created_at, expires_at, cancel_requested, #data})
+        table.insert(contents, data)
+    end
+
+    function starts.count()
+        return #heads
+    end
+
+    function starts.tell()
+        if #heads == 0 then return nil end
+        for origin, of_queue in pairs(leases) do many(of_queue, 'ZADD', p.started .. origin) end
+        many(composites, 'SADD', g.worker_executions)
+        redis.call('EXPIRE', g.worker_executions, g.lease + 60)
+        return cjson.encode({jobs = heads, unix = g.unix}) .. '\\n' .. table.concat(contents)
+    end
+
+    return starts
+end
+
+-- What a job's own record says once it is started.
+local function started(g)
+    return 'status', 'started', 'started_at', g.now, 'last_heartbeat', g.now, 'worker_name', g.worker, 'cost', 0
+end
+"""
+
 # Gives a job its turn; true when nobody is before it, or its caller is new, so that a worker which left others behind may want it.
 # Turns are whole numbers; the fraction puts jobs of the same turn in the order they came.
 ENTER = """
@@ -55,27 +111,17 @@ end
 
 -- Starts jobs; the message that tells of them, if any, how many still wait, and the room left for chains and images.
 local function take(g)
-    local room, decoding_room, further, inside, heads, contents, lines = g.room, g.decoding_room, g.further, g.inside, {}, {}, {}
-    local now, left = clock(), 0
+    local room, decoding_room, further, inside, lines = g.room, g.decoding_room, g.further, g.inside, {}
+    local starts, left = starting(g), 0
 
-    local function start(origin, id, job, cost)
-        local execution_id = g.execution .. string.format('%03x', #heads)
-        local composite = id .. ':' .. execution_id
+    local function start(origin, id, cost)
+        local job = p.job .. id
         redis.call('HINCRBY', p.backlog, origin, 0 - tonumber(cost or 0))
-        redis.call('HSET', job, 'status', 'started', 'started_at', g.now, 'last_heartbeat', g.now, 'worker_name', g.worker, 'cost', 0)
+        redis.call('HSET', job, started(g))
         redis.call('PERSIST', job)
-        redis.call('HSET', p.execution .. composite, 'id', execution_id, 'job_id', id,
-            'created_at', g.unix, 'last_heartbeat', g.unix, 'worker_name', g.worker)
-        redis.call('EXPIRE', p.execution .. composite, g.lease)
-        redis.call('ZADD', p.executions .. id, now + g.lease + 60, execution_id)
-        redis.call('EXPIRE', p.executions .. id, g.lease + 60)
-        redis.call('ZADD', p.started .. origin, now + g.lease, composite)
-        redis.call('SADD', g.worker_executions, composite)
-        redis.call('XADD', p.events .. id, 'MAXLEN', '~', g.events_kept, '*', 'name', 'started', 'data', g.started)
-        local told = redis.call('HMGET', job, 'data', 'created_at', 'expires_at', 'cancel_requested')
-        local data = told[1] or ''
-        table.insert(heads, {origin, id, execution_id, told[2], told[3], told[4], #data})
-        table.insert(contents, data)
+        local data, created_at, expires_at, cancel_requested =
+            unpack(redis.call('HMGET', job, 'data', 'created_at', 'expires_at', 'cancel_requested'))
+        starts.start(origin, id, created_at, expires_at, cancel_requested, data or '')
     end
 
     local function forget(origin)  -- whose turn it was: the queue is empty
@@ -151,7 +197,7 @@ local function take(g)
         end
     end
 
-    while #heads < g.most and (room > 0 or decoding_room > 0 or further > 0) do
+    while starts.count() < g.most and (room > 0 or decoding_room > 0 or further > 0) do
         local first
         for _, line in ipairs(lines) do
             if head(line) and (not first or line.head.due < first.head.due) then first = line end
@@ -160,7 +206,7 @@ local function take(g)
         local job = first.head
         first.head = nil
         if wanted(job) and drop(first, job.id) == 1 then
-            start(first.origin, job.id, p.job .. job.id, job.cost)
+            start(first.origin, job.id, job.cost)
             first.now = math.max(first.now, job.turn)
             first.moved = true
         end
@@ -173,9 +219,7 @@ local function take(g)
             redis.call('ZREMRANGEBYSCORE', p.callers .. line.origin, '-inf', line.now)
         end
     end
-    if #heads == 0 then return nil, left, room, decoding_room end
-    redis.call('EXPIRE', g.worker_executions, g.lease + 60)
-    return cjson.encode({jobs = heads, unix = g.unix}) .. '\\n' .. table.concat(contents), left, room, decoding_room
+    return starts.tell(), left, room, decoding_room
 end
 """
 
@@ -184,6 +228,8 @@ TAKE = (
 local p, g = NAMES, cjson.decode(ARGV[1])
 """
     + CLOCK
+    + MANY
+    + STARTING
     + TAKING
     + """
 local taken, left, room = take(g)
