@@ -10,12 +10,12 @@ from fastapi import Request
 
 from service.errors import Refusal
 from service.metrics import QueueState
-from workers.jobs import GenerateJob
+from workers.jobs import AnyJob
 from workers.queues import chain_steps
 
 CALLER = "X-Ebbtide-Caller"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:-]{0,63}")
-FRESH_S, STALE_S = 0.1, 2.0  # older than the first: look again meanwhile; older than the second: wait for the look
+FRESH_S, STALE_S = 0.1, 2.0  # what is known for longer than the first is looked up meanwhile; for longer than the second, waited for
 UNKNOWN_S, LONGEST_S = 30, 3600  # Retry-After where no pace has been measured, and at most
 
 
@@ -33,36 +33,63 @@ def caller_of(request: Request) -> str:
 class Backlog:
     """Refuses jobs that would wait too long: a bound on all chain-steps that wait.
 
-    It is held against a look at Redis at most a moment old and what this process has let in since, so that no request waits for the look.
+    How many do, every submission is told, and a look at Redis tells where nobody submitted lately or somebody would be refused. What is
+    on its way to Redis counts as well.
     """
 
     def __init__(self, look: Callable[[], Awaitable[QueueState | None]], most: int) -> None:
         self._look = look
         self._most = most
-        self._waiting, self._pace, self._seen_at = 0, 0.0, -math.inf
-        self._let_in = 0  # chain-steps since that look
+        self._waiting, self._pace = 0, 0.0
+        self._known_at = self._looked_at = -math.inf
+        self._on_their_way = 0  # chain-steps
         self._looking: asyncio.Task[None] | None = None
 
-    async def admit(self, job: GenerateJob) -> None:
-        """Raises Refusal where the job would make the backlog too long; one that meets no backlog is never too large."""
-        age_s = time.monotonic() - self._seen_at
-        if age_s > FRESH_S and self._looking is None:
-            self._looking = asyncio.create_task(self._look_again())
-        if age_s > STALE_S and self._looking is not None:
-            await asyncio.shield(self._looking)
-        waiting, steps = self._waiting + self._let_in, chain_steps(job)
-        if waiting and waiting + steps > self._most:
-            raise self._refusal(waiting, steps)
-        self._let_in += steps
+    async def submit(self, job: AnyJob, submission: Callable[[], Awaitable[int]]) -> None:
+        """Makes a submission, which tells the chain-steps that wait after it.
+
+        Raises Refusal where the job would make the backlog too long; one that meets no backlog is never too large.
+        """
+        steps = chain_steps(job)
+        if steps:
+            await self._admit(steps)
+        self._on_their_way += steps
+        try:
+            waiting = await submission()
+        finally:
+            self._on_their_way -= steps
+        self._waiting, self._known_at = waiting, time.monotonic()
+
+    async def _admit(self, steps: int) -> None:
+        age_s = time.monotonic() - self._known_at
+        if age_s > STALE_S:
+            await self._look_again()
+        elif age_s > FRESH_S:
+            self._begin_to_look()  # for those who come next
+        if self._is_too_long(steps) and time.monotonic() - self._looked_at > FRESH_S:
+            await self._look_again()
+        if self._is_too_long(steps):
+            raise self._refusal(self._waiting + self._on_their_way, steps)
+
+    def _is_too_long(self, steps: int) -> bool:
+        waiting = self._waiting + self._on_their_way
+        return waiting > 0 and waiting + steps > self._most
+
+    def _begin_to_look(self) -> asyncio.Task[None]:
+        """One look serves all who want it."""
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._read())
+        return self._looking
 
     async def _look_again(self) -> None:
-        before = self._let_in
+        await asyncio.shield(self._begin_to_look())
+
+    async def _read(self) -> None:
         try:
             if (state := await self._look()) is not None:
                 self._waiting = sum(queue.backlog_chain_steps for queue in state.queues)
                 self._pace = pace(state)
-                self._let_in -= before
-            self._seen_at = time.monotonic()
+            self._known_at = self._looked_at = time.monotonic()
         finally:
             self._looking = None
 

@@ -37,10 +37,10 @@ class Parts:
         self.closing = asyncio.Event()
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="broker")
         self._submissions = AsyncSubmissions(broker.redis, settings.redis_url, broker.limits)
-        self._submit = Coalescer[Submission, str](self._submissions)
+        self._submit = Coalescer[Submission, int](self._submissions)
         self._fetch = Coalescer[tuple[str, str], bytes | None](lambda wanted: self.off_loop(lambda: artifacts.get_each(wanted)))
-        self.backlog = Backlog(self.queue_state, settings.max_backlog_chain_steps)
-        self._worker_seen = float("-inf")
+        self._backlog = Backlog(self.queue_state, settings.max_backlog_chain_steps)
+        self._worker_seen, self._looking_for_worker = float("-inf"), asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         self._stack = AsyncExitStack()
@@ -57,9 +57,13 @@ class Parts:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
     async def submit(self, job: AnyJob, job_id: str | None = None, wanted: str | None = None) -> str:
-        """Enqueues a job, together with those of other requests; its id. The file `wanted`, if small, comes with the news of its end."""
-        reply = f"{self.finishes.replies} {wanted}" if wanted else ""
-        return await self._submit(Submission(job, job_id or new_id(), reply))
+        """Enqueues a job, together with those of other requests; its id. The file `wanted`, if small, comes with the news of its end.
+
+        Raises Refusal where too much waits already.
+        """
+        submission = Submission(job, job_id or new_id(), f"{self.finishes.replies} {wanted}" if wanted else "")
+        await self._backlog.submit(job, lambda: self._submit(submission))
+        return submission.job_id
 
     async def image(self, job_id: str, name: str) -> bytes | None:
         """A file a job made; None where there is none (any more)."""
@@ -67,12 +71,18 @@ class Parts:
 
     async def require_worker(self) -> None:
         """Refuses where no generation worker was seen lately."""
-        if time.monotonic() - self._worker_seen < self.settings.worker_look_s:
+        if self._saw_worker():
             return
-        if not await self.off_loop(self._has_worker):
-            detail = "no generation worker is alive; a job sent with Prefer: respond-async waits for one"
-            raise Refusal("no-worker", detail, headers=RETRY_SOON)
-        self._worker_seen = time.monotonic()
+        async with self._looking_for_worker:  # one look for all
+            if self._saw_worker():
+                return
+            if not await self.off_loop(self._has_worker):
+                detail = "no generation worker is alive; a job sent with Prefer: respond-async waits for one"
+                raise Refusal("no-worker", detail, headers=RETRY_SOON)
+            self._worker_seen = time.monotonic()
+
+    def _saw_worker(self) -> bool:
+        return time.monotonic() - self._worker_seen < self.settings.worker_look_s
 
     async def queue_state(self) -> QueueState | None:
         """Queues and workers now; None where Redis does not answer in time."""

@@ -1,4 +1,4 @@
-"""The RQ worker that runs many jobs at once: the engine steps in the main thread, Redis has a thread of its own, PNGs are made in others.
+"""The RQ worker that runs many jobs at once: the engine steps in the main thread, Redis has a thread of its own, large PNGs have others.
 
     Redis thread: take what fits -> main thread: admit, tick -> encoders: PNG -> Redis thread: store, end, offer to take more
 
@@ -101,7 +101,7 @@ class BatchWorker(BaseWorker):
                 self._encoders.fail(job, problem)
             else:
                 finished.append((job, cast("Finished", outcome)))
-        self._encoders.submit(finished, only=len(self._intake.running) == 1)
+        self._encoders.submit(finished)
 
     def _shutdown(self) -> None:
         """RQ's signal handlers end here: take no more jobs. (RQ's own raises wherever the main thread happens to be.)

@@ -1,4 +1,8 @@
-"""Threads that turn finished jobs into stored PNGs beside the stepping thread; a store that refuses fails that job alone."""
+"""Turns finished jobs into stored PNGs beside the stepping thread; a store that refuses fails that job alone.
+
+Threads of their own do so; but a few small images for Redis are encoded by the thread that sends them there, since a thread more that has
+to wake costs the steps more than the encoding does.
+"""
 
 import logging
 import time
@@ -12,12 +16,13 @@ from workers.encoding import encode
 from workers.jobs import GenerateResult, Problem, Timings
 from workers.rq_bulk import Ended, Taken
 from workers.settings import WorkerSettings
+from workers.stepping import drained
 
 if TYPE_CHECKING:
     from workers.outcomes import Finished
 
 _logger = logging.getLogger("rq.worker")
-SMALL = 1 << 14  # bytes of images that are no trouble to encode
+SMALL = 1 << 14  # bytes of images that end together and are no trouble to encode
 TOGETHER = 8  # jobs that a thread encodes in one go; other threads take the rest
 
 
@@ -28,19 +33,19 @@ class Encoders:
         self._artifacts, self._settings, self._worker, self._done = artifacts, settings, worker, done
         self._pool = ThreadPoolExecutor(settings.encoders, thread_name_prefix="encoder")
         self._ended: SimpleQueue[Ended] = SimpleQueue()
+        self._small: SimpleQueue[tuple[Taken, Finished]] = SimpleQueue()  # for whoever asks what has ended
 
     def fail(self, taken: Taken, problem: Problem) -> None:
         """A job that has no images to encode."""
         self._ended.put(Ended(taken, problem))
         self._done()
 
-    def submit(self, finished: "Sequence[tuple[Taken, Finished]]", *, only: bool = False) -> None:
-        """Jobs that ended together travel together, in as many groups as it takes to keep them small.
-
-        The worker's `only` job, if its images are small, is encoded here and now: nobody waits meanwhile, and a thread would have to wake.
-        """
-        if only and self._artifacts.in_redis and sum(outcome.images.nbytes for _, outcome in finished) <= SMALL:
-            self._work(finished)
+    def submit(self, finished: "Sequence[tuple[Taken, Finished]]") -> None:
+        """Jobs that ended together; they travel together, in as many groups as it takes to keep them small."""
+        if self._artifacts.in_redis and sum(outcome.images.nbytes for _, outcome in finished) <= SMALL:
+            for one in finished:
+                self._small.put(one)
+            self._done()
             return
         for first in range(0, len(finished), TOGETHER):
             self._pool.submit(self._work, finished[first : first + TOGETHER])
@@ -50,11 +55,8 @@ class Encoders:
         self._pool.submit(self._sweep)
 
     def ended(self) -> list[Ended]:
-        """What is done since the last call."""
-        found = []
-        while not self._ended.empty():
-            found.append(self._ended.get())
-        return found
+        """What is done since the last call; encodes the small images that came since."""
+        return [*drained(self._ended), *(self._encoded(*one) for one in drained(self._small))]
 
     def close(self) -> None:
         """What has not begun to be encoded will not be."""

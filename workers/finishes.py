@@ -16,7 +16,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq.job import Job
 
 from workers import keys, views
-from workers.connection import guarded
+from workers.connection import CONNECT_TIMEOUT_S, PROTOCOL, guarded
 
 LOOK_AGAIN_S = 2.0  # pub/sub forgets those who were away, and deadlines pass unannounced
 SILENCE_S = 5.0  # after which Redis is asked whether it is still there, and how long it may take to answer
@@ -57,7 +57,7 @@ class Finishes:
     """Use as `async with Finishes(url) as finishes: await finishes.wait(job_id, 30)`."""
 
     def __init__(self, redis_url: str) -> None:
-        self._redis = Redis.from_url(redis_url, socket_connect_timeout=3.0, socket_timeout=SILENCE_S)
+        self._redis = Redis.from_url(redis_url, protocol=PROTOCOL, socket_connect_timeout=CONNECT_TIMEOUT_S, socket_timeout=SILENCE_S)
         self.replies = f"{keys.REPLIES}:{uuid4().hex}"  # the channel on which pictures come here
         self._waiting: defaultdict[str, set[Expected]] = defaultdict(set)
         self._tasks: list[asyncio.Task[None]] = []

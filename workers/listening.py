@@ -9,7 +9,6 @@ from redis import Redis
 from workers.connection import AWAY
 
 RETRY_EVERY_S = 0.2
-LOOK_UP_S = 60.0  # a silent connection is looked after this often
 
 
 class Listening:
@@ -29,7 +28,9 @@ class Listening:
         self._pubsub = redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
         self._pubsub.subscribe(**handlers)
         self._pubsub.connection.register_connect_callback(self._connected)
-        self._thread = self._pubsub.run_in_thread(sleep_time=LOOK_UP_S, daemon=True, exception_handler=self._retry)
+        # Without a time limit it waits in the kernel, which notices a dead connection (redis-py asks for keepalive); with one it asks twice
+        # whether there is something to read, before each message.
+        self._thread = self._pubsub.run_in_thread(sleep_time=None, daemon=True, exception_handler=self._retry)
 
     def stop(self) -> None:
         """Returns when no handler will be called any more, or one takes long."""

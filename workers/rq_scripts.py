@@ -7,7 +7,7 @@ from workers.turns import CLOCK, ENTER, MANY, STARTING, TAKING
 
 # Queues jobs, none of them twice. Where a worker has offered to take jobs it gets them: at once those of a call for which it has room
 # when nothing else waits, else whose turn it is. The others are woken when nothing else was waiting, for whoever left others behind has no
-# room for more either; unless a job is quick, as one that only decodes is, or the first in turn.
+# room for more either; unless a job is quick, as one that only decodes is, or the first in turn. Answers how many chain-steps wait now.
 SUBMIT = (
     """
 local p, g = NAMES, cjson.decode(ARGV[1])
@@ -119,6 +119,9 @@ else
 end
 many(recent, 'ZADD', p.recent)
 redis.call('ZREMRANGEBYRANK', p.recent, 0, -g.recent_kept - 1)
+local waiting = 0
+for _, cost in ipairs(redis.call('HVALS', p.backlog)) do waiting = waiting + cost end
+return waiting
 """
 )
 

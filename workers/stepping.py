@@ -153,14 +153,15 @@ class StepLoop:
 
     def _messages(self) -> list[Admit | Cancel | Leave]:
         if self._engine.busy:
-            return _drained(self._inbox)
+            return drained(self._inbox)
         try:
-            return [self._inbox.get(timeout=1.0), *_drained(self._inbox)]
+            return [self._inbox.get(timeout=1.0), *drained(self._inbox)]
         except Empty:
             return []
 
 
-def _drained(queue: "SimpleQueue[T]") -> list[T]:
+def drained(queue: "SimpleQueue[T]") -> list[T]:
+    """What is in a queue by now."""
     found = []
     while not queue.empty():
         found.append(queue.get())

@@ -42,11 +42,11 @@ class AsyncSubmissions:
         self._redis = connect_async(url)
         self._submit = self._redis.register_script(named(SUBMIT))
 
-    async def __call__(self, submissions: Sequence[Submission]) -> Sequence[str]:
-        """Queues all the jobs in one round trip, or none of them; their ids. Raises BrokerUnavailable."""
+    async def __call__(self, submissions: Sequence[Submission]) -> Sequence[int]:
+        """Queues all the jobs in one round trip, or none of them; for each, the chain-steps that wait now. Raises BrokerUnavailable."""
         with guarded():
-            await self._submit(args=self._words(submissions))
-        return [submission.job_id for submission in submissions]
+            waiting: int = await self._submit(args=self._words(submissions))
+        return [waiting] * len(submissions)
 
     async def close(self) -> None:
         await self._redis.aclose()

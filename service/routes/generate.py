@@ -66,7 +66,6 @@ async def generate(request: Request) -> Response:
     wish = preference(_all(request, "prefer"))
     if wish.applied is None:
         await parts.require_worker()
-    await parts.backlog.admit(job)
     asked = Asked(new_id(), job, media, wish, parts.settings.wait_s if wish.wait_s is None else wish.wait_s)
     with parts.finishes.expecting(asked.job_id) as expected:  # before it is submitted, so that its end is heard without a look
         outcome = await _outcome(request, parts, asked, expected)

@@ -74,7 +74,7 @@ def test_a_job_larger_than_any_backlog_runs_when_nothing_waits(serve, settings, 
     assert ask(api, 1).status_code == 429
 
 
-def test_a_thousand_jobs_let_in_between_two_looks_are_bounded(generate_job):
+def test_a_thousand_jobs_on_their_way_to_redis_at_once_are_bounded(generate_job):
     queue = QueueView(name="generate", depth=1, oldest_age_s=0, backlog_chain_steps=100)
     worker = WorkerView(name="w", kind="generate", state="busy", jobs=1, heartbeat_age_s=0, chain_steps_per_s=50)
 
@@ -82,12 +82,24 @@ def test_a_thousand_jobs_let_in_between_two_looks_are_bounded(generate_job):
         return QueueState((queue,), (worker,))
 
     async def let_in():
-        backlog, refusals = Backlog(look, 1000), []
-        for _ in range(1000):
+        backlog, answered, refusals = Backlog(look, 1000), asyncio.Event(), []
+
+        async def redis():
+            await answered.wait()
+            return 0
+
+        async def ask():
             try:
-                await backlog.admit(generate_job(num_images=2))  # 10 chain-steps
+                await backlog.submit(generate_job(num_images=2), redis)  # 10 chain-steps
             except Refusal as refusal:
                 refusals.append(refusal)
+
+        asking = [asyncio.create_task(ask()) for _ in range(1000)]
+        while len(refusals) < 910:
+            await asyncio.sleep(0)
+        answered.set()
+        await asyncio.gather(*asking)
+        await backlog.submit(generate_job(num_images=2), redis)  # nothing waits any more
         return refusals
 
     refusals = asyncio.run(let_in())
