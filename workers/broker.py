@@ -112,7 +112,7 @@ class Broker:
         ended = time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime(now))
         prefixes = (Queue.redis_queue_namespace_prefix, CanceledJobRegistry.key_template.format(""))
         names = (keys.BACKLOG, keys.events(job_id), keys.ENDED, keys.progress(job_id))
-        turns = (keys.turns(""), keys.callers(""))
+        turns = (keys.turns(""), keys.callers(""), keys.quick(""))
         with guarded():
             decision: Any = self.redis.eval(CANCEL, 1, Job.key_for(job_id), job_id, *prefixes, *names, ended, now + kept_s, kept_s, *turns)
             if decision is None:

@@ -28,7 +28,7 @@ local function submit(e, data)
     redis.call('ZADD', p.recent, g.unix, e.id)
     redis.call('XADD', p.events .. e.id, '*', 'name', 'queued', 'data', '{"queue": "' .. e.origin .. '"}')
     redis.call('EXPIRE', p.events .. e.id, g.kept)
-    local next = e.cost > 0 and enter(g, e.origin, e.id, e.caller, e.cost)
+    local next = e.cost > 0 and enter(g, e)
     local first = redis.call('RPUSH', queue, e.id) == 1
     return e.cost > 0 and (first or e.quick or next)
 end
@@ -72,6 +72,7 @@ if status == 'queued' and redis.call('LREM', ARGV[2] .. origin, 1, id) == 1 then
     local cost = 0 - tonumber(redis.call('HGET', job, 'cost') or 0)
     redis.call('HINCRBY', ARGV[4], origin, cost)
     redis.call('ZREM', ARGV[11] .. origin, id)
+    redis.call('ZREM', ARGV[13] .. origin, id)
     redis.call('ZADD', ARGV[12] .. origin, 'XX', 'INCR', cost, redis.call('HGET', job, 'caller') or '')
     redis.call('HSET', job, 'status', 'canceled', 'ended_at', ended_at, 'cost', 0)
     redis.call('EXPIRE', job, kept)

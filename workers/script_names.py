@@ -29,6 +29,7 @@ NAMES = {
     "turn": keys.TURN,
     "turns": keys.turns(""),
     "callers": keys.callers(""),
+    "quick": keys.quick(""),
     "backlog": keys.BACKLOG,
     "recent": keys.RECENT,
     "offers": keys.OFFERS,
