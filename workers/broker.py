@@ -5,6 +5,7 @@ import logging
 import re
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -14,9 +15,9 @@ from redis.client import Pipeline
 from rq import Queue
 from rq.command import send_command
 from rq.job import Job
-from rq.registry import CanceledJobRegistry
 from rq.results import Result
 from rq.serializers import JSONSerializer
+from rq.utils import utcformat
 from rq.worker import BaseWorker
 
 from workers import keys, queues, views
@@ -67,7 +68,7 @@ class Broker:
         self.redis = redis
         self.limits = limits
         self._submissions = Submissions(redis, limits)
-        self._submit = redis.register_script(named(SUBMIT))
+        self._submit, self._cancel = (redis.register_script(named(script)) for script in (SUBMIT, CANCEL))
         self._queues = {name: Queue(name, connection=redis, serializer=JSONSerializer) for name in queues.QUEUES}
 
     @classmethod
@@ -108,13 +109,10 @@ class Broker:
 
     def cancel(self, job_id: str) -> JobView:
         """Ends a queued job at once, asks a running one to stop, leaves one that is over as it is. Decided atomically."""
-        now, kept_s = time.time(), self.limits.result_ttl_s
-        ended = time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime(now))
-        prefixes = (Queue.redis_queue_namespace_prefix, CanceledJobRegistry.key_template.format(""))
-        names = (keys.BACKLOG, keys.events(job_id), keys.ENDED, keys.progress(job_id))
-        turns = (keys.turns(""), keys.callers(""))
+        now = time.time()
+        moment = utcformat(datetime.fromtimestamp(now, UTC))
         with guarded():
-            decision: Any = self.redis.eval(CANCEL, 1, Job.key_for(job_id), job_id, *prefixes, *names, ended, now + kept_s, kept_s, *turns)
+            decision: Any = self._cancel(args=[json.dumps({"id": job_id, "unix": now, "now": moment, "kept": self.limits.result_ttl_s})])
             if decision is None:
                 raise UnknownJob(job_id)
             if decision.startswith(b"stop:"):

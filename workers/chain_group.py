@@ -95,7 +95,8 @@ class ChainGroup:
         self._energies: list[Tensor] = []  # since chains last joined or left
         self._draws: Draws | None = None
         self._drawn_at = 0
-        self.last_end = self._next_end = 0  # ticks at which its chains end
+        self._next_end = 0  # the tick at which the first of its chains ends
+        self.longest = 0  # ticks of its longest chain, from start to end
 
     def join(self, newcomers: Sequence[Chain], points: Evaluated) -> None:
         """New chains stand at points already evaluated, in the same order."""
@@ -199,8 +200,8 @@ class ChainGroup:
         self._note_ends()
 
     def _note_ends(self) -> None:
-        ends = [chain.ends_at for chain in self.members] or [self.now]
-        self._next_end, self.last_end = min(ends), max(ends)
+        self._next_end = min((chain.ends_at for chain in self.members), default=self.now)
+        self.longest = max((chain.kernel.ticks for chain in self.members), default=0)
 
     def _settle(self) -> None:
         """Hands the energies seen since the last change of members to the chains they belong to."""

@@ -95,9 +95,8 @@ class Engine:
 
     @property
     def quick(self) -> int:
-        """A job whose chains need no more ticks than this starts at once, even if nothing is free; a power of two, or 0."""
-        ticks = max((lane.longest for lane in self._lanes.values()), default=0) // QUICK
-        return 1 << (ticks.bit_length() - 1) if ticks else 0
+        """A job whose chains need no more ticks than this is welcome even if nothing is free: others give way, or it waits inside."""
+        return max((lane.longest for lane in self._lanes.values()), default=0) // QUICK
 
     @property
     def waiting(self) -> frozenset[Flow]:

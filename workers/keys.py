@@ -4,7 +4,7 @@ PREFIX = "ebbtide"
 
 RECENT = f"{PREFIX}:recent"  # sorted set: job ids by creation
 BACKLOG = f"{PREFIX}:backlog"  # hash: queue -> chain-steps waiting in it
-TURN = f"{PREFIX}:turn"  # hash: queue -> the turn of the job taken last
+TURN = f"{PREFIX}:turn"  # hash: queue -> the turn it has come to: that taken last, but none past a job that still waits
 MAINTENANCE = f"{PREFIX}:maintenance"  # lock: one worker at a time looks for abandoned jobs
 SUBMITTED = f"{PREFIX}:submitted"  # channel: a job waits that a worker may want
 OFFERS = f"{PREFIX}:offers"  # sorted set: workers that wait for a job, by the chains they have room for
@@ -25,6 +25,11 @@ CANCEL_REQUESTED = "cancel_requested"  # set while the job runs; survives the wo
 def turns(queue: str) -> str:
     """Sorted set: jobs that wait in a queue, by turn."""
     return f"{PREFIX}:turns:{queue}"
+
+
+def quick(queue: str) -> str:
+    """Sorted set: those of them that may not have to wait for room."""
+    return f"{PREFIX}:quick:{queue}"
 
 
 def callers(queue: str) -> str:

@@ -62,9 +62,8 @@ class Lane:
 
     @property
     def longest(self) -> int:
-        """Ticks that the longest chain under way still needs."""
-        fresh = max((chain.kernel.ticks + 1 for chain in self._fresh), default=0)
-        return max([fresh, *(group.last_end - group.now for group in self._groups.values())])
+        """Ticks of the longest chain under way, from its start to its end."""
+        return max([0, *(chain.kernel.ticks for chain in self._fresh), *(group.longest for group in self._groups.values())])
 
     @property
     def running(self) -> bool:

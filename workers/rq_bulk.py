@@ -38,7 +38,7 @@ LOST, OURS, STOP = 0, 1, 2  # answers to a heartbeat
 DECODING_ROOM = 256  # images of `prior` jobs taken at once
 SENT_AT_MOST = 1 << 16  # bytes of a file that travel with the news of a job's end; a larger one is fetched
 NOTHING = b'{"jobs": []}'
-FURTHER_JOBS = 16  # taken though nothing is free, because they start at once all the same: more would be kept from other workers
+FURTHER_JOBS = 16  # taken though nothing is free, because they start soon all the same: more would be kept from other workers
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,8 @@ class Bulk:
     @staticmethod
     def _terms(queues: Sequence[Queue], room: Room) -> dict[str, Any]:
         """What may be taken."""
-        further = {"further": FURTHER_JOBS - len(room.waiting), "inside": _inside(room.waiting), "quick": room.quick}
+        quick = {"quick": room.quick, "further_quick": FURTHER_JOBS}
+        further = {"further": FURTHER_JOBS - len(room.waiting), "inside": _inside(room.waiting)} | quick
         looked_at = {"look": LOOKED_AT, "most": len(queues) * LOOKED_AT, "ageing": AGEING_S}
         limits = {"room": room.free, "decoding_room": DECODING_ROOM, "execution": uuid4().hex[:29]}
         return {"queues": [queue.key for queue in queues]} | limits | further | looked_at

@@ -50,7 +50,7 @@ local function submit(e)
     record(e, 'status', 'queued', 'cost', e.cost)
     if e.ttl then redis.call('EXPIRE', e.job, e.ttl) end
     redis.call('HINCRBY', p.backlog, e.origin, e.cost)
-    local next = e.cost > 0 and enter(g, e.origin, e.id, e.caller, e.cost)
+    local next = e.cost > 0 and enter(g, e)
     local first = redis.call('RPUSH', p.queue .. e.origin, e.id) == 1
     return e.cost > 0 and (first or e.quick or next)
 end
@@ -127,21 +127,23 @@ return waiting
 
 # A job still in its queue ends here and now. One that was taken gets a mark that outlives its worker, and the caller tells the worker.
 CANCEL = """
-local job, id, ended_at, kept = KEYS[1], ARGV[1], ARGV[8], ARGV[10]
-local status, origin, worker = unpack(redis.call('HMGET', job, 'status', 'origin', 'worker_name'))
+local p, g = NAMES, cjson.decode(ARGV[1])
+local job = p.job .. g.id
+local status, origin, worker, cost, caller = unpack(redis.call('HMGET', job, 'status', 'origin', 'worker_name', 'cost', 'caller'))
 if not status then return nil end
-if status == 'queued' and redis.call('LREM', ARGV[2] .. origin, 1, id) == 1 then
-    local cost = 0 - tonumber(redis.call('HGET', job, 'cost') or 0)
-    redis.call('HINCRBY', ARGV[4], origin, cost)
-    redis.call('ZREM', ARGV[11] .. origin, id)
-    redis.call('ZADD', ARGV[12] .. origin, 'XX', 'INCR', cost, redis.call('HGET', job, 'caller') or '')
-    redis.call('HSET', job, 'status', 'canceled', 'ended_at', ended_at, 'cost', 0)
-    redis.call('EXPIRE', job, kept)
-    redis.call('ZADD', ARGV[3] .. origin, ARGV[9], id)
-    redis.call('XADD', ARGV[5], '*', 'name', 'end', 'data', '{"status": "canceled"}')
-    redis.call('EXPIRE', ARGV[5], kept)
-    redis.call('PUBLISH', ARGV[6], id)
-    redis.call('DEL', ARGV[7])
+if status == 'queued' and redis.call('LREM', p.queue .. origin, 1, g.id) == 1 then
+    cost = 0 - tonumber(cost or 0)
+    redis.call('HINCRBY', p.backlog, origin, cost)
+    redis.call('ZREM', p.turns .. origin, g.id)
+    redis.call('ZREM', p.quick .. origin, g.id)
+    redis.call('ZADD', p.callers .. origin, 'XX', 'INCR', cost, caller or '')
+    redis.call('HSET', job, 'status', 'canceled', 'ended_at', g.now, 'cost', 0)
+    redis.call('EXPIRE', job, g.kept)
+    redis.call('ZADD', p.canceled .. origin, g.unix + g.kept, g.id)
+    redis.call('XADD', p.events .. g.id, '*', 'name', 'end', 'data', '{"status": "canceled"}')
+    redis.call('EXPIRE', p.events .. g.id, g.kept)
+    redis.call('PUBLISH', p.ended, g.id)
+    redis.call('DEL', p.progress .. g.id)
     return 'canceled'
 end
 if status == 'queued' or status == 'started' then

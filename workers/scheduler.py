@@ -4,10 +4,12 @@ Turns are start-time fair queueing (Goyal, Vin & Cheng 1996). A flow is a caller
 flow's turn on by the points it asks for over the flow's share, and the flow whose turn is least is next. So 1,000 chains of one caller
 hold up another's only one by the chain that started last, and `high`, `normal` and `low` start 4 : 2 : 1 where all of them wait.
 
-When the batch is full of long chains a turn would be long in coming, so running chains give way to two kinds of newcomers: to those who
-need at most a QUICK-th of the ticks that the running one still needs, and to one chain of a caller who has none running, where another
-caller has several. A chain gives way to no lower priority, and for no longer in all than its own length: it takes at most twice as long
-as it is. Its numbers do not depend on when it steps.
+When the batch is full of long chains a turn would be long in coming, so running chains give way to two kinds of newcomers: to far shorter
+ones, and to one chain of a caller who has none running, where another caller has several. Far shorter than a chain of n ticks that still
+needs k of them is one of at most sqrt(k n) / QUICK: giving way costs the one a share of its own length that is at most a QUICK²-th of the
+share that waiting would cost the other. So a chain that has only begun gives way to those that need a QUICK-th of its ticks, and one near
+its end to ever shorter ones, but not to one that hardly waits for it. A chain gives way to no lower priority, and for no longer in all
+than its own length: it takes at most twice as long as it is. Its numbers do not depend on when it steps.
 """
 
 from collections import Counter, deque
@@ -45,6 +47,10 @@ class Standing(NamedTuple):
     points: int  # that it may ask for in a tick
     left: int  # ticks that it still needs
     length: int  # ticks from its start to its end
+
+    def far_longer_than(self, ticks: int) -> bool:
+        """Whether it gives way to a chain of so many ticks."""
+        return (ticks * QUICK) ** 2 <= self.left * self.length
 
 
 @dataclass(eq=False)
@@ -154,7 +160,7 @@ class Scheduler:
         """Starts chains of a line's shortest job where others give way to them; whether it did."""
         job = min(line.jobs, key=lambda job: job.ticks)
         giving = [one for one in round_.batch if one.flow.share <= line.flow.share and self._patience(one, now) > 0]
-        yielding, count = sorted((one for one in giving if job.ticks * QUICK <= one.left), key=lambda one: one.left), job.chains
+        yielding, count = sorted((one for one in giving if one.far_longer_than(job.ticks)), key=lambda one: one.left), job.chains
         if not yielding and line.flow.caller not in round_.callers:
             crowd = round_.callers
             yielding = sorted((one for one in giving if crowd[one.flow.caller] > 1), key=lambda one: (crowd[one.flow.caller], one.left))

@@ -6,7 +6,7 @@ from redis import Redis
 from rq import Queue, Worker
 from rq.executions import Execution, ExecutionRegistry
 from rq.job import Job
-from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
+from rq.registry import CanceledJobRegistry, FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
 from rq.results import Result
 
 from workers import keys
@@ -17,6 +17,7 @@ NAMES = {
     "job": Job.redis_job_namespace_prefix,
     "worker": Worker.redis_worker_namespace_prefix,
     "started": StartedJobRegistry.key_template.format(""),
+    "canceled": CanceledJobRegistry.key_template.format(""),
     "finished": FinishedJobRegistry.key_template.format(""),
     "failed": FailedJobRegistry.key_template.format(""),
     "executions": ExecutionRegistry.key_template.format(""),
@@ -29,6 +30,7 @@ NAMES = {
     "turn": keys.TURN,
     "turns": keys.turns(""),
     "callers": keys.callers(""),
+    "quick": keys.quick(""),
     "backlog": keys.BACKLOG,
     "recent": keys.RECENT,
     "offers": keys.OFFERS,

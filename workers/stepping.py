@@ -65,7 +65,7 @@ class Room(NamedTuple):
 
     free: int  # chains that would start at once
     waiting: frozenset[Flow]  # those who have chains inside that wait to start
-    quick: int = 0  # a job whose chains need no more ticks than this starts at once, even if nothing is free
+    quick: int = 0  # a job whose chains need no more ticks than this is welcome even if nothing is free
 
 
 class _Sent(NamedTuple):

@@ -4,11 +4,12 @@ A worker that has taken all there is and has room for more leaves an offer: a su
 the job, and sends it what it took. So it has a job a round trip earlier; what becomes of a message nobody hears, RETURN settles.
 
 Within a queue, callers take turns (start-time fair queueing, as in `scheduler`, over whole jobs): a job's turn is the later of the turn
-taken last and its caller's own, and moves its caller's on by the chain-steps it costs. Between the queues, the job goes first that came
-first, where one of `normal` counts as if it had come AGEING_S later than it did and one of `low` twice as much: so none starves.
+the queue has come to and its caller's own, and moves its caller's on by the chain-steps it costs. Between the queues, the job goes first
+that came first, where one of `normal` counts as if it had come AGEING_S later than it did and one of `low` twice as much: so none starves.
 
-Per queue a sorted set holds the turns of its jobs, another those of the callers who are ahead of the turn taken last; both go when the
-queue is empty. RQ's own list stays the truth: what is not in it is not taken, and what RQ put into it by itself gets a turn when seen.
+Per queue a sorted set holds the turns of its jobs, another those of the callers who are ahead of the turn it has come to, a third those of
+quick jobs alone, so that a look finds them however many others are before them; all go when the queue is empty. RQ's own list stays the
+truth: what is not in it is not taken, and what RQ put into it by itself gets a turn when seen.
 """
 
 AGEING_S = 30.0
@@ -81,20 +82,23 @@ end
 # Gives a job its turn; true when nobody is before it, or its caller is new, so that a worker which left others behind may want it.
 # Turns are whole numbers; the fraction puts jobs of the same turn in the order they came.
 ENTER = """
-local function enter(g, origin, id, caller, cost)
+local function enter(g, e)
+    local origin, id, caller = e.origin, e.id, e.caller
     local turns, callers = p.turns .. origin, p.callers .. origin
     local now = tonumber(redis.call('HGET', p.turn, origin) or 0)
     local turn = math.max(now, tonumber(redis.call('ZSCORE', callers, caller) or 0))
-    redis.call('ZADD', callers, turn + tonumber(cost), caller)
-    redis.call('ZADD', turns, turn + math.fmod(g.unix, 100000) / 100000, id)
+    local place = turn + math.fmod(g.unix, 100000) / 100000
+    redis.call('ZADD', callers, turn + e.cost, caller)
+    redis.call('ZADD', turns, place, id)
+    if e.quick then redis.call('ZADD', p.quick .. origin, place, id) end
     return turn == now or redis.call('ZRANK', turns, id) == 0
 end
 """
 
 # Takes jobs in turn. One that needs chains is taken while there is room; one that only decodes has room of its own, so that it never
-# waits behind long chains. When there is no room, a few further jobs are taken: quick ones, and those of callers who have none of that
-# priority or a higher one waiting in the worker. Its scheduler finds them places. Jobs past their deadline are taken in any case, to be
-# ended.
+# waits behind long chains. When there is no room, a few further jobs are taken: quick ones, and as many of callers who have none of that
+# priority or a higher one waiting in the worker. Its scheduler finds them places, and those they went before keep their turns. Jobs past
+# their deadline are taken in any case, to be ended.
 # Popping and starting are one: a job is in its queue or in the registry of started ones.
 TAKING = """
 -- Leaves an offer of so much room, where there is some and nothing waits; `text` is what `g` was read from. An earlier one is void.
@@ -111,8 +115,8 @@ end
 
 -- Starts jobs; the message that tells of them, if any, how many still wait, and the room left for chains and images.
 local function take(g)
-    local room, decoding_room, further, inside, lines = g.room, g.decoding_room, g.further, g.inside, {}
-    local starts, left = starting(g), 0
+    local room, decoding_room, further, quick, inside = g.room, g.decoding_room, g.further, g.further_quick, g.inside
+    local starts, lines, left = starting(g), {}, 0
 
     local function start(origin, id, cost)
         local job = p.job .. id
@@ -127,14 +131,27 @@ local function take(g)
     local function forget(origin)  -- whose turn it was: the queue is empty
         redis.call('HDEL', p.backlog, origin)
         redis.call('HDEL', p.turn, origin)
-        redis.call('DEL', p.turns .. origin, p.callers .. origin)
+        redis.call('DEL', p.turns .. origin, p.callers .. origin, p.quick .. origin)
     end
 
     local function drop(line, id)
         redis.call('ZREM', line.turns, id)
+        redis.call('ZREM', p.quick .. line.origin, id)
         local dropped = redis.call('LREM', line.queue, 1, id)
         line.waiting, left = line.waiting - dropped, left - dropped
         return dropped
+    end
+
+    -- Quick jobs that a look from the head of a line does not see.
+    local function further_back(line)
+        local seen, quick_ids = {}, redis.call('ZRANGE', p.quick .. line.origin, 0, g.look - 1, 'WITHSCORES')
+        for at = 1, #line.ids, 2 do seen[line.ids[at]] = true end
+        for at = 1, #quick_ids, 2 do
+            if not seen[quick_ids[at]] then
+                table.insert(line.ids, quick_ids[at])
+                table.insert(line.ids, quick_ids[at + 1])
+            end
+        end
     end
 
     -- The next job of a line that still waits.
@@ -166,12 +183,10 @@ local function take(g)
         if room > 0 then
             room = room - job.chains
             if room > 0 then return true end
-        elseif further <= 0 then
-            return false
         elseif job.ticks <= g.quick then
-            further = further - 1
-            return true
-        elseif (inside[job.caller] or #g.queues + 1) <= job.place then
+            quick = quick - 1
+            return quick >= 0
+        elseif further <= 0 or (inside[job.caller] or #g.queues + 1) <= job.place then
             return false
         else
             further = further - 1
@@ -193,11 +208,12 @@ local function take(g)
                 for _, id in ipairs(redis.call('LRANGE', queue, 0, g.look - 1)) do redis.call('ZADD', line.turns, 'NX', line.now, id) end
             end
             line.ids = redis.call('ZRANGE', line.turns, 0, g.look - 1, 'WITHSCORES')
+            if waiting > g.look and g.quick > 0 then further_back(line) end
             table.insert(lines, line)
         end
     end
 
-    while starts.count() < g.most and (room > 0 or decoding_room > 0 or further > 0) do
+    while starts.count() < g.most and (room > 0 or decoding_room > 0 or further > 0 or quick > 0) do
         local first
         for _, line in ipairs(lines) do
             if head(line) and (not first or line.head.due < first.head.due) then first = line end
@@ -215,6 +231,8 @@ local function take(g)
         if line.moved and line.waiting == 0 then
             forget(line.origin)
         elseif line.moved then
+            local next = redis.call('ZRANGE', line.turns, 0, 0, 'WITHSCORES')[2]  -- whom jobs out of turn went before
+            line.now = math.min(line.now, math.floor(next or line.now))
             redis.call('HSET', p.turn, line.origin, line.now)
             redis.call('ZREMRANGEBYSCORE', p.callers .. line.origin, '-inf', line.now)
         end

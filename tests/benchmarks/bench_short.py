@@ -17,7 +17,7 @@ from tests.system.house import House, OwnValkey, opened
 STEPS = 10
 LONG = {"model": "mnist-sngan", "sampler": "ddls", "mcmc": {"kernel": "mala", "steps": 1000}}
 SHORT = {"model": "mnist-sngan", "sampler": "ddls", "mcmc": {"kernel": "mala", "steps": STEPS}}
-LONG_JOBS, CHAINS = 24, 8  # three times the capacity: the batch stays full and others wait
+LONG_JOBS, CHAINS = 64, 8  # eight times the capacity: the batch stays full and others wait, for four minutes and more
 CALLERS = ("the same caller", "another caller")
 
 
@@ -38,6 +38,7 @@ def main() -> None:
                 print(f"{STEPS} steps of MALA beside jobs of 1,000 ({LONG_JOBS} of {CHAINS} chains, capacity 64), mnist-sngan, over HTTP")
                 worker = house.start_generation(EBBTIDE_THREADS="1", OMP_NUM_THREADS="1")
                 fill(house)
+                house.until(lambda: steps(house.page(worker)).number > 1)  # one is made by the first job alone, before the others are in
                 for caller in CALLERS:
                     report(caller, measured(house, lambda: steps(house.page(worker)), caller, count))
         finally:

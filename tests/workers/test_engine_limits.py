@@ -56,6 +56,21 @@ def test_a_quick_job_waits_for_nobody_and_those_who_gave_way_keep_their_bits(sto
         assert outcomes[f"long {number}"].chains == apart.chains
 
 
+@pytest.mark.parametrize("left", [44, 20, 8, 3, 1])
+def test_a_quick_job_waits_for_nobody_where_the_long_ones_are_about_to_end_together(store, left):
+    busy, long = engine(store), [job(store, steps=400, images=8, seed=seed) for seed in range(4)]  # twice what fits
+    for number, one in enumerate(long):
+        busy.admit(f"long {number}", one, None)
+    for _ in range(401 - left):
+        assert busy.tick() == []
+    assert busy.quick == 100
+    busy.admit("quick", job(store, steps=10), None)
+    ticks = [{outcome.job_id for outcome in busy.tick()} for _ in range(15)]
+    assert any("quick" in ended for ended in ticks)  # in eleven, but for the four in which it is not worth while
+    outcomes = run(busy)
+    assert np.array_equal(outcomes["long 3"].images, alone(store, long[3]).images)
+
+
 def test_parked_chains_leave_with_their_job(store):
     busy = engine(store)
     busy.admit("long", job(store, steps=400, images=16), None)

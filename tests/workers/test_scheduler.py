@@ -127,6 +127,15 @@ def test_quick_chains_take_the_places_of_those_that_need_longest_and_are_given_b
     assert scheduler.waiting == 0
 
 
+@pytest.mark.parametrize(("left", "longest"), [(1000, 250), (500, 176), (100, 79), (20, 35), (2, 11), (1, 7)])
+def test_a_long_chain_gives_way_until_its_end_and_to_ever_shorter_ones(left, longest):
+    batch = [one._replace(length=1000) for one in standing(4, left=left)]
+    for ticks, starts in ((longest, [("quick", 1)]), (longest + 1, [])):
+        scheduler = Scheduler(capacity=4)
+        scheduler.add("quick", 1, ticks=ticks, flow=ANN)
+        assert admitted(scheduler, batch) == starts
+
+
 def test_a_chain_gives_way_for_no_longer_than_it_is_itself():
     scheduler, now, waited, left = Scheduler(capacity=1), 0, 0, 100
     batch, mine = [Standing(ChainName("long", 0), ANN, 1, left, 100)], True

@@ -11,13 +11,15 @@ from tests.workers.fake_engine import FakeEngine
 from workers import keys, turns
 from workers.jobs import Status
 from workers.queues import GENERATE_QUEUES
-from workers.rq_bulk import FURTHER_JOBS, Bulk, Ended
+from workers.rq_bulk import FURTHER_JOBS, LOOKED_AT, Bulk, Ended
 from workers.scheduler import Flow
 from workers.stepping import Room
 
 LONG = {"kernel": "mala", "steps": 10_000}
+SHORT = {"kernel": "mala", "steps": 10}
 ANN, BOB = Flow("ann", "normal"), Flow("bob", "normal")
 FULL = Room(0, frozenset({ANN}))
+QUICK_FULL = FULL._replace(quick=64)
 
 
 @pytest.fixture
@@ -66,9 +68,32 @@ def test_workers_are_told_at_once_of_a_quick_job_behind_long_ones(broker, redis,
         assert listening.get_message(timeout=5)["type"] == "message"
 
 
-def test_no_more_quick_jobs_are_taken_than_a_few(broker, take, generate_job):
-    broker.submit_many([generate_job(caller="ann", mcmc={"kernel": "mala", "steps": 10}) for _ in range(3 * FURTHER_JOBS)])
-    assert len(take(Room(0, frozenset({ANN}), quick=64))) == FURTHER_JOBS - 1
+@pytest.mark.parametrize("waiting", [3 * FURTHER_JOBS, 3 * LOOKED_AT])
+def test_no_more_quick_jobs_are_taken_than_a_few_and_none_twice(broker, take, generate_job, waiting):
+    broker.submit_many([generate_job(caller="ann", mcmc=SHORT) for _ in range(waiting)])
+    taken = [job.id for _ in range(2) for job in take(QUICK_FULL)]
+    assert len(taken) == len(set(taken)) == 2 * FURTHER_JOBS
+    assert broker.queues()[1].depth == waiting - len(taken)
+
+
+def test_a_quick_job_is_taken_from_behind_more_jobs_than_one_look_sees(broker, take, generate_job):
+    broker.submit_many([generate_job(caller="ann", num_images=64, mcmc=LONG) for _ in range(2 * LOOKED_AT)])
+    broker.submit(generate_job(caller="ann", mcmc=SHORT))
+    assert [job.request.mcmc.steps for job in take(QUICK_FULL)] == [10]
+
+
+def test_a_quick_job_is_taken_however_many_callers_have_chains_waiting_in_the_worker(broker, take, generate_job):
+    broker.submit(generate_job(caller="ann", mcmc=SHORT))
+    inside = frozenset(Flow(f"caller {number}") for number in range(2 * FURTHER_JOBS))
+    assert callers(take(Room(0, inside, quick=64))) == ["ann"]
+
+
+def test_a_quick_job_that_went_before_others_does_not_move_their_turns(broker, take, generate_job):
+    broker.submit_many([generate_job(caller="ann", mcmc=LONG) for _ in range(5)])
+    broker.submit(generate_job(caller="ann", mcmc=SHORT))
+    assert callers(take(QUICK_FULL)) == ["ann"]
+    broker.submit(generate_job(caller="bob", mcmc=LONG))
+    assert callers(take(1, ANN, BOB)) + callers(take(1, ANN, BOB)) == ["ann", "bob"]
 
 
 def test_it_holds_far_beyond_what_one_look_sees(broker, take, generate_job):
@@ -144,7 +169,7 @@ def test_a_canceled_job_has_no_turn_and_costs_its_caller_nothing(broker, take, g
     canceled = broker.submit(generate_job(caller="ann", num_images=64))
     broker.submit(generate_job(caller="bob"))
     broker.cancel(canceled)
-    assert redis.zscore(keys.turns("generate"), canceled) is None
+    assert redis.zscore(keys.turns("generate"), canceled) is redis.zscore(keys.quick("generate"), canceled) is None
     assert redis.zscore(keys.callers("generate"), "ann") == 0
     assert callers(take(99)) == ["bob"]
 
@@ -153,8 +178,8 @@ def test_nothing_of_the_turns_stays_when_the_queue_is_empty(broker, take, genera
     broker.submit_many([generate_job(caller=f"caller {number}", priority=p) for number in range(5) for p in ("high", "normal", "low")])
     take(100)
     take(100)
-    left = [key for name in GENERATE_QUEUES for key in (keys.turns(name), keys.callers(name)) if redis.exists(key)]
-    assert left == []
+    left = [key(name) for name in GENERATE_QUEUES for key in (keys.turns, keys.callers, keys.quick)]
+    assert redis.exists(*left) == 0
     assert redis.hgetall(keys.TURN) == {}
 
 
