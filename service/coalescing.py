@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
-LARGEST = 256  # calls that travel together
+LARGEST = 16  # calls that travel together: while some are on their way others are made, and whoever answers can begin
 
 
 class Coalescer(Generic[T, R]):
