@@ -34,8 +34,8 @@ class Listening:
 
     def stop(self) -> None:
         """Returns when no handler will be called any more, or one takes long."""
-        self._pubsub.unsubscribe()  # which wakes the thread
         self._thread.stop()
+        self._pubsub.unsubscribe()  # which wakes the thread: told to stop by now, or it would go on to wait
         self._thread.join(timeout=1)
         self._pubsub.close()
 

@@ -15,10 +15,10 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.benchmarks.serving import rivals
 
@@ -48,48 +48,73 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--seconds", type=float, default=SECONDS)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), given.rounds, given.seconds)
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        venv = given.rivals or Path(folder) / "venv"
+        servers = [stack.enter_context(ours(Path(folder), "Ebbtide", tick_s=0.0))]
+        servers.append(stack.enter_context(ours(Path(folder), "Ebbtide, a step of 10 ms", tick_s=0.01)))
         if not given.alone:
-            rivals.install(given.rivals or Path(folder) / "venv")
-        print(f"a 28x28 PNG, medians of {given.rounds} rounds of {given.seconds:g} s, {os.cpu_count()} cores, load generator included")
-        bench.ours("Ebbtide, durable Valkey", tick_s=0.0)
-        bench.ours("Ebbtide, a step of 10 ms", tick_s=0.01)
-        for rival in () if given.alone else rivals.RIVALS:
-            bench.rival(rival, given.rivals or Path(folder) / "venv")
-
-
-class Bench:
-    """Starts servers, one kind at a time, asks one client's and 64 clients' worth of them, and prints a line for each."""
-
-    def __init__(self, folder: Path, rounds: int, seconds: float) -> None:
-        self._folder, self._rounds, self._seconds = folder, rounds, seconds
-
-    def ours(self, name: str, tick_s: float) -> None:
-        with ExitStack() as stack:
-            started = stack.enter_context(house(self._folder, tick_s))
-            self._measure(name, started["api"].port, "/generate", BODY, {part: child.pid for part, child in started.items()})
-
-    def rival(self, rival: rivals.Rival, venv: Path) -> None:
-        port = free_port()
-        with stopped_in_the_end(rivals.start(rival, venv, port, self._folder / f"{rival.name}.log")) as process:
-            until(lambda: asked(port, rival.path, rival.body), process)
-            self._measure(rival.name, port, rival.path, rival.body, {"server": process.pid})
-
-    def _measure(self, name: str, port: int, path: str, body: str, parts: dict[str, int]) -> None:
+            rivals.install(venv)
+            servers += [stack.enter_context(theirs(Path(folder), rival, venv)) for rival in rivals.RIVALS]
+        how = f"medians of {given.rounds} rounds of {given.seconds:g} s, servers in turn, {os.cpu_count()} cores, load generator included"
+        print(f"a 28x28 PNG, {how}; `behind` is how many times as many the first server answered in the same round")
         for clients in (1, 64):
-            runs = []
-            for _ in range(self._rounds):
-                before = {part: processor_s(pid) for part, pid in parts.items()}
-                run = load(port, path, body, clients, self._seconds)
-                run["cpu"] = {part: 1000 * (processor_s(pid) - before[part]) / run["all"] for part, pid in parts.items()}
-                runs.append(run)
-            rate, p50, p99 = (statistics.median(run[key] for run in runs) for key in ("rate", "p50_ms", "p99_ms"))
-            spread = f"({min(run['rate'] for run in runs):.0f} to {max(run['rate'] for run in runs):.0f})"
-            cpu = ", ".join(f"{part} {statistics.median(run['cpu'][part] for run in runs):.2f}" for part in parts)
-            print(
-                f"{name:26} {clients:3} clients {rate:6.0f}/s {spread:14} p50 {p50:6.2f} ms  p99 {p99:6.2f} ms   cpu ms: {cpu}", flush=True
-            )
+            compare(servers, clients, given.rounds, given.seconds)
+
+
+class Server(NamedTuple):
+    """One that is asked for pictures, and the processes it is made of."""
+
+    name: str
+    port: int
+    path: str
+    body: str
+    parts: dict[str, int]
+
+    @contextmanager
+    def awake(self) -> Iterator[None]:
+        """A rival stands still while it is not asked: LitServe keeps a core busy with looking for requests."""
+        group = self.parts.get("server")
+        if group:
+            os.killpg(group, signal.SIGCONT)
+        yield
+        if group:
+            os.killpg(group, signal.SIGSTOP)
+
+
+@contextmanager
+def ours(folder: Path, name: str, tick_s: float) -> Iterator[Server]:
+    with house(folder, tick_s) as started:
+        yield Server(name, started["api"].port, "/generate", BODY, {part: child.pid for part, child in started.items()})
+
+
+@contextmanager
+def theirs(folder: Path, rival: rivals.Rival, venv: Path) -> Iterator[Server]:
+    port = free_port()
+    with stopped_in_the_end(rivals.start(rival, venv, port, folder / f"{rival.name}.log")) as process:
+        until(lambda: asked(port, rival.path, rival.body), process)
+        os.killpg(process.pid, signal.SIGSTOP)
+        yield Server(rival.name, port, rival.path, rival.body, {"server": process.pid})
+        os.killpg(process.pid, signal.SIGCONT)
+
+
+def compare(servers: Sequence[Server], clients: int, rounds: int, seconds: float) -> None:
+    """Measures all in turn, round after round, since the machine's speed drifts; prints a line for each."""
+    runs = [[measured(server, clients, seconds) for server in servers] for _ in range(rounds)]
+    for server, of_server in zip(servers, zip(*runs, strict=True), strict=True):
+        rate, p50, p99 = (statistics.median(run[key] for run in of_server) for key in ("rate", "p50_ms", "p99_ms"))
+        spread = f"({min(run['rate'] for run in of_server):.0f} to {max(run['rate'] for run in of_server):.0f})"
+        cpu = ", ".join(f"{part} {statistics.median(run['cpu'][part] for run in of_server):.2f}" for part in server.parts)
+        ahead = [first["rate"] / run["rate"] for (first, *_), run in zip(runs, of_server, strict=True)]
+        ratio = f"{statistics.median(ahead):5.2f} ({min(ahead):.2f} to {max(ahead):.2f})"
+        print(f"{server.name:26} {clients:3} clients {rate:6.0f}/s {spread:14} p50 {p50:6.2f} ms  p99 {p99:6.2f} ms", end="")
+        print(f"  behind {ratio}  cpu ms: {cpu}", flush=True)
+
+
+def measured(server: Server, clients: int, seconds: float) -> dict[str, Any]:
+    with server.awake():
+        before = {part: processor_s(pid) for part, pid in server.parts.items()}
+        run = load(server.port, server.path, server.body, clients, seconds)
+        return run | {"cpu": {part: 1000 * (processor_s(pid) - before[part]) / run["all"] for part, pid in server.parts.items()}}
 
 
 class Child:

@@ -1,4 +1,4 @@
-"""Batch workers around an engine that computes nothing: in a thread of the test, or as processes that can be killed."""
+"""Batch workers around an engine that computes nothing, in a thread or as processes that can be killed; and the ear of one."""
 
 import os
 import signal
@@ -10,12 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
+from rq import Queue
 
 from tests.workers.fake_engine import FakeEngine, worker
+from workers import keys
 from workers.batch_worker import BatchWorker
+from workers.broker import Broker
+from workers.queues import GENERATE_QUEUES
+from workers.rq_bulk import Bulk, Taken, handed
 from workers.settings import WorkerSettings
+from workers.stepping import Room
 
 ROOT = Path(__file__).parents[2]
+ROOM = Room(8, frozenset())
 
 
 @pytest.fixture
@@ -76,3 +84,47 @@ def start_process(redis: Any, settings: WorkerSettings) -> Iterator[Callable[...
     yield start
     for process in started:
         process.kill()
+
+
+class Ear:
+    """Offers to take jobs in a worker's name, and hears what is sent to it."""
+
+    def __init__(self, redis: Redis, broker: Broker, name: str) -> None:
+        self.name, self.bulk = name, Bulk(broker, name, f"rq:worker:{name}", 90)
+        self.queues = [Queue(queue, connection=redis, serializer="json") for queue in GENERATE_QUEUES]
+        self._pubsub = redis.pubsub(ignore_subscribe_messages=True)
+
+    def listen(self) -> None:
+        self._pubsub.subscribe(keys.handed(self.name), keys.SUBMITTED)
+        for _ in range(2):  # the answers to the subscriptions
+            assert self._pubsub.get_message(timeout=5) is None
+
+    def offer(self, room: Room = ROOM) -> None:
+        assert self.bulk.take(self.queues, room, offering=True) == []
+
+    def heard(self, timeout: float = 5) -> list[Taken] | None:
+        """The jobs of the next message; an empty list where it only says that some wait."""
+        message = self.message(timeout)
+        return message and (handed(message["data"]) if message["channel"].decode() == keys.handed(self.name) else [])
+
+    def message(self, timeout: float = 5) -> Any:
+        return self._pubsub.get_message(timeout=timeout)
+
+    def close(self) -> None:
+        self._pubsub.close()
+
+
+@pytest.fixture
+def waiting(redis: Redis, broker: Broker) -> Iterator[Callable[..., Ear]]:
+    """Workers that listen, by name."""
+    made: list[Ear] = []
+
+    def make(name: str = "w", *, listens: bool = True) -> Ear:
+        made.append(Ear(redis, broker, name))
+        if listens:
+            made[-1].listen()
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from workers.allocator import keep_freed
 from workers.artifacts import Artifacts
 from workers.batch_worker import BatchWorker
 from workers.broker import Broker
@@ -104,6 +105,7 @@ def main() -> None:
     parser.add_argument("--tick", type=float, default=0.0)
     parser.add_argument("--side", type=int, default=4)
     given, settings = parser.parse_args(), WorkerSettings()
+    keep_freed()  # as the worker does
     worker(FakeEngine(settings.capacity, given.tick, given.side), settings).work()
 
 

@@ -1,4 +1,4 @@
-"""Jobs that a submission starts for a worker that waits, on a real Valkey: sent where somebody listens, and never lost on the way."""
+"""How a worker comes by its jobs, on a real Valkey: what is sent to it runs there or goes back, and is never lost on the way."""
 
 import threading
 
@@ -9,162 +9,13 @@ from rq.job import Job
 from tests.workers.fake_engine import FakeEngine
 from workers import keys
 from workers.intake import Intake
-from workers.jobs import GenerateResult, Problem, Status
+from workers.jobs import GenerateResult, Status
 from workers.quarantine import Quarantine
-from workers.queues import GENERATE_QUEUES
-from workers.rq_bulk import DECODING_ROOM, Bulk, Ended, handed
 from workers.stepping import Room, StepLoop
-
-LONG = {"kernel": "mala", "steps": 10_000}
-ROOM = Room(8, frozenset())
-
-
-class Worker:
-    """Offers to take jobs, and hears what is sent to it."""
-
-    def __init__(self, redis, broker, name, valkey):
-        self.name, self.bulk = name, Bulk(broker, name, f"rq:worker:{name}", 90)
-        self.queues = [Queue(queue, connection=redis, serializer="json") for queue in GENERATE_QUEUES]
-        self._pubsub = redis.pubsub(ignore_subscribe_messages=True)
-
-    def listen(self):
-        self._pubsub.subscribe(keys.handed(self.name), keys.SUBMITTED)
-        for _ in range(2):  # the answers to the subscriptions
-            assert self._pubsub.get_message(timeout=5) is None
-
-    def offer(self, room=ROOM):
-        assert self.bulk.take(self.queues, room, offering=True) == []
-
-    def heard(self, timeout=5):
-        """The jobs of the next message; an empty list where it only says that some wait."""
-        message = self.message(timeout)
-        return message and (handed(message["data"]) if message["channel"].decode() == keys.handed(self.name) else [])
-
-    def message(self, timeout=5):
-        return self._pubsub.get_message(timeout=timeout)
-
-    def close(self):
-        self._pubsub.close()
-
-
-@pytest.fixture
-def waiting(redis, broker):
-    """Workers that listen, by name."""
-    made = []
-
-    def make(name="w", *, listens=True):
-        made.append(Worker(redis, broker, name, redis))
-        if listens:
-            made[-1].listen()
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
 
 
 def over(broker, *ids):
     return all(broker.view(job_id).status.over for job_id in ids)
-
-
-def test_a_worker_that_waits_is_sent_what_is_submitted(redis, broker, waiting, generate_job):
-    w = waiting()
-    w.offer()
-    ids = broker.submit_many([generate_job(num_images=2, seed=seed) for seed in (1, 2)])
-    jobs = w.heard()
-    assert [(job.id, job.request.seed, job.queue) for job in jobs] == [(ids[0], 1, "generate"), (ids[1], 2, "generate")]
-    assert w.heard(0.1) is None  # nobody else is called
-    assert [broker.view(job_id).status for job_id in ids] == [Status.RUNNING] * 2
-    assert Job.fetch(ids[0], connection=redis, serializer="json").worker_name == "w"
-    assert redis.zcard("rq:wip:generate") == 2
-    assert w.bulk.end([Ended(job, Problem(reason="diverged", detail="so")) for job in jobs])[0].taken == jobs[0]
-    assert over(broker, *ids)
-
-
-def test_an_offer_stands_until_its_room_is_used_up(redis, broker, waiting, generate_job):
-    w = waiting()
-    w.offer(Room(8, frozenset()))
-    for _ in range(2):
-        broker.submit(generate_job(num_images=4))
-        assert len(w.heard()) == 1
-    later = broker.submit(generate_job(num_images=4))
-    assert w.heard() == []
-    assert broker.view(later).status is Status.QUEUED
-
-
-def test_no_more_images_of_prior_jobs_are_sent_than_a_worker_takes_at_once(redis, broker, waiting, generate_job):
-    w = waiting()
-    w.offer()
-    prior = generate_job(sampler="prior", mcmc=None, num_images=64)
-    broker.submit_many([prior] * (DECODING_ROOM // 64 - 1))
-    assert len(w.heard()) == DECODING_ROOM // 64 - 1
-    broker.submit_many([prior, prior])
-    assert len(w.heard()) == 1
-    assert w.heard() == []
-
-
-def test_what_has_no_room_stays_and_is_announced(redis, broker, waiting, generate_job):
-    w = waiting()
-    w.offer(Room(4, frozenset()))
-    broker.submit_many([generate_job(num_images=4, caller="ann"), generate_job(num_images=4, caller="ann", mcmc=LONG)])
-    assert len(w.heard()) == 1
-    assert w.heard() == []
-    assert redis.llen("rq:queue:generate") == 1
-
-
-def test_who_does_not_listen_is_sent_nothing(redis, broker, waiting, generate_job):
-    deaf, w = waiting("deaf", listens=False), waiting()
-    deaf.offer(Room(64, frozenset()))
-    w.offer()
-    job_id = broker.submit(generate_job())
-    assert [job.id for job in w.heard()] == [job_id]
-    w.bulk.withdraw()
-    deaf.offer()
-    assert broker.view(broker.submit(generate_job())).status is Status.QUEUED
-
-
-def test_an_offer_that_was_not_renewed_is_void(redis, broker, waiting, generate_job):
-    w = waiting()
-    w.offer()
-    redis.hincrbyfloat("rq:worker:w", "offered_at", -3)
-    assert broker.view(broker.submit(generate_job())).status is Status.QUEUED
-    assert w.heard() == []
-
-
-def test_the_worker_with_the_most_room_is_chosen(redis, broker, waiting, generate_job):
-    small, large = waiting("small"), waiting("large")
-    small.offer(Room(3, frozenset()))
-    large.offer(Room(30, frozenset()))
-    for _ in range(7):
-        broker.submit(generate_job(num_images=4))
-        assert len(large.heard()) == 1
-    broker.submit(generate_job())
-    assert len(small.heard()) == 1
-
-
-def test_an_end_leaves_an_offer_where_nothing_waits(redis, broker, waiting, generate_job):
-    w = waiting()
-    w.offer()
-    broker.submit_many([generate_job(), generate_job()])
-    one, two = w.heard()
-    problem = Problem(reason="diverged", detail="so")
-    assert w.bulk.end_and_offer([Ended(one, problem)], w.queues, ROOM)[1]
-    assert redis.zscore(keys.OFFERS, "w") == ROOM.free
-    w.bulk.withdraw()
-    queued = broker.submit(generate_job())
-    assert not w.bulk.end_and_offer([Ended(two, problem)], w.queues, ROOM)[1]
-    assert redis.zcard(keys.OFFERS) == 0
-    assert [job.id for job in w.bulk.take(w.queues, ROOM, offering=True)] == [queued]
-    assert redis.zscore(keys.OFFERS, "w") == ROOM.free - 4
-    assert w.bulk.end_and_offer([], w.queues, None) == ([], False)
-
-
-def test_a_training_job_is_nobodys_business_here(redis, broker, waiting, train_job):
-    w = waiting()
-    w.offer()
-    broker.submit(train_job)
-    assert w.heard(0.1) is None
-    assert redis.zcard(keys.OFFERS) == 1
 
 
 def test_a_real_worker_runs_what_it_is_sent(redis, broker, start_worker, eventually, generate_job):
@@ -270,7 +121,7 @@ def test_workers_that_leave_while_jobs_come_lose_none_and_spend_no_try(redis, br
 def test_who_reads_what_runs_is_not_disturbed_by_jobs_that_come_and_go(redis, broker, intake, generate_job):
     w, taking, *_ = intake
     broker.submit_many([generate_job() for _ in range(2)])
-    first, second = w.bulk.take(w.queues, ROOM)
+    first, second = w.bulk.take(w.queues, Room(8, frozenset()))
     taking._accept([first])
     seen = iter(taking.running.values())
     taking._accept([second])
