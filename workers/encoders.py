@@ -1,7 +1,6 @@
 """Turns finished jobs into stored PNGs beside the stepping thread; a store that refuses fails that job alone.
 
-Threads of their own do so; but a few small images for Redis are encoded by the thread that sends them there, since a thread more that has
-to wake costs the steps more than the encoding does.
+Threads of their own do so; but a few small images for Redis are encoded by the thread that sends them there, so that no other has to wake.
 """
 
 import logging
