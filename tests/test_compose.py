@@ -117,6 +117,7 @@ def test_redis_forgets_nothing() -> None:
     assert "--appendonly yes" in command
     assert "--appendfsync ${REDIS_FSYNC:-always}" in command
     assert "--maxmemory-policy noeviction" in command
+    assert "--stream-node-max-bytes 512 --hash-max-listpack-value 2048" in command  # as service/up.py has it
     assert mounts("redis") == {"redis": True}
 
 

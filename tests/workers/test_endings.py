@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from rq import Queue
 
+from service.up import valkey_command
 from workers import keys
 from workers.artifacts import Artifacts
 from workers.broker import Finishes
@@ -87,3 +88,19 @@ def test_a_small_picture_comes_with_the_news_to_the_process_that_wants_it(conten
         await submit.close()
 
     asyncio.run(scenario())
+
+
+def test_a_finished_job_takes_little_of_redis_as_ebbtide_runs_it(bulk, broker, redis, generate_job, tmp_path):
+    command = valkey_command(0, tmp_path)
+    settings = {name: command[command.index(f"--{name}") + 1] for name in ("stream-node-max-bytes", "hash-max-listpack-value")}
+    before = {name: redis.config_get(name)[name] for name in settings}
+    for name, value in settings.items():
+        redis.config_set(name, value)
+    try:
+        broker.submit(generate_job())
+        (job,) = taken(bulk, redis)
+        bulk.end([ended(job, **{"0": BINARY})])
+        assert sum(redis.memory_usage(key) for key in redis.scan_iter(f"*{job.id}*")) < 5000  # as Redis comes: 11,000
+    finally:
+        for name, value in before.items():
+            redis.config_set(name, value)
