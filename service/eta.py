@@ -50,6 +50,13 @@ def _until_room_s(job: GenerateJob, state: QueueState, *, crowded: bool) -> floa
     return running / _pace(job, state) / max(1, sum(worker.jobs for worker in generating))
 
 
+def _waiting_inside(job: GenerateJob, state: QueueState) -> float:
+    """Chain-steps that step before its last chain does, of those that wait in workers: jobs start a chain each in turn."""
+    jobs = sum(worker.jobs for worker in state.workers)
+    chains_a_job = sum(lane.points for worker in state.workers for lane in worker.lanes) / max(1, jobs)
+    return sum(worker.chain_steps_waiting for worker in state.workers) * min(1.0, points(job) / max(1.0, chains_a_job))
+
+
 def _own_s(job: GenerateJob, state: QueueState, worker: str | None = None) -> float:
     """Its chains step together; more than fit step one after the other."""
     return _steps_s(chain_steps(job), job, _tick_s(job, state, worker), state)
@@ -111,8 +118,7 @@ def _running_s(view: JobView, state: QueueState | None) -> float | None:
     progress, job, ran_s = view.progress, view.job, max(0.0, time.time() - (view.started_at or time.time()))
     if isinstance(job, GenerateJob) and state is not None and _pace(job, state) > 0:
         if progress is None or not progress.done:  # its worker has not told of it yet
-            waiting = sum(worker.chain_steps_waiting for worker in state.workers)
-            return max(0.0, waiting / _pace(job, state) + _own_s(job, state, view.worker) - ran_s)
+            return max(0.0, _waiting_inside(job, state) / _pace(job, state) + _own_s(job, state, view.worker) - ran_s)
         left_s = _steps_s(progress.total - progress.done, job, _tick_s(job, state, view.worker, inside=True), state)
         return max(0.0, left_s - _told_ago_s(view.worker, state))
     if progress is None or not progress.done or view.started_at is None:

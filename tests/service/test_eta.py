@@ -105,3 +105,9 @@ def test_what_waits_before_it_takes_as_long_as_full_batches_take():
 
 def test_a_job_of_which_its_worker_has_not_told_yet_has_run_all_the_same():
     assert running(job(3), worker(lane(0)), for_s=0.4) == pytest.approx(TICKS * 0.01 - 0.4, abs=0.05)
+
+
+def test_a_job_inside_waits_for_as_many_chains_of_each_other_as_it_has_itself():
+    full = worker(lane(32), jobs=8, chain_steps_waiting=1600, chain_steps_per_s=1000.0)
+    waits_s = [running(job(images), full) - TICKS * 0.02 for images in (1, 2, 4, 8)]
+    assert waits_s == pytest.approx([0.4, 0.8, 1.6, 1.6], abs=0.05)
