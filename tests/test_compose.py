@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from service.up import DRAIN_LIMIT_S
+from service.up import DRAIN_LIMIT_S, valkey_command
 
 ROOT = Path(__file__).parent.parent
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -117,8 +117,14 @@ def test_redis_forgets_nothing() -> None:
     assert "--appendonly yes" in command
     assert "--appendfsync ${REDIS_FSYNC:-always}" in command
     assert "--maxmemory-policy noeviction" in command
-    assert "--stream-node-max-bytes 512 --hash-max-listpack-value 2048" in command  # as service/up.py has it
     assert mounts("redis") == {"redis": True}
+
+
+def test_redis_is_as_thrifty_as_the_embedded_one(tmp_path: Path) -> None:
+    embedded, composed = (" ".join(command) for command in (valkey_command(0, tmp_path), SERVICES["redis"]["command"]))
+    thrift = re.compile(r"--(?:stream-node-max-bytes|hash-max-listpack-value) \d+")
+    assert len(thrift.findall(embedded)) == 2
+    assert thrift.findall(composed) == thrift.findall(embedded)
 
 
 def test_images_are_pinned_and_everything_restarts_and_reaps() -> None:

@@ -104,11 +104,11 @@ class Bulk:
     @staticmethod
     def _terms(queues: Sequence[Queue], room: Room) -> dict[str, Any]:
         """What may be taken."""
-        quick = {"quick": room.quick, "further_quick": FURTHER_JOBS}
-        further = {"further": FURTHER_JOBS - len(room.waiting), "inside": _inside(room.waiting)} | quick
+        further = {"further": FURTHER_JOBS - len(room.waiting), "inside": _inside(room.waiting)}
+        quick = {"further_quick": FURTHER_JOBS, "quick": room.quick}
         looked_at = {"look": LOOKED_AT, "most": len(queues) * LOOKED_AT, "ageing": AGEING_S}
         limits = {"room": room.free, "decoding_room": DECODING_ROOM, "execution": uuid4().hex[:29]}
-        return {"queues": [queue.key for queue in queues]} | limits | further | looked_at
+        return {"queues": [queue.key for queue in queues]} | limits | further | quick | looked_at
 
     @staticmethod
     def may_have_left_some(taken: Sequence[Taken], room: Room) -> bool:

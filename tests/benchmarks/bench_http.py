@@ -70,16 +70,15 @@ class Server(NamedTuple):
     path: str
     body: str
     parts: dict[str, int]
+    group: int | None = None  # of processes that stand still while it is not asked: LitServe keeps a core busy with looking for requests
 
     @contextmanager
     def awake(self) -> Iterator[None]:
-        """A rival stands still while it is not asked: LitServe keeps a core busy with looking for requests."""
-        group = self.parts.get("server")
-        if group:
-            os.killpg(group, signal.SIGCONT)
+        if self.group:
+            os.killpg(self.group, signal.SIGCONT)
         yield
-        if group:
-            os.killpg(group, signal.SIGSTOP)
+        if self.group:
+            os.killpg(self.group, signal.SIGSTOP)
 
 
 @contextmanager
@@ -94,7 +93,7 @@ def theirs(folder: Path, rival: rivals.Rival, venv: Path) -> Iterator[Server]:
     with stopped_in_the_end(rivals.start(rival, venv, port, folder / f"{rival.name}.log")) as process:
         until(lambda: asked(port, rival.path, rival.body), process)
         os.killpg(process.pid, signal.SIGSTOP)
-        yield Server(rival.name, port, rival.path, rival.body, {"server": process.pid})
+        yield Server(rival.name, port, rival.path, rival.body, {"server": process.pid}, group=process.pid)
         os.killpg(process.pid, signal.SIGCONT)
 
 
