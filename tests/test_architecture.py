@@ -77,6 +77,7 @@ TORCHLESS = (
     "workers.jobs",
     "workers.broker",
     "workers.artifacts",
+    "workers.generation",
     "models.checkpoints",
     "models.families",
     "models.datasets",
@@ -84,7 +85,7 @@ TORCHLESS = (
 
 
 @pytest.mark.parametrize("name", TORCHLESS)
-def test_what_the_api_imports_leaves_torch_unloaded(name: str) -> None:
+def test_what_the_api_and_a_workers_own_process_import_leaves_torch_unloaded(name: str) -> None:
     script = f"import sys, {name}; sys.exit('torch was loaded' if 'torch' in sys.modules else 0)"
     run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, run.stderr

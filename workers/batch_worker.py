@@ -1,6 +1,6 @@
-"""The RQ worker that runs many jobs at once: the engine steps in the main thread, Redis has a thread of its own, large PNGs have others.
+"""The RQ worker that runs many jobs at once: the engine steps in a process of its own, and this one has Redis and the PNGs.
 
-    Redis thread: take what fits -> main thread: admit, tick -> encoders: PNG -> Redis thread: store, end, offer to take more
+    take what fits -> engine's process: admit, tick -> PNG, large ones in threads -> store, end, offer to take more
 
 Where an offer stands, the next submission takes for this worker and sends it the jobs: the thread that listens admits them.
 
@@ -8,9 +8,8 @@ While Redis is away the engine keeps stepping and what has ended waits. A job wh
 somebody else has it. Every call of RQ's that is not public stands here, in `rq_bulk` or in `rq_maintenance`.
 """
 
-import threading
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from rq import Queue
 from rq.command import parse_payload
@@ -25,21 +24,18 @@ from workers.artifacts import Artifacts
 from workers.broker import Broker
 from workers.connection import AWAY
 from workers.encoders import Encoders
+from workers.engine_process import EngineProcess
 from workers.intake import LOOK_EVERY_S, Intake
 from workers.jobs import Problem, Progress
 from workers.listening import Listening
 from workers.load import load
 from workers.metrics import WorkerMetrics
+from workers.outcomes import Failed
 from workers.quarantine import Quarantine
 from workers.rq_bulk import LOST, STOP, Bulk, Ended
 from workers.rq_maintenance import maintain
 from workers.settings import WorkerSettings
-from workers.stepping import Leave, StepLoop, Steps
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from workers.outcomes import Failed, Finished
+from workers.stepping import Turn
 
 SWEEP_EVERY_S = 600.0
 SHOW_EVERY_S = 0.1  # whether it is busy: a job may take less time than it takes to say so
@@ -47,25 +43,28 @@ RETRY_EVERY_S = 0.2  # while Redis does not answer
 
 
 class BatchWorker(BaseWorker):
-    """Serves the queues of generation until told to stop."""
+    """Serves the queues of generation until told to stop. It waits for the engine to be ready, and ends it when it leaves."""
 
-    def __init__(self, engine: Steps, broker: Broker, artifacts: Artifacts, settings: WorkerSettings, metrics: WorkerMetrics) -> None:
+    def __init__(
+        self, engine: EngineProcess, broker: Broker, artifacts: Artifacts, settings: WorkerSettings, metrics: WorkerMetrics
+    ) -> None:
         self._watched = [Queue(name, connection=broker.redis, serializer=JSONSerializer) for name in queues.QUEUES]
         *self._shared, alone, _training = self._watched
         super().__init__([*self._shared, alone], connection=broker.redis, serializer=JSONSerializer, worker_ttl=settings.lease_s)
-        self._settings, self._metrics = settings, metrics
-        self._wake = threading.Event()  # the Redis thread has something to do
+        self._engine, self._settings, self._metrics = engine, settings, metrics
+        engine.await_ready()
         self._bulk = Bulk(broker, self.name, self.key, settings.lease_s)
         self._quarantine = Quarantine(self._bulk, self._shared, alone)
-        self._encoders = Encoders(artifacts, settings, self.name, self._wake.set)
-        self._loop = StepLoop(engine, self._deliver, lambda: self._intake.room_changed())
-        self._intake = Intake(self._bulk, self._quarantine, self._loop, self._encoders.fail, self._wake.set)
+        about = settings.model_copy(update={"device": engine.device})
+        self._encoders = Encoders(artifacts, about, self.name, engine.wake)
+        self._intake = Intake(self._bulk, self._quarantine, engine, self._encoders.fail, engine.wake)
         self._ended: list[Ended] = []  # over here, not yet in Redis
         self._told: dict[str, Progress] = {}
         self._due = {self._beat: 0.0, self._maintain: 0.0, self._sweep: 0.0, self._show_state: 0.0}
-        self._burst = self._crashed = self._suspended = False
+        self._burst = self._suspended = False
+        self._deaf: BaseException | None = None  # the error that the thread which listens died of
         self._turned_at = time.monotonic()
-        metrics.watch("stepping", lambda: self._loop.turned_at)
+        metrics.watch("stepping", lambda: engine.told_at)
         metrics.watch("redis", lambda: self._turned_at)
 
     # Main thread
@@ -75,40 +74,35 @@ class BatchWorker(BaseWorker):
         self._burst, self._intake.offering = burst, not burst
         self.bootstrap(logging_level=None)
         self._install_signal_handlers()  # type: ignore[no-untyped-call]
-        redis_thread = threading.Thread(target=self._serve, name="redis")
-        redis_thread.start()
         try:
-            self._loop.run()
+            while self._turn_or_retry():
+                self._engine.wait(self._pause())
         except BaseException:
-            self._crashed = True
+            self._give_up()
             raise
         finally:
-            self._wake.set()
             self._encoders.close()
-            redis_thread.join()
+            self._engine.close()
             self.teardown()  # type: ignore[no-untyped-call]
         return True
 
-    def _deliver(self, outcomes: "Sequence[Finished | Failed]") -> None:
-        """What the engine gave back goes to the encoders; the engine knows our executions, not jobs."""
-        finished = []
-        for outcome in outcomes:
-            job = self._intake.running.get(outcome.job_id)
-            if job is None:
-                continue  # somebody else has it by now
-            problem: Problem | None = getattr(outcome, "problem", None)
-            if problem:
-                self._encoders.fail(job, problem)
-            else:
-                finished.append((job, cast("Finished", outcome)))
-        self._encoders.submit(finished)
+    def _hear_engine(self, turn: Turn) -> None:
+        """The engine knows our executions, not jobs: what comes out under one that is somebody else's by now is left aside."""
+        for event in turn.events:
+            self._metrics.saw(event)
+        ours = [(job, outcome) for outcome in turn.outcomes if (job := self._intake.running.get(outcome.job_id))]
+        for job, outcome in ours:
+            if isinstance(outcome, Failed):
+                self._encoders.fail(job, outcome.problem)
+        self._encoders.submit([(job, outcome) for job, outcome in ours if not isinstance(outcome, Failed)])
 
     def _shutdown(self) -> None:
         """RQ's signal handlers end here: take no more jobs. (RQ's own raises wherever the main thread happens to be.)
 
-        Nothing here may take a lock, such as that of `_wake`: the main thread may have been interrupted while it held it.
+        Nothing here may take a lock: the main thread may have been interrupted while it held it.
         """
         self._stop_requested = True
+        self._engine.wake()
 
     # The thread that listens
 
@@ -116,7 +110,7 @@ class BatchWorker(BaseWorker):
         """Listens for commands to this worker, for submissions, and for jobs that one of them started for this worker."""
         ours = {keys.SUBMITTED: self._intake.hear_submission, keys.handed(self.name): self._intake.hear_jobs}
         handlers = {self.pubsub_channel_name: self.handle_payload} | ours
-        self._listening = Listening(self.connection, handlers, self._intake.miss_messages, lambda error: self._loop.send(Leave(error)))
+        self._listening = Listening(self.connection, handlers, self._intake.miss_messages, self._cannot_listen)
 
     def unsubscribe(self) -> None:
         self._listening.stop()
@@ -129,20 +123,11 @@ class BatchWorker(BaseWorker):
         else:
             super().handle_payload(message)  # type: ignore[no-untyped-call]
 
-    # Redis thread
+    def _cannot_listen(self, error: BaseException) -> None:
+        self._deaf = error
+        self._engine.wake()
 
-    def _serve(self) -> None:
-        """Keeps Redis and the engine in step until there is nothing left to do."""
-        error: BaseException | None = None
-        try:
-            while not self._crashed and self._turn_or_retry():
-                self._wake.wait(self._pause())
-                self._wake.clear()
-        except BaseException as caught:
-            error = caught
-        self._loop.send(Leave(error))
-        if self._crashed or error:
-            self._give_up()
+    # Main thread
 
     def _turn_or_retry(self) -> bool:
         try:
@@ -157,6 +142,10 @@ class BatchWorker(BaseWorker):
     def _turn(self) -> bool:
         """One round of everything; False when nothing is left to do and nobody wants more."""
         self._turned_at = time.monotonic()
+        if self._deaf:
+            raise self._deaf
+        for turn in self._engine.receive():
+            self._hear_engine(turn)
         if self._stop_requested and self._intake.open:
             self._intake.close()
         if self._intake.unheard:
@@ -175,7 +164,7 @@ class BatchWorker(BaseWorker):
 
     def _take(self) -> bool:
         """False when there was nothing to start."""
-        if room := self._loop.room:
+        if room := self._engine.room:
             self._metrics.free.set(room.free)
         taken = self._intake.take()
         return taken is None or bool(taken)
@@ -195,7 +184,7 @@ class BatchWorker(BaseWorker):
 
     def _beat(self) -> None:
         """Signs of life: for the worker and every running job. What comes back tells of jobs to stop and jobs lost."""
-        jobs, progress = list(self._intake.running.values()), self._loop.progress
+        jobs, progress = list(self._intake.running.values()), self._engine.progress
         news = {label: told for label, told in progress.items() if self._told.get(label) != told}
         for job, answer in zip(jobs, self._bulk.beat(jobs, news), strict=True):
             if answer == STOP:
@@ -208,10 +197,10 @@ class BatchWorker(BaseWorker):
         self._due[self._beat] = time.monotonic() + self._settings.heartbeat_s
 
     def _beat_worker(self) -> None:
-        self._metrics.capacity.set(capacity := self._loop.capacity)
+        self._metrics.capacity.set(capacity := self._engine.capacity)
         requests = {label: job.request for label, job in self._intake.running.items() if job.request}
-        about: dict[Any, Any] = {"device": self._settings.device}
-        about |= load(requests, self._loop.progress, capacity, dict(self._metrics.tables))
+        about: dict[Any, Any] = {"device": self._engine.device}
+        about |= load(requests, self._engine.progress, capacity, dict(self._metrics.tables))
         about |= {name: lately for name, ratio in self._metrics.ratios.items() if (lately := ratio.lately())}
         with self.connection.pipeline() as pipe:
             self.heartbeat(self._settings.lease_s, pipeline=pipe)

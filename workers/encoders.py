@@ -8,17 +8,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
 
 from workers.artifacts import Artifacts
 from workers.encoding import encode
 from workers.jobs import GenerateResult, Problem, Timings
+from workers.outcomes import Finished
 from workers.rq_bulk import Ended, Taken
 from workers.settings import WorkerSettings
-from workers.stepping import drained
-
-if TYPE_CHECKING:
-    from workers.outcomes import Finished
 
 _logger = logging.getLogger("rq.worker")
 SMALL = 1 << 14  # bytes of images that end together and are no trouble to encode
@@ -26,25 +22,23 @@ TOGETHER = 8  # jobs that a thread encodes in one go; other threads take the res
 
 
 class Encoders:
-    """Takes finished jobs and gives back how they ended; `done` is called after each."""
+    """Takes finished jobs and gives back how they ended; `done` is called when another thread has one to give back."""
 
     def __init__(self, artifacts: Artifacts, settings: WorkerSettings, worker: str, done: Callable[[], None]) -> None:
         self._artifacts, self._settings, self._worker, self._done = artifacts, settings, worker, done
         self._pool = ThreadPoolExecutor(settings.encoders, thread_name_prefix="encoder")
         self._ended: SimpleQueue[Ended] = SimpleQueue()
-        self._small: SimpleQueue[tuple[Taken, Finished]] = SimpleQueue()  # for whoever asks what has ended
+        self._small: list[tuple[Taken, Finished]] = []  # for whoever asks what has ended
 
     def fail(self, taken: Taken, problem: Problem) -> None:
         """A job that has no images to encode."""
         self._ended.put(Ended(taken, problem))
         self._done()
 
-    def submit(self, finished: "Sequence[tuple[Taken, Finished]]") -> None:
+    def submit(self, finished: Sequence[tuple[Taken, Finished]]) -> None:
         """Jobs that ended together; they travel together, in as many groups as it takes to keep them small."""
-        if self._artifacts.in_redis and sum(outcome.images.nbytes for _, outcome in finished) <= SMALL:
-            for one in finished:
-                self._small.put(one)
-            self._done()
+        if self._artifacts.in_redis and sum(len(outcome.pixels) for _, outcome in finished) <= SMALL:
+            self._small += finished
             return
         for first in range(0, len(finished), TOGETHER):
             self._pool.submit(self._work, finished[first : first + TOGETHER])
@@ -55,7 +49,9 @@ class Encoders:
 
     def ended(self) -> list[Ended]:
         """What is done since the last call; encodes the small images that came since."""
-        return [*drained(self._ended), *(self._encoded(*one) for one in drained(self._small))]
+        ended = [self._ended.get() for _ in range(self._ended.qsize())]
+        small, self._small = self._small, []
+        return [*ended, *(self._encoded(*one) for one in small)]
 
     def close(self) -> None:
         """What has not begun to be encoded will not be."""
@@ -67,12 +63,12 @@ class Encoders:
         except Exception as error:  # another worker may sweep the same folder
             _logger.warning("cannot delete old images: %s", error)
 
-    def _work(self, finished: "Sequence[tuple[Taken, Finished]]") -> None:
+    def _work(self, finished: Sequence[tuple[Taken, Finished]]) -> None:
         for one in self._stored([self._encoded(taken, outcome) for taken, outcome in finished]):
             self._ended.put(one)
         self._done()
 
-    def _encoded(self, taken: Taken, outcome: "Finished") -> Ended:
+    def _encoded(self, taken: Taken, outcome: Finished) -> Ended:
         """A job must end, whatever is wrong with its images."""
         assert taken.request is not None
         begun = time.perf_counter()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,7 +18,7 @@ from workers.footprint import Memory
 from workers.jobs import ChainReport, Diagnostics, GenerateJob, Problem, Progress
 from workers.lane import Lane, LaneName
 from workers.memory import fitting
-from workers.outcomes import Failed, Finished
+from workers.outcomes import ChainsRetired, Failed, Finished, Loaded, Observer, Stepped, Warmed
 from workers.reports import chain_report, contract, diagnostics
 from workers.residents import Resident, Residents, Version
 from workers.scheduler import QUICK, Admission, Flow, Scheduler, Standing
@@ -33,20 +32,6 @@ class EngineSettings:
     device: str = "cpu"
     prior_chains_per_tick: int = 256  # images of `prior` jobs decoded between two ticks
     checkpoint_bytes: int = 1 << 30  # weights kept in memory
-
-
-class Observer(Protocol):
-    """Who counts."""
-
-    def stepped(self, model: str, sampler: str, chains: int, bucket: int, seconds: float) -> None: ...
-
-    def retired(self, model: str, sampler: str, chains: int, steps: int, acceptance: float | None, nonfinite: int) -> None: ...
-
-    def loaded(self, model: str, version: int, seconds: float) -> None: ...
-
-    def warmed(self, model: str, sampler: str, seconds: Mapping[int, float], taken: Mapping[int, int]) -> None:
-        """What an evaluation takes of each batch size that gives the same bits as the others: seconds, and bytes at its peak."""
-        ...
 
 
 @dataclass
@@ -73,7 +58,7 @@ class Engine:
 
     def __init__(self, store: Store, settings: EngineSettings, observer: Observer, memory: Memory | None = None) -> None:
         self._settings = settings
-        self._observer = observer
+        self._observe = observer
         self._device = torch.device(settings.device)
         self._scheduler = Scheduler(settings.capacity)
         self._memory = memory
@@ -82,6 +67,11 @@ class Engine:
         self._runs: dict[str, Run] = {}
         self._outcomes: list[Finished | Failed] = []
         self._ticks = 0
+
+    @property
+    def device(self) -> str:
+        """What it computes on, as torch calls it."""
+        return self._settings.device
 
     @property
     def capacity(self) -> int:
@@ -123,7 +113,7 @@ class Engine:
         self._scheduler.remove(job_id)
         if run.lane in self._lanes:
             self._lanes[run.lane].drop(job_id)
-        self._outcomes.append(Failed(job_id, problem))
+        self._outcomes.append(Failed(job_id=job_id, problem=problem))
 
     def tick(self) -> list[Finished | Failed]:
         """Priors first, then one evaluation for every chain; gives back the jobs that ended."""
@@ -174,7 +164,7 @@ class Engine:
         z = noise.start(streams_of(chains, self._device), loaded.prepared.latent)
         reports = tuple(ChainReport(energy_first=None, energy_last=None, acceptance=None) for _ in chains)
         self._finish(run, z, reports, diagnostics(loaded.prepared.card, "prior", None, ()))
-        self._observer.retired(run.job.model, "prior", len(chains), 0, None, 0)
+        self._retired(run, len(chains))
 
     @property
     def _running(self) -> int:
@@ -211,7 +201,8 @@ class Engine:
         except MemoryError as error:
             self._abandon(name, error)
             return
-        self._observer.stepped(name.model, name.sampler, ticked.chains, ticked.bucket, ticked.seconds)
+        stepped = Stepped(model=name.model, sampler=name.sampler, chains=ticked.chains, bucket=ticked.bucket, seconds=ticked.seconds)
+        self._observe(stepped)
         for retired in ticked.retired:
             run = self._runs.get(retired.chain.job_id)
             if run is None:
@@ -234,14 +225,13 @@ class Engine:
         step = -(-(len(retired.energies) - 1) * kernel.steps // kernel.ticks)
         detail = f"the chain of image {retired.chain.index} diverged at step {step}: its energy is {float(retired.energies[-1])}"
         self.cancel(run.job_id, Problem(reason="diverged", detail=detail))
-        self._observer.retired(run.job.model, run.job.sampler, 1, step, None, 1)
+        self._retired(run, 1, nonfinite=1)
 
     def _complete(self, run: Run) -> None:
         ordered = [run.retired[index] for index in range(run.job.num_images)]
         told = diagnostics(self._checkpoint(run.job).prepared.card, run.job.sampler, run.job.mcmc, ordered)
         self._finish(run, torch.stack([chain.z for chain in ordered]), tuple(map(chain_report, ordered)), told)
-        steps = sum(chain.chain.kernel.ticks for chain in ordered)
-        self._observer.retired(run.job.model, run.job.sampler, len(ordered), steps, told.acceptance, 0)
+        self._retired(run, len(ordered), told.acceptance)
 
     def _finish(self, run: Run, z: Tensor, reports: tuple[ChainReport, ...], told: Diagnostics) -> None:
         decoder = self._checkpoint(run.job).decoder
@@ -253,7 +243,22 @@ class Engine:
         self._scheduler.remove(run.job_id)
         sampling = self._lanes[run.lane].table if run.job.mcmc else None
         promised = contract(self._device, sampling=sampling, decoding=decoder.table)
-        self._outcomes.append(Finished(run.job_id, to_pixels(images), reports, told, promised, time.perf_counter() - run.admitted))
+        pixels = to_pixels(images)
+        self._outcomes.append(
+            Finished(
+                job_id=run.job_id,
+                shape=pixels.shape,
+                pixels=pixels.tobytes(),
+                chains=reports,
+                diagnostics=told,
+                contract=promised,
+                sampling_s=time.perf_counter() - run.admitted,
+            )
+        )
+
+    def _retired(self, run: Run, chains: int, acceptance: float | None = None, nonfinite: int = 0) -> None:
+        model, sampler = run.job.model, run.job.sampler
+        self._observe(ChainsRetired(model=model, sampler=sampler, chains=chains, acceptance=acceptance, nonfinite=nonfinite))
 
     def _guarded(self, run: Run, act: Callable[[Run], None]) -> None:
         """A checkpoint that cannot be used fails the job that asked for it, and no other."""
@@ -268,7 +273,8 @@ class Engine:
             target = prepared.targets[run.job.sampler]
             lane = fitting(lambda capacity: Lane(prepared, target, capacity, self._device, self._memory), self._settings.capacity)
             self._lanes[run.lane] = lane
-            self._observer.warmed(run.job.model, run.job.sampler, lane.table.seconds, lane.table.bytes)
+            seconds, taken = dict(lane.table.seconds), dict(lane.table.bytes)
+            self._observe(Warmed(model=run.job.model, sampler=run.job.sampler, seconds=seconds, taken=taken))
         return self._lanes[run.lane]
 
     def _checkpoint(self, job: GenerateJob) -> Resident:
@@ -277,7 +283,7 @@ class Engine:
             started = time.perf_counter()
             for gone in self._checkpoints.load(job, self._needed()):
                 self._lanes = {name: lane for name, lane in self._lanes.items() if Version(name.model, name.version) != gone}
-            self._observer.loaded(job.model, job.version, time.perf_counter() - started)
+            self._observe(Loaded(model=job.model, version=job.version, seconds=time.perf_counter() - started))
         return self._checkpoints.use(job)
 
     def _needed(self) -> set[Version]:

@@ -1,8 +1,9 @@
-"""`python -m workers.generation`: one process, one device, the chains of all jobs in one running batch."""
+"""`python -m workers.generation`: one device, the chains of all jobs in one running batch, in a process beside the one that serves them."""
 
 import argparse
 import os
 from collections.abc import Sequence
+from functools import partial
 
 from prometheus_client import start_http_server
 
@@ -11,8 +12,11 @@ from workers.allocator import keep_freed
 from workers.artifacts import Artifacts
 from workers.batch_worker import BatchWorker
 from workers.broker import Broker
+from workers.engine_process import EngineProcess
 from workers.metrics import WorkerMetrics
+from workers.outcomes import Observer
 from workers.settings import WorkerSettings
+from workers.stepping import Steps
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -21,12 +25,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--burst", action="store_true", help="leave when the queues are empty")
     given = parser.parse_args(arguments)
     settings = WorkerSettings()
-    worker = assemble(settings)
-    worker.work(burst=given.burst)
+    with EngineProcess.start(partial(make_engine, settings)) as engine:
+        assemble(settings, engine).work(burst=given.burst)
 
 
-def assemble(settings: WorkerSettings) -> BatchWorker:
-    """A worker with its engine, its place in Redis and its page of metrics; waits for Redis to be there."""
+def make_engine(settings: WorkerSettings, observer: Observer) -> Steps:
+    """The engine, in the process that it has for itself: torch is loaded here and nowhere else."""
     keep_freed()
     os.environ.setdefault("OMP_NUM_THREADS", str(settings.threads))  # read by torch when it is first imported
     import torch
@@ -34,13 +38,17 @@ def assemble(settings: WorkerSettings) -> BatchWorker:
     from workers.engine import Engine, EngineSettings
 
     torch.set_num_threads(settings.threads)
-    settings = settings.model_copy(update={"device": device_of(settings.device)})
+    limits = EngineSettings(settings.capacity, device_of(settings.device), checkpoint_bytes=settings.checkpoint_bytes)
+    return Engine(Store(settings.checkpoints), limits, observer)
+
+
+def assemble(settings: WorkerSettings, engine: EngineProcess) -> BatchWorker:
+    """A worker with its place in Redis and its page of metrics; waits for Redis and the engine to be there."""
     broker = Broker.connect_patiently(settings)
     metrics = WorkerMetrics(settings.capacity)
+    metrics.watch_process("engine", engine.pid)
     if settings.metrics_port:
         start_http_server(settings.metrics_port, settings.metrics_host, registry=metrics.registry)
-    limits = EngineSettings(settings.capacity, settings.device, checkpoint_bytes=settings.checkpoint_bytes)
-    engine = Engine(Store(settings.checkpoints), limits, metrics)
     return BatchWorker(engine, broker, Artifacts.open(settings.artifacts, broker.redis), settings, metrics)
 
 

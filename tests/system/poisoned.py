@@ -1,4 +1,4 @@
-"""`python -m tests.system.poisoned`: a generation worker like any other, but for one seed that kills its process without a word."""
+"""`python -m tests.system.poisoned`: a generation worker like any other, but for seeds that kill its processes without a word."""
 
 import os
 import signal
@@ -6,11 +6,14 @@ import signal
 from workers.engine import Engine
 from workers.generation import main
 
-POISON = 666
+POISON, POISON_FOR_THE_ENGINE = 666, 667
 
 
 def poisoned(self: Engine) -> object:
-    if any(run.job.seed == POISON for run in self._runs.values()):
+    seeds = {run.job.seed for run in self._runs.values()}
+    if POISON in seeds:
+        os.kill(os.getppid(), signal.SIGKILL)
+    if seeds & {POISON, POISON_FOR_THE_ENGINE}:
         os.kill(os.getpid(), signal.SIGKILL)
     return honest(self)
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.system.books import close_the_books
 from tests.system.house import free_port, opened, until
-from tests.system.poisoned import POISON
+from tests.system.poisoned import POISON, POISON_FOR_THE_ENGINE
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 
@@ -198,11 +198,12 @@ def test_neighbours_of_a_job_that_kills_its_workers_finish_with_the_right_bytes(
     close_the_books(house, *ids)
 
 
-def test_a_job_that_kills_its_worker_twice_fails_and_the_next_worker_lives_on(tiny_house):
+@pytest.mark.parametrize(("seed", "status"), [(POISON, -signal.SIGKILL), (POISON_FOR_THE_ENGINE, 1)])
+def test_a_job_that_kills_its_worker_twice_fails_and_the_next_worker_lives_on(seed, status, tiny_house):
     house = tiny_house
-    poison = house.submit(**request_for(POISON))
+    poison = house.submit(**request_for(seed))
     for _ in range(2):
-        assert house.begin_generation("tests.system.poisoned").wait(60) == -signal.SIGKILL
+        assert house.begin_generation("tests.system.poisoned").wait(60) == status
     heir = house.begin_generation("tests.system.poisoned")
     innocent = house.submit(**request_for(1))
     problem = until(lambda: house.job(poison)["problem"], limit_s=30)

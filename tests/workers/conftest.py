@@ -63,10 +63,18 @@ class Process:
         command = [sys.executable, "-m", "tests.workers.fake_engine", "--tick", str(tick_s)]
         self._process = subprocess.Popen(command, env=os.environ | env | {"OMP_NUM_THREADS": "1"}, cwd=ROOT, stderr=subprocess.DEVNULL)
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def wait(self) -> int:
+        """Its exit status."""
+        return self._process.wait(30)
+
     def terminate(self) -> int:
         """Asks it to leave; returns its exit status."""
         self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(30)
+        return self.wait()
 
     def kill(self) -> None:
         self._process.kill()

@@ -2,29 +2,28 @@
 
 from workers.engine import Engine, EngineSettings
 from workers.jobs import GenerateJob
+from workers.outcomes import Event, Loaded
 
 
-class Deaf:
-    """An observer that remembers what was loaded."""
+class Heard:
+    """An observer that keeps what it is told."""
 
     def __init__(self):
-        self.loads = []
+        self.events: list[Event] = []
 
-    def stepped(self, *seen):
-        pass
+    def __call__(self, event):
+        self.events.append(event)
 
-    def retired(self, *seen):
-        pass
+    def of(self, kind):
+        return [event for event in self.events if isinstance(event, kind)]
 
-    def loaded(self, model, version, seconds):
-        self.loads.append((model, version))
-
-    def warmed(self, *seen):
-        pass
+    @property
+    def loads(self):
+        return [(event.model, event.version) for event in self.of(Loaded)]
 
 
 def engine(store, **settings):
-    return Engine(store, EngineSettings(**{"capacity": 16} | settings), Deaf())
+    return Engine(store, EngineSettings(**{"capacity": 16} | settings), Heard())
 
 
 def job(store, model="a", *, steps=5, images=1, version=None, **rest):

@@ -4,20 +4,23 @@ Run as a program it is a whole worker process: `python -m tests.workers.fake_eng
 """
 
 import argparse
+import threading
 import time
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from workers.allocator import keep_freed
 from workers.artifacts import Artifacts
 from workers.batch_worker import BatchWorker
 from workers.broker import Broker
+from workers.engine_process import EngineProcess
 from workers.jobs import ChainReport, Contract, Diagnostics, GenerateJob, Problem, Progress
 from workers.metrics import WorkerMetrics
 from workers.outcomes import Failed, Finished
 from workers.scheduler import Flow
 from workers.settings import WorkerSettings
+from workers.stepping import StepLoop, Steps
+from workers.wire import Wire
 
 CHAIN = ChainReport(energy_first=1.0, energy_last=0.0, acceptance=None)
 DIAGNOSTICS = Diagnostics(exact=True, effective_temperature=1.0)
@@ -27,6 +30,7 @@ POISON, DIVERGES = 2**62, 2**62 + 1  # seeds: the first kills the engine, the se
 
 @dataclass
 class FakeEngine:
+    device = "cpu"
     capacity: int = 64
     tick_s: float = 0.0
     side: int = 4  # of an image, in pixels
@@ -62,7 +66,7 @@ class FakeEngine:
 
     def cancel(self, job_id: str, problem: Problem) -> None:
         if self._jobs.pop(job_id, None):
-            self._outcomes.append(Failed(job_id, problem))
+            self._outcomes.append(Failed(job_id=job_id, problem=problem))
 
     def tick(self) -> list[Finished | Failed]:
         if self.tick_s:
@@ -91,11 +95,51 @@ def ticks(job: GenerateJob) -> int:
 
 def finished(job_id: str, job: GenerateJob, side: int) -> Finished:
     shades = np.arange(job.seed % 200, job.seed % 200 + job.num_images, dtype=np.uint8)
-    images = shades.repeat(side * side).reshape(-1, side, side, 1)
-    return Finished(job_id, images, (CHAIN,) * job.num_images, DIAGNOSTICS, CONTRACT, sampling_s=0.0)
+    return Finished(
+        job_id=job_id,
+        shape=(job.num_images, side, side, 1),
+        pixels=shades.repeat(side * side).tobytes(),
+        chains=(CHAIN,) * job.num_images,
+        diagnostics=DIAGNOSTICS,
+        contract=CONTRACT,
+        sampling_s=0.0,
+    )
+
+
+class EngineThread(threading.Thread):
+    """Steps an engine that the test can look at; in a process of its own it could not."""
+
+    pid, exitcode = None, None
+
+    def __init__(self, engine: Steps, wire: Wire) -> None:
+        super().__init__(name="engine")
+        self._wire, self._loop = wire, StepLoop(lambda observer: engine, wire)
+
+    def run(self) -> None:
+        try:
+            self._loop.run()
+        except AssertionError:
+            return  # as a process that dies
+        finally:
+            self._wire.close()
+
+    def kill(self) -> None:
+        assert not self.is_alive(), "the engine did not leave"
 
 
 def worker(engine: FakeEngine, settings: WorkerSettings) -> BatchWorker:
+    """A worker around an engine in a thread."""
+    return worker_of(beside(engine), settings)
+
+
+def beside(engine: Steps) -> EngineProcess:
+    ours, theirs = Wire.pair()
+    thread = EngineThread(engine, theirs)
+    thread.start()
+    return EngineProcess(ours, thread)
+
+
+def worker_of(engine: EngineProcess, settings: WorkerSettings) -> BatchWorker:
     broker = Broker.connect(settings)
     return BatchWorker(engine, broker, Artifacts.open(settings.artifacts, broker.redis), settings, WorkerMetrics(settings.capacity))
 
@@ -105,8 +149,8 @@ def main() -> None:
     parser.add_argument("--tick", type=float, default=0.0)
     parser.add_argument("--side", type=int, default=4)
     given, settings = parser.parse_args(), WorkerSettings()
-    keep_freed()  # as the worker does
-    worker(FakeEngine(settings.capacity, given.tick, given.side), settings).work()
+    with EngineProcess.start(lambda observer: FakeEngine(settings.capacity, given.tick, given.side)) as engine:
+        worker_of(engine, settings).work()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from rq.job import Job
 from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
 
 from models.images import read_text
-from tests.workers.fake_engine import DIVERGES, FakeEngine, worker
+from tests.workers.fake_engine import DIVERGES, FakeEngine, beside, worker_of
 from workers import keys
 from workers.artifacts import Artifacts
 from workers.jobs import Status
@@ -294,7 +294,7 @@ def test_a_canceled_registry_is_emptied_in_time(broker, redis, settings, generat
     broker.cancel(job_id)
     assert redis.zscore("rq:canceled:generate", job_id) > time.time()
     redis.zadd("rq:canceled:generate", {job_id: 1})
-    new = worker(FakeEngine(), settings)
-    maintain(new, new._watched)
+    with beside(FakeEngine()) as engine:
+        maintain(new := worker_of(engine, settings), new._watched)
     assert redis.zscore("rq:canceled:generate", job_id) is None
     new.connection.close()

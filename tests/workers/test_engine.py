@@ -15,32 +15,13 @@ from models.kernels import KERNELS, Chains, Evaluated
 from models.prepared import Prepared, load
 from models.targets import evaluate
 from tests.tiny_models import publish_tiny
-from tests.workers.engines import alone, run
+from tests.workers.engines import Heard, alone, run
 from workers import lane as lane_module
 from workers.engine import Engine, EngineSettings
 from workers.jobs import GenerateJob, Problem
-from workers.outcomes import Failed, Finished
+from workers.outcomes import ChainsRetired, Failed, Finished, Stepped, Warmed
 
 SAMPLERS = {"gan": ["prior", "ddls"], "ebm": ["prior", "latent-ebm"]}
-
-
-class Counts:
-    """An observer that keeps what it hears."""
-
-    def __init__(self):
-        self.steps, self.left, self.loads, self.tables = [], [], [], []
-
-    def stepped(self, *seen):
-        self.steps.append(seen)
-
-    def retired(self, *seen):
-        self.left.append(seen)
-
-    def loaded(self, *seen):
-        self.loads.append(seen)
-
-    def warmed(self, *seen):
-        self.tables.append(seen)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +34,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture
 def engine(store):
-    return Engine(store, EngineSettings(capacity=16), Counts())
+    return Engine(store, EngineSettings(capacity=16), Heard())
 
 
 def job(store, model, sampler, *, mcmc=None, images=1, seed=0, **rest):
@@ -143,7 +124,7 @@ def request(store, drawn):
 @given(wanted=REQUESTS, neighbours=st.lists(st.tuples(st.integers(0, 12), REQUESTS, st.booleans()), max_size=5), joins_at=st.integers(0, 9))
 def test_the_same_request_has_the_same_bits_in_any_company(store, wanted, neighbours, joins_at):
     wanted = request(store, wanted)
-    engine, outcomes = Engine(store, EngineSettings(capacity=16), Counts()), {}
+    engine, outcomes = Engine(store, EngineSettings(capacity=16), Heard()), {}
     for tick in range(40):
         for number, (at, neighbour, leaves) in enumerate(neighbours):
             if at == tick:
@@ -259,11 +240,12 @@ def test_damaged_weights_fail_the_job_that_asks_for_them(engine, store):
 def test_the_observer_hears_of_ticks_and_of_chains_that_left(engine, store):
     engine.admit("job", job(store, "gan", "ddls", mcmc={"steps": 3}, images=5), None)
     run(engine)
-    heard = engine._observer
-    assert [chains for _, _, chains, _, _ in heard.steps] == [5] * 4
-    assert heard.left[0][:4] == ("gan", "ddls", 5, 15)
-    assert heard.loads[0][:2] == ("gan", 1)
-    model, sampler, seconds, taken = heard.tables[0]
-    assert (model, sampler, max(seconds)) == ("gan", "ddls", 16)
-    assert all(each > 0 for each in seconds.values())
-    assert taken.keys() == seconds.keys()
+    heard = engine._observe
+    assert [stepped.chains for stepped in heard.of(Stepped)] == [5] * 4
+    (left,) = heard.of(ChainsRetired)
+    assert (left.model, left.sampler, left.chains, left.nonfinite) == ("gan", "ddls", 5, 0)
+    assert heard.loads == [("gan", 1)]
+    (warmed,) = heard.of(Warmed)
+    assert (warmed.model, warmed.sampler, max(warmed.seconds)) == ("gan", "ddls", 16)
+    assert all(each > 0 for each in warmed.seconds.values())
+    assert warmed.taken.keys() == warmed.seconds.keys()

@@ -113,7 +113,7 @@ def test_checkpoints_leave_when_the_budget_is_used_up_the_longest_unused_first(s
         two.admit(model, job(store, model), None)
         assert isinstance(run(two)[model], Finished)
         assert two._checkpoints.size <= 2.5 * size
-    assert two._observer.loads == [("a", 1), ("b", 1), ("c", 1), ("b", 1)]
+    assert two._observe.loads == [("a", 1), ("b", 1), ("c", 1), ("b", 1)]
     assert {name.model for name in two._lanes} == {"a", "b"}
 
 
@@ -123,9 +123,9 @@ def test_a_checkpoint_whose_chains_run_stays_whatever_the_budget(store):
     for one in wanted:
         tight.admit(one.model, one, None)
     tight.tick()
-    assert tight._observer.loads == [("a", 1), ("b", 1), ("c", 1)]
+    assert tight._observe.loads == [("a", 1), ("b", 1), ("c", 1)]
     outcomes = run(tight)
-    assert tight._observer.loads == [("a", 1), ("b", 1), ("c", 1)]
+    assert tight._observe.loads == [("a", 1), ("b", 1), ("c", 1)]
     assert all(np.array_equal(outcomes[one.model].images, alone(store, one).images) for one in wanted)
 
 

@@ -10,7 +10,7 @@ from models.checkpoints import Store
 from models.images import read_text
 from models.prepared import Prepared
 from tests.tiny_models import publish_tiny
-from tests.workers.engines import Deaf, alone, engine, job, run
+from tests.workers.engines import Heard, alone, engine, job, run
 from workers import lane as lane_module
 from workers.buckets import REFERENCE
 from workers.encoding import encode
@@ -123,7 +123,7 @@ class Scarce:
 
 
 def test_no_more_chains_run_than_memory_was_measured_to_have_room_for(store):
-    busy = Engine(store, EngineSettings(capacity=64), Deaf(), Scarce(21))
+    busy = Engine(store, EngineSettings(capacity=64), Heard(), Scarce(21))
     busy.admit("first", job(store, steps=5, images=20, caller="ann"), None)
     assert (busy.capacity, busy.free) == (64, 44)
     busy.tick()
@@ -140,7 +140,7 @@ def test_no_more_chains_run_than_memory_was_measured_to_have_room_for(store):
 
 
 def test_a_checkpoint_that_memory_has_less_room_for_does_not_bound_the_others(store):
-    busy = Engine(store, EngineSettings(capacity=64), Deaf(), scarce := Scarce(21))
+    busy = Engine(store, EngineSettings(capacity=64), Heard(), scarce := Scarce(21))
     busy.admit("large", job(store, "a"), None)
     run(busy)
     scarce.bytes = 1000

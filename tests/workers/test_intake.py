@@ -6,12 +6,12 @@ import pytest
 from rq import Queue, suspension
 from rq.job import Job
 
-from tests.workers.fake_engine import FakeEngine
+from tests.workers.fake_engine import FakeEngine, beside
 from workers import keys
 from workers.intake import Intake
 from workers.jobs import GenerateResult, Status
 from workers.quarantine import Quarantine
-from workers.stepping import Room, StepLoop
+from workers.stepping import Room
 
 
 def over(broker, *ids):
@@ -73,7 +73,9 @@ def intake(redis, waiting):
     """That of a worker which runs nothing, and whether it was woken."""
     w, woken = waiting(), threading.Event()
     quarantine = Quarantine(w.bulk, w.queues, Queue("generate-alone", connection=redis))
-    return w, Intake(w.bulk, quarantine, StepLoop(FakeEngine(), print, print), print, woken.set), quarantine, woken
+    with beside(FakeEngine()) as engine:
+        engine.await_ready()
+        yield w, Intake(w.bulk, quarantine, engine, print, woken.set), quarantine, woken
 
 
 @pytest.mark.parametrize("shut", ["closed for good", "a job runs alone"])

@@ -6,10 +6,15 @@ import pytest
 
 from tests.workers.fake_engine import DIVERGES, FakeEngine
 from workers.metrics import WorkerMetrics
+from workers.outcomes import ChainsRetired, Loaded, Stepped, Warmed
 from workers.train_worker import TrainingCollector, TrainWorker
 
 UNITS = ("_total", "_seconds", "_ratio", "_bytes", "_info")
 COUNTS = {"ebbtide_jobs_running", "ebbtide_chains_free", "ebbtide_chains_capacity"}  # gauges without a unit
+
+
+def stepped(chains, bucket, seconds, model="m"):
+    return Stepped(model=model, sampler="ddls", chains=chains, bucket=bucket, seconds=seconds)
 
 
 def test_names_follow_the_conventions():
@@ -25,18 +30,18 @@ def test_names_follow_the_conventions():
 def test_no_label_can_take_a_value_for_every_job():
     allowed = {"model", "sampler", "outcome", "bucket", "fate", "le"}
     metrics = WorkerMetrics(64)
-    metrics.stepped("m", "ddls", 3, 4, 0.01)
-    metrics.retired("m", "ddls", 3, 60, 0.5, 1)
-    metrics.loaded("m", 1, 0.2)
+    metrics.saw(stepped(3, 4, 0.01))
+    metrics.saw(ChainsRetired(model="m", sampler="ddls", chains=3, acceptance=0.5, nonfinite=1))
+    metrics.saw(Loaded(model="m", version=1, seconds=0.2))
     assert {label for family in metrics.registry.collect() for sample in family.samples for label in sample.labels} <= allowed
 
 
 def test_the_engine_is_observed():
     metrics = WorkerMetrics(8)
-    metrics.stepped("m", "ddls", 4, 4, 0.01)
-    metrics.stepped("m", "ddls", 8, 8, 0.03)
-    metrics.retired("m", "ddls", 3, 60, 0.57, 1)
-    metrics.loaded("m", 2, 0.2)
+    metrics.saw(stepped(4, 4, 0.01))
+    metrics.saw(stepped(8, 8, 0.03))
+    metrics.saw(ChainsRetired(model="m", sampler="ddls", chains=3, acceptance=0.57, nonfinite=1))
+    metrics.saw(Loaded(model="m", version=2, seconds=0.2))
     get, labels = metrics.registry.get_sample_value, {"model": "m", "sampler": "ddls"}
     assert get("ebbtide_chain_steps_total", labels) == 12
     assert get("ebbtide_batch_occupancy_ratio_sum") == 1.5
@@ -49,30 +54,30 @@ def test_the_engine_is_observed():
 def test_speed_is_that_of_the_time_spent_stepping():
     metrics = WorkerMetrics(8)
     assert metrics.ratios["chain_steps_per_s"].lately() == 0
-    metrics.stepped("m", "ddls", 8, 8, 0.5)
-    metrics.stepped("m", "ddls", 4, 4, 0.5)
+    metrics.saw(stepped(8, 8, 0.5))
+    metrics.saw(stepped(4, 4, 0.5))
     assert metrics.ratios["chain_steps_per_s"].lately() == pytest.approx(12)
     assert metrics.ratios["chain_steps_per_s"].lately() == pytest.approx(12)  # nothing new: as of late
-    metrics.stepped("m", "ddls", 8, 8, 0.1)
+    metrics.saw(stepped(8, 8, 0.1))
     assert metrics.ratios["chain_steps_per_s"].lately() == pytest.approx(80)
 
 
 def test_slowdown_is_what_steps_take_over_what_the_table_says():
     metrics = WorkerMetrics(8)
-    metrics.warmed("m", "ddls", {4: 0.01, 8: 0.02}, {4: 0, 8: 0})
+    metrics.saw(Warmed(model="m", sampler="ddls", seconds={4: 0.01, 8: 0.02}, taken={4: 0, 8: 0}))
     assert metrics.ratios["slowdown"].lately() == 0
-    metrics.stepped("m", "ddls", 3, 4, 0.03)
-    metrics.stepped("m", "ddls", 8, 8, 0.03)
-    metrics.stepped("m", "ddls", 9, 12, 9.0)  # more than one call: the table has no such size
+    metrics.saw(stepped(3, 4, 0.03))
+    metrics.saw(stepped(8, 8, 0.03))
+    metrics.saw(stepped(9, 12, 9.0))  # more than one call: the table has no such size
     assert metrics.ratios["slowdown"].lately() == pytest.approx(2)
 
 
 def test_a_worker_tells_its_tables_and_what_its_jobs_ask_of_each(broker, start_worker, eventually, generate_job):
     metrics = start_worker(FakeEngine(tick_s=0.01))._metrics
     eventually(lambda: [worker.lanes for worker in broker.workers()] == [()])
-    metrics.warmed("toy", "ddls", {4: 0.001, 64: 0.004}, {4: 100, 64: 1600})
-    metrics.warmed("toy", "latent-ebm", {4: 0.002}, {4: 0})
-    metrics.stepped("toy", "ddls", 4, 4, 0.003)
+    metrics.saw(Warmed(model="toy", sampler="ddls", seconds={4: 0.001, 64: 0.004}, taken={4: 100, 64: 1600}))
+    metrics.saw(Warmed(model="toy", sampler="latent-ebm", seconds={4: 0.002}, taken={4: 0}))
+    metrics.saw(stepped(4, 4, 0.003, model="toy"))
     long = {"steps": 10_000}
     jobs = [generate_job(num_images=3, mcmc=long | {"kernel": kernel}) for kernel in ("mala", "local-global")]
     ids = broker.submit_many([*jobs, generate_job(sampler="prior", mcmc=None)])
@@ -85,7 +90,7 @@ def test_a_worker_tells_its_tables_and_what_its_jobs_ask_of_each(broker, start_w
 
 def test_what_a_batch_takes_is_exported():
     metrics = WorkerMetrics(8)
-    metrics.warmed("m", "ddls", {4: 0.01}, {4: 1000})
+    metrics.saw(Warmed(model="m", sampler="ddls", seconds={4: 0.01}, taken={4: 1000}))
     get, labels = metrics.registry.get_sample_value, {"model": "m", "sampler": "ddls", "bucket": "4"}
     assert (get("ebbtide_bucket_step_seconds", labels), get("ebbtide_bucket_memory_bytes", labels)) == (0.01, 1000)
 

@@ -6,6 +6,7 @@ from rq.job import Job
 
 from tests.workers.fake_engine import POISON, FakeEngine, worker
 from workers import quarantine, rq_recovery
+from workers.engine_process import EngineDied
 from workers.jobs import Status
 from workers.quarantine import Quarantine
 from workers.rq_bulk import Bulk
@@ -87,7 +88,7 @@ def test_an_engine_that_crashes_on_a_job_leaves_it_failed_and_its_neighbours_fin
     others = broker.submit_many([generate_job(mcmc={"kernel": "mala", "steps": 50}) for _ in range(neighbours)])
     for _ in range(deaths):
         crashing = worker(FakeEngine(), settings)
-        with pytest.raises(AssertionError, match="poison"):
+        with pytest.raises(EngineDied):
             crashing.work(burst=True)
         crashing.connection.close()
     view = broker.view(poison)

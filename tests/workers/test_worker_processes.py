@@ -3,13 +3,12 @@
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
 from rq.job import Job
 
-from tests.workers.fake_engine import FakeEngine, worker
+from tests.workers.fake_engine import FakeEngine
 from workers.broker import Broker
 from workers.connection import connect
 from workers.jobs import Status
@@ -63,16 +62,6 @@ def test_sigterm_finishes_what_runs_and_leaves_the_rest_queued(broker, redis, st
     assert statuses.count("finished") == 3
     assert redis.llen("rq:queue:generate") == 7
     assert broker.workers() == []
-
-
-def test_a_signal_that_interrupts_a_wake_does_not_wait_for_it(redis, settings):
-    interrupted = worker(FakeEngine(), settings)
-    handler = Thread(target=interrupted._shutdown, daemon=True)
-    with interrupted._wake._cond:  # where the main thread is when it tells the other one of outcomes
-        handler.start()
-        handler.join(5)
-        assert not handler.is_alive()
-    interrupted.connection.close()
 
 
 @pytest.fixture
