@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 from service.up import valkey_command
 from tests.benchmarks.serving import rivals
+from tests.system.house import children
 
 ROOT = Path(__file__).parents[2]
 BODY = '{"model": "nothing"}'
@@ -180,9 +181,8 @@ def load(port: int, path: str, body: str, clients: int, seconds: float) -> dict[
 
 def processor_s(pid: int) -> float:
     """Processor time of a process and those it started, so far."""
-    children = [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") + sum(map(processor_s, children))
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") + sum(map(processor_s, children(pid)))
 
 
 def until(question: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:

@@ -16,7 +16,7 @@ from rq.suspension import resume, suspend
 from models.checkpoints import Store
 from models.kernels import KERNELS
 from tests.benchmarks.bench_soak import look
-from tests.system.house import ROOT, House, OwnValkey, opened, until
+from tests.system.house import ROOT, House, OwnValkey, children, opened, until
 from tests.tiny_models import publish_tiny
 from workers.broker import Broker, BrokerLimits
 from workers.connection import connect
@@ -61,10 +61,11 @@ class Bench:
             worker = self._house.begin_generation()
             until(lambda job_id=job_id: self._broker.view(job_id).status.over)
             waits.append(time.perf_counter() - begun)
-            memory = [look(process.pid, 0, self._valkey.port).rss for process in (self._house.processes[0], worker)]
+            pids = (self._house.processes[0].pid, worker.pid, *children(worker.pid))
+            memory = [look(pid, 0, self._valkey.port).rss for pid in pids]
             _end(worker)
         print(f"starting a worker to its first image {statistics.median(waits):.1f} s ({min(waits):.1f} to {max(waits):.1f}; goal 5)")
-        print(f"resident memory: API {memory[0]:.0f} MB (goal 100), worker {memory[1]:.0f} MB")
+        print(f"resident memory: API {memory[0]:.0f} MB (goal 100), worker {memory[1]:.0f} MB, its engine {memory[2]:.0f} MB")
 
     def sharing(self) -> None:
         """The same backlog by one worker and by two; the rounds take turns."""

@@ -37,6 +37,14 @@ def until(question: Callable[[], Any], *, limit_s: float = PATIENCE_S) -> Any:
     return answer
 
 
+def children(pid: int) -> list[int]:
+    """Processes that a process has started, such as a worker its engine; none where it is gone."""
+    try:
+        return [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
 def figures(page: str) -> dict[str, float]:
     """The samples of a page of metrics, by name and labels."""
     lines = (line.rpartition(" ") for line in page.splitlines() if not line.startswith("#"))

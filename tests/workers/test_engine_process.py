@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.system.house import children
 from tests.workers.fake_engine import POISON, FakeEngine, beside
 from workers.engine_process import EngineDied, EngineProcess
 from workers.jobs import Problem, Status
@@ -53,10 +54,6 @@ def outcomes(turns):
 
 def gone(pid):
     return not Path(f"/proc/{pid}").exists()
-
-
-def children(pid):
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_jobs_go_there_and_images_come_back(engine, generate_job):
