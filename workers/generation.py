@@ -25,13 +25,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--burst", action="store_true", help="leave when the queues are empty")
     given = parser.parse_args(arguments)
     settings = WorkerSettings()
+    keep_freed()  # in both processes
     with EngineProcess.start(partial(make_engine, settings)) as engine:
         assemble(settings, engine).work(burst=given.burst)
 
 
 def make_engine(settings: WorkerSettings, observer: Observer) -> Steps:
     """The engine, in the process that it has for itself: torch is loaded here and nowhere else."""
-    keep_freed()
     os.environ.setdefault("OMP_NUM_THREADS", str(settings.threads))  # read by torch when it is first imported
     import torch
 

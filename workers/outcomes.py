@@ -1,13 +1,15 @@
 """What comes out of an engine: jobs that are over, and what it tells whoever counts."""
 
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
 from pydantic import Field
 
 from models.cards import Frozen
 from workers.jobs import ChainReport, Contract, Diagnostics, Problem
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Finished(Frozen):
@@ -22,7 +24,9 @@ class Finished(Frozen):
     sampling_s: float
 
     @property
-    def images(self) -> np.ndarray:  # uint8, (images, height, width, channels)
+    def images(self) -> "np.ndarray":  # uint8, (images, height, width, channels)
+        import numpy as np  # the API, which gets here by way of others, does without
+
         return np.frombuffer(self.pixels, np.uint8).reshape(self.shape)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from workers.allocator import keep_freed
 from workers.artifacts import Artifacts
 from workers.batch_worker import BatchWorker
 from workers.broker import Broker
@@ -149,6 +150,7 @@ def main() -> None:
     parser.add_argument("--tick", type=float, default=0.0)
     parser.add_argument("--side", type=int, default=4)
     given, settings = parser.parse_args(), WorkerSettings()
+    keep_freed()  # as the worker does
     with EngineProcess.start(lambda observer: FakeEngine(settings.capacity, given.tick, given.side)) as engine:
         worker_of(engine, settings).work()
 
