@@ -1,4 +1,4 @@
-"""Turns finished jobs into stored PNGs beside the stepping thread; a store that refuses fails that job alone.
+"""Turns finished jobs into stored PNGs; a store that refuses fails that job alone.
 
 Threads of their own do so; but a few small images for Redis are encoded by the thread that sends them there, so that no other has to wake.
 """

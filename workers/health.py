@@ -1,4 +1,4 @@
-"""`python -m workers.health PORT`: whether the threads of the worker on this machine still turn. Containers ask; it needs Python alone."""
+"""`python -m workers.health PORT`: whether the worker on this machine and its engine still turn. Containers ask; it needs Python alone."""
 
 import sys
 from urllib.request import ProxyHandler, build_opener

@@ -72,7 +72,7 @@ class WorkerMetrics:
         ProcessCollector(registry=self.registry)
 
     def watch(self, thread: str, turned_at: Callable[[], float]) -> None:
-        """Tells the age of a thread's last turn, given as time.monotonic(): a stuck one still answers scrapes."""
+        """Tells the age of a loop's last turn, given as time.monotonic(): while one is stuck scrapes are still answered."""
         self._ages.labels(thread).set_function(lambda: time.monotonic() - turned_at())
 
     def watch_process(self, name: str, pid: int) -> None:

@@ -1,5 +1,6 @@
 """The figures of a worker: named as Prometheus wants them, and true."""
 
+import os
 import re
 
 import pytest
@@ -86,6 +87,12 @@ def test_a_worker_tells_its_tables_and_what_its_jobs_ask_of_each(broker, start_w
     eventually(lambda: broker.workers()[0].slowdown == pytest.approx(3))
     for job_id in ids:
         broker.cancel(job_id)
+
+
+def test_the_memory_of_the_engines_process_is_exported():
+    metrics = WorkerMetrics(8)
+    metrics.watch_process("engine", os.getpid())
+    assert metrics.registry.get_sample_value("ebbtide_engine_process_resident_memory_bytes") > 1e6
 
 
 def test_what_a_batch_takes_is_exported():
