@@ -1,4 +1,7 @@
-"""Which batch sizes memory has room for and give the same bits: found by running the same rows in every size, in many slots."""
+"""Which batch sizes memory has room for and give the same bits: found by running the same rows in every size, in many slots.
+
+That takes many evaluations; others may have their turn after each.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import torch
 from torch import Tensor
 
 from workers.footprint import Memory, memory_of
+from workers.slices import Slices
 
 REFERENCE = 64  # workers of any capacity from here on give the same bits
 CANDIDATES = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256)
@@ -31,20 +35,20 @@ class Table:
     reproducible: bool = True  # False where no size gives the same bits in every row: then one is kept all the same
 
 
-def agreeing(evaluate: Evaluate, rows: Tensor, capacity: int, memory: Memory | None = None) -> Table:
+def agreeing(evaluate: Evaluate, rows: Tensor, capacity: int, memory: Memory | None = None) -> Slices[Table]:
     """Bucket sizes up to `capacity` that fit into memory and whose results equal the reference's bitwise; at least the reference itself.
 
     Batches of each size are filled with the rows in turn, (rows, latent), from another one on each time, so that rows stand in even slots
     and in odd ones; every row of every batch has to agree.
     """
     wanted = [size for size in CANDIDATES if size <= max(capacity, CANDIDATES[0])]
-    taken = _fitting(evaluate, rows, wanted, memory or memory_of(rows.device))
+    taken = yield from _fitting(evaluate, rows, wanted, memory or memory_of(rows.device))
     sizes = list(taken)
     reference = min(REFERENCE, sizes[-1])
-    expected = _reference(evaluate, rows, reference)
+    expected = yield from _reference(evaluate, rows, reference)
     kept, seconds = {}, {}
     for size in sizes:
-        agrees, seconds[size] = _compared(evaluate, rows, expected, size)
+        agrees, seconds[size] = yield from _compared(evaluate, rows, expected, size)
         if agrees:
             kept[size] = seconds[size]
     if not (reproducible := bool(kept)):
@@ -53,13 +57,14 @@ def agreeing(evaluate: Evaluate, rows: Tensor, capacity: int, memory: Memory | N
     return Table(reference, capacity if sizes == wanted else sizes[-1], kept, {size: taken[size] for size in kept}, reproducible)
 
 
-def _fitting(evaluate: Evaluate, rows: Tensor, sizes: list[int], memory: Memory) -> dict[int, int]:
+def _fitting(evaluate: Evaluate, rows: Tensor, sizes: list[int], memory: Memory) -> Slices[dict[int, int]]:
     """Sizes up to the first that memory has no room for, with bytes a call of each takes; at least the smallest.
 
     Before a size is tried, it is taken to need more than the one below as it has more rows.
     """
     taken: dict[int, int] = {}
     evaluate(rows[_turned(rows, sizes[0], 0)])  # what is made once is no part of a call
+    yield
     last = 0
     for size in sizes:
         free = memory.free()
@@ -67,31 +72,42 @@ def _fitting(evaluate: Evaluate, rows: Tensor, sizes: list[int], memory: Memory)
         if taken and taken[last] * size / last > most:
             break
         needed = memory.peak(evaluate, rows[_turned(rows, size, 0)])
+        yield
         if taken and needed > most:
             break
         taken[size], last = needed, size
     return taken
 
 
-def _reference(evaluate: Evaluate, rows: Tensor, size: int) -> tuple[Tensor, ...]:
+def _reference(evaluate: Evaluate, rows: Tensor, size: int) -> Slices[tuple[Tensor, ...]]:
     """What each row gives in batches of the reference's size."""
-    batches = [tuple(result.clone() for result in evaluate(rows[_turned(rows, size, first)])) for first in range(0, len(rows), size)]
+    batches = []
+    for first in range(0, len(rows), size):
+        batches.append(tuple(result.clone() for result in evaluate(rows[_turned(rows, size, first)])))
+        yield
     return tuple(torch.cat(column)[: len(rows)] for column in zip(*batches, strict=True))
 
 
-def _compared(evaluate: Evaluate, rows: Tensor, expected: tuple[Tensor, ...], size: int) -> tuple[bool, float]:
+def _compared(evaluate: Evaluate, rows: Tensor, expected: tuple[Tensor, ...], size: int) -> Slices[tuple[bool, float]]:
     """Whether some batches of a size, shifted against one another, all give what is expected; and the seconds of the fastest."""
     agrees, times = True, []
     for turn in range(max(2, REFERENCE // size)):
         places = _turned(rows, size, turn * (size + 1))
-        batch = rows[places]
-        started = time.perf_counter()
-        results = evaluate(batch)
-        if batch.is_cuda:
-            torch.cuda.synchronize(batch.device)
-        times.append(time.perf_counter() - started)
-        agrees = agrees and _same(results, tuple(column[places] for column in expected))
+        same, seconds = _timed(evaluate, rows[places], tuple(column[places] for column in expected))
+        agrees = agrees and same
+        times.append(seconds)
+        yield
     return agrees, min(times)
+
+
+def _timed(evaluate: Evaluate, batch: Tensor, expected: tuple[Tensor, ...]) -> tuple[bool, float]:
+    """Whether a batch gives what is expected, and in how many seconds."""
+    started = time.perf_counter()
+    results = evaluate(batch)
+    if batch.is_cuda:
+        torch.cuda.synchronize(batch.device)
+    seconds = time.perf_counter() - started
+    return _same(results, expected), seconds
 
 
 def _turned(rows: Tensor, size: int, first: int) -> Tensor:

@@ -10,18 +10,20 @@ import torch
 from torch import Tensor
 
 from models import noise
-from models.checkpoints import CheckpointError, Store
+from models.checkpoints import Store
 from models.images import to_pixels
 from models.kernels import Kernel
 from workers.chain_group import Chain, Retired, streams_of
 from workers.footprint import Memory
 from workers.jobs import ChainReport, Diagnostics, GenerateJob, Problem, Progress
 from workers.lane import Lane, LaneName
-from workers.memory import fitting
-from workers.outcomes import ChainsRetired, Failed, Finished, Loaded, Observer, Stepped, Warmed
+from workers.lanes import UNUSABLE, Lanes
+from workers.outcomes import ChainsRetired, Failed, Finished, Observer, Stepped
 from workers.reports import chain_report, contract, diagnostics
-from workers.residents import Resident, Residents, Version
+from workers.residents import Residents, Version
 from workers.scheduler import QUICK, Admission, Flow, Scheduler, Standing
+
+ALONE_S = 0.05  # of loading in a tick in which no chain steps: a cancel waits no longer
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Run:
 
     @property
     def lane(self) -> LaneName:
-        return LaneName(self.job.model, self.job.version, self.job.sampler)
+        return LaneName.of(self.job)
 
 
 class Engine:
@@ -61,12 +63,12 @@ class Engine:
         self._observe = observer
         self._device = torch.device(settings.device)
         self._scheduler = Scheduler(settings.capacity)
-        self._memory = memory
         self._checkpoints = Residents(store, self._device, capacity=settings.capacity, budget=settings.checkpoint_bytes, memory=memory)
-        self._lanes: dict[LaneName, Lane] = {}
+        self._lanes = Lanes(self._checkpoints, observer)
         self._runs: dict[str, Run] = {}
         self._outcomes: list[Finished | Failed] = []
         self._ticks = 0
+        self._step_s = 0.0  # of the last tick: so much is loaded in the next
 
     @property
     def device(self) -> str:
@@ -81,12 +83,12 @@ class Engine:
     @property
     def free(self) -> int:
         """Chains that can still be admitted at once; 0 while others wait."""
-        return max(0, self.capacity - self._running - self._scheduler.waiting)
+        return max(0, self.capacity - self._lanes.points - self._scheduler.waiting)
 
     @property
     def quick(self) -> int:
         """A job whose chains need no more ticks than this is welcome even if nothing is free: others give way, or it waits inside."""
-        return max((lane.longest for lane in self._lanes.values()), default=0) // QUICK
+        return self._lanes.longest // QUICK
 
     @property
     def waiting(self) -> frozenset[Flow]:
@@ -96,7 +98,7 @@ class Engine:
     @property
     def busy(self) -> bool:
         """Whether a tick has anything to do."""
-        return bool(self._runs or self._outcomes)
+        return bool(self._runs or self._outcomes or self._lanes.loading)
 
     def admit(self, job_id: str, job: GenerateJob, expires_at: float | None) -> None:
         """Takes a job in; its chains start as room comes. What is wrong with it comes out of the next tick."""
@@ -111,17 +113,19 @@ class Engine:
         if run is None:
             return
         self._scheduler.remove(job_id)
-        if run.lane in self._lanes:
-            self._lanes[run.lane].drop(job_id)
+        self._lanes.drop(job_id, run.lane)
         self._outcomes.append(Failed(job_id=job_id, problem=problem))
 
     def tick(self) -> list[Finished | Failed]:
-        """Priors first, then one evaluation for every chain; gives back the jobs that ended."""
+        """Priors first, then a slice of what is to be loaded and one evaluation for every chain; gives back the jobs that ended."""
         self._expire()
         self._run_priors()
         self._ticks += 1
-        if self._scheduler.may_move(self._running):
+        if self._scheduler.may_move(self._lanes.points):
             self._move()
+        if self._lanes.loading:
+            self._load()
+        self._step_s = 0.0
         for name, lane in list(self._lanes.items()):
             if lane.running:
                 self._advance(name, lane)
@@ -155,33 +159,29 @@ class Engine:
         for run in [run for run in self._runs.values() if run.job.mcmc is None]:
             if left <= 0:
                 return
-            left -= run.job.num_images
-            self._guarded(run, self._run_prior)
+            if Version.of(run.job) in self._checkpoints:
+                left -= run.job.num_images
+                self._guarded(run, self._run_prior)
+            else:
+                self._lanes.expect(run.job_id, run.job)
 
     def _run_prior(self, run: Run) -> None:
-        loaded = self._checkpoint(run.job)
+        loaded = self._checkpoints.use(run.job)
         chains = [Chain(run.job_id, index, run.job.seed, _NO_KERNEL) for index in range(run.job.num_images)]
         z = noise.start(streams_of(chains, self._device), loaded.prepared.latent)
         reports = tuple(ChainReport(energy_first=None, energy_last=None, acceptance=None) for _ in chains)
         self._finish(run, z, reports, diagnostics(loaded.prepared.card, "prior", None, ()))
         self._retired(run, len(chains))
 
-    @property
-    def _running(self) -> int:
-        """Points that the chains under way may ask for in a tick."""
-        return sum(lane.points for lane in self._lanes.values())
-
     def _move(self) -> None:
         """Lets chains join the batch, and others give way to them."""
         batch = [
             Standing(chain.name, self._runs[chain.job_id].flow, chain.kernel.points_per_chain, left, chain.kernel.ticks)
-            for lane in self._lanes.values()
-            for chain, left in lane.standing()
+            for chain, left in self._lanes.standing()
         ]
         moves = self._scheduler.move(batch, self._ticks)
-        for lane in self._lanes.values():
-            lane.park(moves.parked)
-            lane.resume(moves.resumed)
+        self._lanes.park(moves.parked)
+        self._lanes.resume(moves.resumed)
         for admission in moves.admitted:
             self._start(admission)
 
@@ -190,10 +190,16 @@ class Engine:
         self._guarded(run, lambda run: self._start_chains(run, admission))
 
     def _start_chains(self, run: Run, admission: Admission) -> None:
-        lane, kernel = self._lane(run), run.job.mcmc
+        kernel = run.job.mcmc
         assert kernel is not None
         indices = range(admission.first, admission.first + admission.count)
-        lane.start([Chain(run.job_id, index, run.job.seed, kernel) for index in indices])
+        self._lanes.start(run.job_id, run.job, [Chain(run.job_id, index, run.job.seed, kernel) for index in indices])
+
+    def _load(self) -> None:
+        """Goes on with what is to be loaded: beside chains that step for about as long as they take."""
+        kept = {Version.of(run.job) for run in self._runs.values() if run.retired or run.job.mcmc is None}
+        for job_id, error in self._lanes.advance(self._step_s if self._lanes.running else ALONE_S, kept).items():
+            self._unavailable(job_id, error)
 
     def _advance(self, name: LaneName, lane: Lane) -> None:
         try:
@@ -201,6 +207,7 @@ class Engine:
         except MemoryError as error:
             self._abandon(name, error)
             return
+        self._step_s += ticked.seconds
         stepped = Stepped(model=name.model, sampler=name.sampler, chains=ticked.chains, bucket=ticked.bucket, seconds=ticked.seconds)
         self._observe(stepped)
         for retired in ticked.retired:
@@ -216,9 +223,9 @@ class Engine:
 
     def _abandon(self, name: LaneName, error: MemoryError) -> None:
         """A lane that no memory suffices for takes its own jobs along, and no others."""
-        del self._lanes[name]
+        self._lanes.close(name)
         for run in [run for run in self._runs.values() if run.lane == name]:
-            self.cancel(run.job_id, Problem(reason="unavailable", detail=str(error)))
+            self._unavailable(run.job_id, error)
 
     def _diverged(self, run: Run, retired: Retired) -> None:
         kernel = retired.chain.kernel
@@ -229,18 +236,19 @@ class Engine:
 
     def _complete(self, run: Run) -> None:
         ordered = [run.retired[index] for index in range(run.job.num_images)]
-        told = diagnostics(self._checkpoint(run.job).prepared.card, run.job.sampler, run.job.mcmc, ordered)
+        told = diagnostics(self._checkpoints.use(run.job).prepared.card, run.job.sampler, run.job.mcmc, ordered)
         self._finish(run, torch.stack([chain.z for chain in ordered]), tuple(map(chain_report, ordered)), told)
         self._retired(run, len(ordered), told.acceptance)
 
     def _finish(self, run: Run, z: Tensor, reports: tuple[ChainReport, ...], told: Diagnostics) -> None:
-        decoder = self._checkpoint(run.job).decoder
+        decoder = self._checkpoints.use(run.job).decoder
         images = decoder.decode(z)
         if not images.isfinite().all():
             self.cancel(run.job_id, Problem(reason="diverged", detail="the generator gave an image that is not finite"))
             return
         del self._runs[run.job_id]
         self._scheduler.remove(run.job_id)
+        self._lanes.drop(run.job_id, run.lane)
         sampling = self._lanes[run.lane].table if run.job.mcmc else None
         promised = contract(self._device, sampling=sampling, decoding=decoder.table)
         pixels = to_pixels(images)
@@ -264,32 +272,11 @@ class Engine:
         """A checkpoint that cannot be used fails the job that asked for it, and no other."""
         try:
             act(run)
-        except (CheckpointError, OSError, MemoryError) as error:
-            self.cancel(run.job_id, Problem(reason="unavailable", detail=str(error)))
+        except UNUSABLE as error:
+            self._unavailable(run.job_id, error)
 
-    def _lane(self, run: Run) -> Lane:
-        if run.lane not in self._lanes:
-            prepared = self._checkpoint(run.job).prepared
-            target = prepared.targets[run.job.sampler]
-            lane = fitting(lambda capacity: Lane(prepared, target, capacity, self._device, self._memory), self._settings.capacity)
-            self._lanes[run.lane] = lane
-            seconds, taken = dict(lane.table.seconds), dict(lane.table.bytes)
-            self._observe(Warmed(model=run.job.model, sampler=run.job.sampler, seconds=seconds, taken=taken))
-        return self._lanes[run.lane]
-
-    def _checkpoint(self, job: GenerateJob) -> Resident:
-        """The checkpoint a job names, from memory or disk; those that leave for it take their idle lanes along."""
-        if Version(job.model, job.version) not in self._checkpoints:
-            started = time.perf_counter()
-            for gone in self._checkpoints.load(job, self._needed()):
-                self._lanes = {name: lane for name, lane in self._lanes.items() if Version(name.model, name.version) != gone}
-            self._observe(Loaded(model=job.model, version=job.version, seconds=time.perf_counter() - started))
-        return self._checkpoints.use(job)
-
-    def _needed(self) -> set[Version]:
-        """Checkpoints whose chains run, or have run for a job that is not done."""
-        lanes = [name for name, lane in self._lanes.items() if not lane.idle]
-        return {Version(name.model, name.version) for name in [*lanes, *(run.lane for run in self._runs.values() if run.retired)]}
+    def _unavailable(self, job_id: str, error: Exception) -> None:
+        self.cancel(job_id, Problem(reason="unavailable", detail=str(error)))
 
 
 _NO_KERNEL = Kernel(kernel="none")

@@ -18,7 +18,7 @@ from workers.stepping import PROGRESS_EVERY_S, Admit, Cancel, Orders, Room, Sent
 from workers.wire import Message, Wire
 
 FORK = multiprocessing.get_context("fork")
-LEAVE_LIMIT_S = 10.0  # longer than an engine takes to load a checkpoint that nobody wants any more
+LEAVE_LIMIT_S = 10.0  # longer than an engine takes for anything that it does between two looks at its orders
 
 
 class EngineDied(Exception):

@@ -13,11 +13,13 @@ from models import noise
 from models.kernels import Evaluated
 from models.prepared import Prepared
 from models.targets import Target, evaluate
-from workers import memory
-from workers.buckets import agreeing
+from workers.buckets import Evaluate, Table, agreeing
 from workers.chain_group import Chain, ChainGroup, Parked, Retired, data_of, streams_of
 from workers.footprint import Memory
+from workers.jobs import GenerateJob
+from workers.memory import fitting, within
 from workers.scheduler import ChainName, buckets_for
+from workers.slices import Slices
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -29,6 +31,11 @@ class LaneName(NamedTuple):
     model: str
     version: int
     sampler: str
+
+    @classmethod
+    def of(cls, job: GenerateJob) -> LaneName:
+        """That of a job's chains."""
+        return cls(job.model, job.version, job.sampler)
 
 
 @dataclass(frozen=True)
@@ -44,15 +51,28 @@ class Ticked:
 class Lane:
     """Chains join by `start`, advance by `tick`, and leave when done, when not finite, or by `drop`."""
 
-    def __init__(self, prepared: Prepared, target: Target, capacity: int, device: torch.device, memory: Memory | None = None) -> None:
+    def __init__(self, prepared: Prepared, target: Target, device: torch.device, table: Table) -> None:
         self._target = target
-        self._image_shape = prepared.card.image_shape
         self._latent = prepared.latent
         self._device = device
         self._fresh: list[Chain] = []
         self._parked: dict[ChainName, Parked] = {}
         self._groups: dict[str, ChainGroup] = {}
-        self.table = agreeing(self._results, probe(self._latent, device), capacity, memory)
+        self.table = table
+
+    @classmethod
+    def measured(
+        cls, prepared: Prepared, target: Target, *, capacity: int, device: torch.device, memory: Memory | None = None
+    ) -> Slices[Lane]:
+        """A lane for so many chains, or as many as memory has room for. Raises MemoryError where that is too few."""
+
+        def results(z: Tensor) -> tuple[Tensor, ...]:
+            images = z.new_zeros(len(z), *prepared.card.image_shape) if target.conditional else None
+            points = evaluate(target, z, images)
+            return points.energy, points.gradient
+
+        table = yield from _table(results, probe(prepared.latent, device), capacity, memory)
+        return cls(prepared, target, device, table)
 
     @property
     def points(self) -> int:
@@ -147,7 +167,7 @@ class Lane:
 
     def _evaluate(self, z: Tensor, data: Tensor | None) -> tuple[Evaluated, int]:
         """Energies and gradients of any number of rows, in as much memory as there is; and the rows that this cost."""
-        return memory.within(self.table.seconds, lambda: self._in_buckets(z, data))
+        return within(self.table.seconds, lambda: self._in_buckets(z, data))
 
     def _in_buckets(self, z: Tensor, data: Tensor | None) -> tuple[Evaluated, int]:
         """The same, by way of the bucket sizes that agree."""
@@ -159,22 +179,23 @@ class Lane:
             at, padded = at + rows, padded + bucket
         return (parts[0] if len(parts) == 1 else Evaluated(*(torch.cat(column) for column in zip(*parts, strict=True)))), padded
 
-    def _results(self, z: Tensor) -> tuple[Tensor, ...]:
-        images = z.new_zeros(len(z), *self._image_shape) if self._target.conditional else None
-        points = evaluate(self._target, z, images)
-        return points.energy, points.gradient
-
 
 class Decoder:
     """Latents to images in buckets of its own, for chains that are done and for those that never were (`prior`)."""
 
-    def __init__(self, prepared: Prepared, capacity: int, device: torch.device, memory: Memory | None = None) -> None:
+    def __init__(self, prepared: Prepared, table: Table) -> None:
         self._prepared = prepared
-        self.table = agreeing(lambda z: (prepared.decode(z),), probe(prepared.latent, device), capacity, memory)
+        self.table = table
+
+    @classmethod
+    def measured(cls, prepared: Prepared, *, capacity: int, device: torch.device, memory: Memory | None = None) -> Slices[Decoder]:
+        """One for so many images at a time, or as many as memory has room for. Raises MemoryError where that is too few."""
+        table = yield from _table(lambda z: (prepared.decode(z),), probe(prepared.latent, device), capacity, memory)
+        return cls(prepared, table)
 
     def decode(self, z: Tensor) -> Tensor:
         """(rows, latent) -> (rows, channels, height, width) in [-1, 1], each row's bits its own."""
-        return memory.within(self.table.seconds, lambda: self._in_buckets(z))
+        return within(self.table.seconds, lambda: self._in_buckets(z))
 
     def _in_buckets(self, z: Tensor) -> Tensor:
         images, at = [], 0
@@ -188,6 +209,11 @@ def probe(latent: int, device: torch.device) -> Tensor:
     """Latents to compare bucket sizes by; a prime number of them, so that no size brings them back to the same slots."""
     numbers = torch.arange(67, device=device)
     return noise.start(noise.Streams(numbers, numbers), latent)
+
+
+def _table(evaluate: Evaluate, rows: Tensor, capacity: int, memory: Memory | None) -> Slices[Table]:
+    """The batch sizes to use, up to a capacity that memory suffices for."""
+    return fitting(lambda fewer: agreeing(evaluate, rows, fewer, memory), capacity)
 
 
 def _stacked(blocks: list[Tensor]) -> Tensor:

@@ -8,6 +8,8 @@ from typing import TypeVar
 
 import torch
 
+from workers.slices import Slices
+
 T = TypeVar("T")
 FEWEST = 4  # chains at a time; fewer give other bits
 _logger = logging.getLogger("rq.worker")
@@ -26,11 +28,11 @@ def within(buckets: dict[int, float], compute: Callable[[], T]) -> T:
         _shrink(buckets, why)  # out of the handler: the error's frames hold what they had computed
 
 
-def fitting(make: Callable[[int], T], capacity: int) -> T:
-    """What `make` gives for a capacity of chains, halved until memory suffices. Raises MemoryError when it never does."""
+def fitting(make: Callable[[int], Slices[T]], capacity: int) -> Slices[T]:
+    """What `make` comes to for a capacity of chains, halved until memory suffices. Raises MemoryError when it never does."""
     while True:
         try:
-            return make(capacity)
+            return (yield from make(capacity))
         except RuntimeError as error:
             why = _why(error)
         if capacity <= FEWEST:

@@ -8,12 +8,13 @@ from typing import NamedTuple
 
 import torch
 
+from models.cards import ModelCard
 from models.checkpoints import CheckpointError, Store
 from models.prepared import Prepared, load
 from workers.footprint import Memory
 from workers.jobs import GenerateJob
-from workers.lane import Decoder
-from workers.memory import fitting
+from workers.lane import Decoder, Lane, LaneName
+from workers.slices import Slices
 
 
 class Version(NamedTuple):
@@ -21,6 +22,11 @@ class Version(NamedTuple):
 
     model: str
     version: int
+
+    @classmethod
+    def of(cls, named: GenerateJob | LaneName) -> Version:
+        """The one that a job or a lane is of."""
+        return cls(named.model, named.version)
 
 
 @dataclass(frozen=True)
@@ -52,28 +58,36 @@ class Residents:
         return sum(resident.size for resident in self._held.values())
 
     def use(self, job: GenerateJob) -> Resident:
-        """The checkpoint a job names, which is held; now the one used last."""
-        version = Version(job.model, job.version)
+        """The checkpoint a job names, which is held; now the one used last. Raises CheckpointError if it has other weights."""
+        version = Version.of(job)
+        _check(job, self._held[version].prepared.card)
         self._held[version] = self._held.pop(version)
         return self._held[version]
 
-    def load(self, job: GenerateJob, needed: Container[Version]) -> list[Version]:
-        """Reads a checkpoint from disk and says which ones left for it. Raises CheckpointError."""
+    def load(self, job: GenerateJob, needed: Container[Version]) -> Slices[None]:
+        """Reads a checkpoint from disk; what leaves for it does so in the first slice. Raises CheckpointError, OSError, MemoryError."""
         card = self._store.card(job.model, job.version)
-        if card.digest != job.digest:
-            raise CheckpointError(f"{job.model}@{job.version} on this worker has weights {card.digest}, the job asks for {job.digest}")
-        gone = self._make_room((self._store.folder(card) / "weights.safetensors").stat().st_size, needed)
+        _check(job, card)
+        self._make_room((self._store.folder(card) / "weights.safetensors").stat().st_size, needed)
         prepared = load(self._store, card, self._device)
-        gone += self._make_room(prepared.bytes, needed)  # it may take more than its file
-        decoder = fitting(lambda capacity: Decoder(prepared, capacity, self._device, self._memory), self._capacity)
-        self._held[Version(job.model, job.version)] = Resident(prepared, decoder, prepared.bytes)
-        return gone
+        self._make_room(prepared.bytes, needed)  # it may take more than its file
+        yield
+        decoder = yield from Decoder.measured(prepared, capacity=self._capacity, device=self._device, memory=self._memory)
+        self._held[Version.of(job)] = Resident(prepared, decoder, prepared.bytes)
 
-    def _make_room(self, size: int, needed: Container[Version]) -> list[Version]:
-        gone = []
+    def lane(self, job: GenerateJob) -> Slices[Lane]:
+        """A new lane for a job's chains, of a checkpoint that is held. Raises CheckpointError, MemoryError."""
+        prepared = self.use(job).prepared
+        target = prepared.targets[job.sampler]
+        return (yield from Lane.measured(prepared, target, capacity=self._capacity, device=self._device, memory=self._memory))
+
+    def _make_room(self, size: int, needed: Container[Version]) -> None:
         for version in [version for version in self._held if version not in needed]:
             if self.size + size <= self._budget:
                 break
             del self._held[version]
-            gone.append(version)
-        return gone
+
+
+def _check(job: GenerateJob, card: ModelCard) -> None:
+    if card.digest != job.digest:
+        raise CheckpointError(f"{job.model}@{job.version} on this worker has weights {card.digest}, the job asks for {job.digest}")
