@@ -61,12 +61,21 @@ def request(card: ModelCard, steps: int, images: int, seed: int) -> GenerateJob:
     return GenerateJob.model_validate(told | {"mcmc": {"kernel": "mala", "steps": steps}, "num_images": images, "seed": seed})
 
 
+def loaded(store: Store) -> Engine:
+    """An engine that has the checkpoint in memory."""
+    engine = Engine(store, EngineSettings(capacity=CAPACITY), Nobody())
+    engine.admit("first", request(store.card("mnist-lebm"), 1, 1, 0), None)
+    while engine.busy:
+        engine.tick()
+    return engine
+
+
 def beside(store: Store, count: int, share: float) -> list[float]:
     """Ticks over steps of `count` jobs of 10 steps that arrive, as Poisson, beside a backlog of jobs of 1,000; all of one caller.
 
     They take up `share` of the capacity.
     """
-    engine, card, draw = Engine(store, EngineSettings(capacity=CAPACITY), Nobody()), store.card("mnist-lebm"), random.Random(3)
+    engine, card, draw = loaded(store), store.card("mnist-lebm"), random.Random(3)
     at, arrivals = 0.0, deque[tuple[float, int]]()
     for _ in range(count):
         at += draw.expovariate(share * CAPACITY / (11 * 2.5))  # 11 ticks of 2.5 chains
@@ -91,10 +100,7 @@ def running(store: Store, arrivals: list[Arrival], admits: Callable[[Engine, int
 
     Notes each job's ticks from arrival to end; `admits` says whether a job may join now.
     """
-    engine = Engine(store, EngineSettings(capacity=CAPACITY), Nobody())
-    engine.admit("first", request(store.card("mnist-lebm"), 1, 1, 0), None)
-    while engine.busy:
-        engine.tick()
+    engine = loaded(store)
     waiting, came, tick = deque(arrivals), {}, 0
     yield 0.0
     while waiting or engine.busy:

@@ -28,7 +28,7 @@ from workers.allocator import keep_freed
 from workers.broker import Broker
 from workers.engine import Engine, EngineSettings
 from workers.jobs import GenerateJob
-from workers.outcomes import Event
+from workers.outcomes import Event, Stepped
 from workers.settings import WorkerSettings
 
 ROUNDS, SECONDS = 11, 2.0
@@ -67,7 +67,8 @@ class Bench:
         for number in range(LONG):
             engine.admit(f"long-{number}", self._job(number, 10_000), None)
         with self._worker("tests.workers.fake_engine"), self._fed():
-            engine.tick()
+            while not any(isinstance(event, Stepped) for event in steps):  # the checkpoint is loaded
+                engine.tick()
             begun, sent, ticks = time.monotonic(), 0, 0
             while (passed := time.monotonic() - begun) < SECONDS:
                 while sent < passed * JOBS_PER_S:

@@ -34,6 +34,7 @@ from workers.allocator import keep_freed
 from workers.chain_group import Chain
 from workers.jobs import GenerateJob
 from workers.lane import Lane
+from workers.slices import at_once
 
 ROUNDS = 60
 Step = Callable[[], object]
@@ -143,7 +144,7 @@ def torchebm_step(folder: str, chains: int, *, prepared: bool) -> Step:
 
 def filled(prepared: Prepared, chains: int, kernels: tuple[str, ...]) -> Lane:
     """A lane with chains that outlast the measurement, the kernels taking turns."""
-    lane = Lane(prepared, prepared.targets["ddls"], chains, torch.device("cpu"))
+    lane = at_once(Lane.measured(prepared, prepared.targets["ddls"], capacity=chains, device=torch.device("cpu")))
     for number in range(chains):
         mcmc = {"kernel": kernels[number % len(kernels)], "steps": 10_000}
         kernel = GenerateJob.model_validate(

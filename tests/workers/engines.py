@@ -43,6 +43,16 @@ def run(engine, limit=5000):
     raise AssertionError("the engine does not come to an end")
 
 
+def loaded(engine, limit=5000):
+    """Ticks until all is in memory, and the chains that waited for it have made their first evaluation; what ended meanwhile."""
+    outcomes = {}
+    for _ in range(limit):
+        outcomes |= {outcome.job_id: outcome for outcome in engine.tick()}
+        if not engine._lanes.loading:
+            return outcomes
+    raise AssertionError("the engine does not come to an end of loading")
+
+
 def alone(store, wanted):
     only = engine(store)
     only.admit("only", wanted, None)

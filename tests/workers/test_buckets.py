@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from workers.buckets import CANDIDATES, agreeing
+from workers.slices import at_once
 
 ROWS = torch.randn(67, 6, generator=torch.Generator().manual_seed(0))
 
@@ -14,7 +15,7 @@ def honest(z: Tensor) -> tuple[Tensor, ...]:
 
 
 def test_sizes_up_to_capacity_are_kept_where_rows_are_independent():
-    table = agreeing(honest, ROWS, 64)
+    table = at_once(agreeing(honest, ROWS, 64))
     assert tuple(table.seconds) == tuple(size for size in CANDIDATES if size <= 64)
     assert all(seconds > 0 for seconds in table.seconds.values())
 
@@ -23,7 +24,7 @@ def test_a_network_that_sees_its_batch_is_left_one_size():
     def coupled(z: Tensor) -> tuple[Tensor, ...]:  # as BatchNorm in training mode does
         return ((z - z.mean(0)).square().sum(1),)
 
-    assert tuple(agreeing(coupled, ROWS, 64).seconds) == (64,)
+    assert tuple(at_once(agreeing(coupled, ROWS, 64)).seconds) == (64,)
 
 
 def test_workers_of_different_capacity_measure_against_the_same_size():
@@ -31,7 +32,7 @@ def test_workers_of_different_capacity_measure_against_the_same_size():
         energy = z.square().sum(1)
         return (torch.nextafter(energy, energy + 1) if len(z) > 64 else energy,)
 
-    large, small = agreeing(two_kinds, ROWS, 256), agreeing(two_kinds, ROWS, 64)
+    large, small = at_once(agreeing(two_kinds, ROWS, 256)), at_once(agreeing(two_kinds, ROWS, 64))
     assert max(large.seconds) == max(small.seconds) == 64
     assert large.reference == small.reference == 64
 
@@ -41,7 +42,7 @@ def test_a_size_whose_last_bit_differs_is_left_out():
         energy = z.square().sum(1)
         return (torch.nextafter(energy, energy + 1) if len(z) == 16 else energy,)
 
-    assert 16 not in agreeing(rounds_at_sixteen, ROWS, 64).seconds
+    assert 16 not in at_once(agreeing(rounds_at_sixteen, ROWS, 64)).seconds
 
 
 def test_a_size_where_one_slot_differs_is_left_out():
@@ -51,7 +52,7 @@ def test_a_size_where_one_slot_differs_is_left_out():
             energy[-1] = torch.nextafter(energy[-1], energy[-1] + 1)
         return (energy,)
 
-    kept = agreeing(odd_tail, ROWS, 64).seconds
+    kept = at_once(agreeing(odd_tail, ROWS, 64)).seconds
     assert 8 not in kept
     assert 16 in kept
 
@@ -62,10 +63,10 @@ def test_a_network_whose_odd_rows_differ_is_left_one_size_and_the_log_says_so(ca
         energy[1::2] = torch.nextafter(energy[1::2], energy[1::2] + 1)
         return (energy,)
 
-    table = agreeing(by_pairs, ROWS, 64)
+    table = at_once(agreeing(by_pairs, ROWS, 64))
     assert tuple(table.seconds) == (64,)
     assert not table.reproducible
-    assert agreeing(lambda z: (z.square().sum(1),), ROWS, 64).reproducible
+    assert at_once(agreeing(lambda z: (z.square().sum(1),), ROWS, 64)).reproducible
     assert "may depend on its neighbours" in caplog.text
 
 
@@ -92,7 +93,7 @@ def test_sizes_that_four_fifths_of_what_is_free_cannot_hold_are_never_tried(free
         seen.append(len(z))
         return honest(z)
 
-    table = agreeing(watched, ROWS, 64, memory)
+    table = at_once(agreeing(watched, ROWS, 64, memory))
     assert max(seen) == max(memory.tried) == max(table.seconds) == table.reference == table.capacity == largest
     assert table.bytes == {size: size for size in table.seconds}
 
@@ -103,11 +104,11 @@ def test_a_size_that_takes_more_than_foreseen_is_not_kept():
             rows = super().peak(call, batch)
             return rows if rows < 32 else 1000 * rows
 
-    assert max(agreeing(honest, ROWS, 64, Cliff(500)).seconds) == 24
+    assert max(at_once(agreeing(honest, ROWS, 64, Cliff(500))).seconds) == 24
 
 
 def test_memory_that_nobody_tells_of_bounds_nothing():
-    table = agreeing(honest, ROWS, 100, Rows(None))
+    table = at_once(agreeing(honest, ROWS, 100, Rows(None)))
     assert (max(table.seconds), table.capacity) == (96, 100)
 
 
@@ -116,5 +117,5 @@ def test_a_capacity_is_not_bounded_by_what_does_not_agree():
         energy = z.square().sum(1)
         return (torch.nextafter(energy, energy + 1) if 16 <= len(z) < 64 else energy,)
 
-    table = agreeing(rounds_from_sixteen, ROWS, 64, Rows(10_000))
+    table = at_once(agreeing(rounds_from_sixteen, ROWS, 64, Rows(10_000)))
     assert (tuple(table.seconds), table.capacity) == ((4, 8, 12, 64), 64)

@@ -15,11 +15,12 @@ from models.kernels import KERNELS, Chains, Evaluated
 from models.prepared import Prepared, load
 from models.targets import evaluate
 from tests.tiny_models import publish_tiny
-from tests.workers.engines import Heard, alone, run
+from tests.workers.engines import Heard, alone, loaded, run
 from workers import lane as lane_module
 from workers.engine import Engine, EngineSettings
 from workers.jobs import GenerateJob, Problem
 from workers.outcomes import ChainsRetired, Failed, Finished, Stepped, Warmed
+from workers.slices import at_once
 
 SAMPLERS = {"gan": ["prior", "ddls"], "ebm": ["prior", "latent-ebm"]}
 
@@ -96,7 +97,7 @@ def oracle(prepared: Prepared, wanted: GenerateJob) -> torch.Tensor:
 def test_the_engine_does_what_the_plain_loop_does(store, kernel):
     wanted = job(store, "gan", "ddls", mcmc={"kernel": kernel, "steps": 37, "step_size": 0.2}, images=5, seed=9)
     prepared = load(store, store.card("gan"), torch.device("cpu"))
-    decoder = lane_module.Decoder(prepared, 16, torch.device("cpu"))
+    decoder = at_once(lane_module.Decoder.measured(prepared, capacity=16, device=torch.device("cpu")))
     from models.images import to_pixels
 
     expected = to_pixels(decoder.decode(oracle(prepared, wanted)))
@@ -156,7 +157,7 @@ def test_one_and_two_threads_give_the_same_bits(store):
 def test_chains_of_all_kernels_share_one_evaluation_a_tick(engine, store, monkeypatch):
     for number, kernel in enumerate(KERNELS):
         engine.admit(kernel, job(store, "gan", "ddls", mcmc={"kernel": kernel, "steps": 4 + number}, images=2), None)
-    engine.tick()  # loads and checks the buckets
+    loaded(engine)
     calls = []
     monkeypatch.setattr(lane_module, "evaluate", lambda target, z, data: calls.append(len(z)) or evaluate(target, z, data))
     engine.tick()
@@ -189,7 +190,7 @@ def _hot(store, mcmc):
 
 def test_cancel_takes_effect_on_the_next_tick(engine, store):
     engine.admit("long", job(store, "gan", "ddls", mcmc={"steps": 1000}, images=4), None)
-    engine.tick()
+    loaded(engine)
     engine.cancel("long", Problem(reason="canceled", detail="by its owner"))
     assert [outcome.problem.reason for outcome in engine.tick()] == ["canceled"]
     assert not engine.busy
@@ -203,7 +204,7 @@ def test_a_deadline_that_passes_ends_the_job_as_expired(engine, store):
 
 def test_prior_jobs_overtake_long_chains(engine, store):
     engine.admit("long", job(store, "gan", "ddls", mcmc={"steps": 1000}, images=40), None)
-    engine.tick()
+    loaded(engine)
     assert engine.free == 0
     engine.admit("prior", job(store, "gan", "prior", images=50), None)
     assert [outcome.job_id for outcome in engine.tick()] == ["prior"]
@@ -219,7 +220,7 @@ def test_more_chains_than_capacity_all_come_out(engine, store):
 
 def test_progress_counts_chain_steps(engine, store):
     engine.admit("job", job(store, "gan", "ddls", mcmc={"steps": 10}, images=2), None)
-    engine.tick()
+    loaded(engine)
     assert (engine.progress()["job"].done, engine.progress()["job"].total) == (0, 20)
     engine.tick()
     assert engine.progress()["job"].done == 2

@@ -5,7 +5,7 @@ import pytest
 
 from models.checkpoints import Store
 from tests.tiny_models import publish_tiny
-from tests.workers.engines import alone, engine, job, run
+from tests.workers.engines import alone, engine, job, loaded, run
 from workers.jobs import Problem
 from workers.outcomes import Finished
 
@@ -22,8 +22,7 @@ def test_a_hundred_large_jobs_of_one_caller_delay_anothers_chain_by_nothing(stor
     busy = engine(store)
     for number in range(100):
         busy.admit(f"ann {number}", job(store, steps=5000, images=256, caller="ann"), None)
-    for _ in range(3):
-        busy.tick()
+    loaded(busy)
     assert busy.free == 0
     assert {flow.caller for flow in busy.waiting} == {"ann"}
     wanted = job(store, steps=5, caller="bob")
@@ -39,7 +38,7 @@ def test_a_quick_job_waits_for_nobody_and_those_who_gave_way_keep_their_bits(sto
     busy, long = engine(store), [job(store, steps=400, images=8, seed=seed) for seed in range(4)]
     for number, one in enumerate(long):
         busy.admit(f"long {number}", one, None)
-    outcomes = {}
+    outcomes = loaded(busy)
     for number in range(20):
         outcomes |= {outcome.job_id: outcome for _ in range(9) for outcome in busy.tick()}
         assert busy.quick >= 16
@@ -61,7 +60,8 @@ def test_a_quick_job_waits_for_nobody_where_the_long_ones_are_about_to_end_toget
     busy, long = engine(store), [job(store, steps=400, images=8, seed=seed) for seed in range(4)]  # twice what fits
     for number, one in enumerate(long):
         busy.admit(f"long {number}", one, None)
-    for _ in range(401 - left):
+    loaded(busy)
+    for _ in range(400 - left):
         assert busy.tick() == []
     assert busy.quick == 100
     busy.admit("quick", job(store, steps=10), None)
@@ -74,7 +74,8 @@ def test_a_quick_job_waits_for_nobody_where_the_long_ones_are_about_to_end_toget
 def test_parked_chains_leave_with_their_job(store):
     busy = engine(store)
     busy.admit("long", job(store, steps=400, images=16), None)
-    busy.tick(), busy.tick()
+    loaded(busy)
+    busy.tick()
     busy.admit("quick", job(store, steps=10, images=16), None)
     busy.tick()
     assert busy.progress()["long"].done == 16
@@ -95,8 +96,8 @@ def test_cancel_takes_effect_within_two_ticks_and_its_neighbours_keep_their_bits
     busy = engine(store)
     busy.admit("wanted", wanted, None)
     busy.admit("unwanted", job(store, steps=5000, images=40, seed=3), None)
-    for _ in range(ticks):
-        busy.tick()
+    for tick in range(ticks):
+        busy.tick() if tick else loaded(busy)
     busy.cancel("unwanted", Problem(reason="canceled", detail="by its owner"))
     assert [outcome.job_id for outcome in busy.tick()] == ["unwanted"]
     assert np.array_equal(run(busy)["wanted"].images, alone(store, wanted).images)
@@ -119,10 +120,10 @@ def test_checkpoints_leave_when_the_budget_is_used_up_the_longest_unused_first(s
 
 def test_a_checkpoint_whose_chains_run_stays_whatever_the_budget(store):
     tight = engine(store, checkpoint_bytes=1)
-    wanted = [job(store, model, steps=20, images=3) for model in ("a", "b", "c")]
+    wanted = [job(store, model, steps=500, images=3) for model in ("a", "b", "c")]
     for one in wanted:
         tight.admit(one.model, one, None)
-    tight.tick()
+    assert loaded(tight) == {}
     assert tight._observe.loads == [("a", 1), ("b", 1), ("c", 1)]
     outcomes = run(tight)
     assert tight._observe.loads == [("a", 1), ("b", 1), ("c", 1)]
@@ -134,7 +135,7 @@ def test_a_new_version_serves_beside_the_old_one_whose_jobs_end_as_they_began(st
     busy = engine(store)
     before = job(store, "renewed", steps=30, images=4)
     busy.admit("before", before, None)
-    busy.tick()
+    loaded(busy)
     new = publish_tiny(store, "sngan", "renewed", seed=2)
     after = job(store, "renewed", steps=5, images=4)
     assert (before.version, after.version) == (old.version, new.version) == (1, 2)

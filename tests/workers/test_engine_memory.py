@@ -10,7 +10,7 @@ from models.checkpoints import Store
 from models.images import read_text
 from models.prepared import Prepared
 from tests.tiny_models import publish_tiny
-from tests.workers.engines import Heard, alone, engine, job, run
+from tests.workers.engines import Heard, alone, engine, job, loaded, run
 from workers import lane as lane_module
 from workers.buckets import REFERENCE
 from workers.encoding import encode
@@ -55,7 +55,8 @@ def test_memory_that_runs_out_halves_the_bucket_and_changes_no_bit(store, monkey
     for job_id, one in wanted.items():
         busy.admit(job_id, one, None)
     if after:
-        for _ in range(after):
+        loaded(busy)
+        for _ in range(after - 1):
             busy.tick()
         memory = SmallMemory(monkeypatch, evaluate, 4, error)
     else:
@@ -126,7 +127,7 @@ def test_no_more_chains_run_than_memory_was_measured_to_have_room_for(store):
     busy = Engine(store, EngineSettings(capacity=64), Heard(), Scarce(21))
     busy.admit("first", job(store, steps=5, images=20, caller="ann"), None)
     assert (busy.capacity, busy.free) == (64, 44)
-    busy.tick()
+    loaded(busy)
     assert (busy.capacity, busy.free) == (16, 0)  # the checkpoint came in when its chains did
     run(busy)
     assert (busy.capacity, busy.free) == (64, 64)
@@ -145,7 +146,7 @@ def test_a_checkpoint_that_memory_has_less_room_for_does_not_bound_the_others(st
     run(busy)
     scarce.bytes = 1000
     busy.admit("small", job(store, "b", images=40), None)
-    busy.tick()
+    loaded(busy)
     assert (busy.capacity, busy.free) == (64, 24)
 
 
@@ -170,9 +171,9 @@ def test_images_that_memory_does_not_suffice_for_are_decoded_in_smaller_buckets(
 
 def test_a_model_too_large_for_any_memory_fails_its_own_jobs_alone(store, monkeypatch):
     busy, evaluate = engine(store), lane_module.evaluate
-    busy.admit("too large", job(store, "a", steps=50, images=3), None)
+    busy.admit("too large", job(store, "a", steps=5000, images=3), None)
     busy.admit("sound", job(store, "b", steps=9), None)
-    busy.tick()
+    loaded(busy)
     large = busy._checkpoints.use(job(store, "a")).prepared.targets["ddls"]
 
     def refusing(target, z, *rest):

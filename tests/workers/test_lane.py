@@ -9,6 +9,7 @@ from models.prepared import load
 from tests.tiny_models import publish_tiny
 from workers.chain_group import Chain
 from workers.lane import Lane
+from workers.slices import at_once
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -22,7 +23,7 @@ def test_chains_that_bring_an_image_keep_it_whatever_their_kernel_and_neighbours
         return Chain(str(row), row, 5, KERNELS[name](steps=steps, step_size=0.02), data=images[row])
 
     def run_lane(*chains):
-        lane, ended = Lane(prepared, prepared.targets["posterior"], 16, torch.device("cpu")), {}
+        lane, ended = at_once(Lane.measured(prepared, prepared.targets["posterior"], capacity=16, device=torch.device("cpu"))), {}
         lane.start(list(chains))
         while not lane.idle:
             ended |= {retired.chain.index: retired.z for retired in lane.tick().retired}
