@@ -59,7 +59,9 @@ class WorkerMetrics:
         self._step = self._histogram("ebbtide_step_seconds", "One evaluation for all chains of a batch", STEP_BUCKETS, "bucket")
         self._occupancy = self._histogram("ebbtide_batch_occupancy_ratio", "Chains of a batch over the worker's capacity", RATIO_BUCKETS)
         self._acceptance = self._histogram("ebbtide_acceptance_ratio", "Proposals accepted, a job", RATIO_BUCKETS, *MODEL)
-        self._load = self._histogram("ebbtide_model_load_seconds", "Loading a checkpoint", LOAD_BUCKETS, "model")
+        self._load = self._histogram(
+            "ebbtide_model_load_seconds", "Loading a checkpoint, without the steps of others in between", LOAD_BUCKETS, "model"
+        )
         told = "One evaluation in a batch of this size when the checkpoint was loaded; sizes that give other bits are not used"
         self._buckets = Gauge("ebbtide_bucket_step_seconds", told, [*MODEL, "bucket"], registry=self.registry)
         held = "Memory one evaluation in a batch of this size took at its peak then; 0 where the platform does not tell"

@@ -65,7 +65,7 @@ class Loaded(Frozen):
     kind: Literal["loaded"] = "loaded"
     model: str
     version: int
-    seconds: float
+    seconds: float = Field(description="spent on it, without the steps of others in between")
 
 
 class Warmed(Frozen):

@@ -38,7 +38,7 @@ def main() -> None:
                 print(f"{STEPS} steps of MALA beside jobs of 1,000 ({LONG_JOBS} of {CHAINS} chains, capacity 64), mnist-sngan, over HTTP")
                 worker = house.start_generation(EBBTIDE_THREADS="1", OMP_NUM_THREADS="1")
                 fill(house)
-                house.until(lambda: steps(house.page(worker)).number > 1)  # one is made by the first job alone, before the others are in
+                house.until(lambda: steps(house.page(worker)).number > 1)  # the checkpoint is loaded
                 for caller in CALLERS:
                     report(caller, measured(house, lambda: steps(house.page(worker)), caller, count))
         finally:
