@@ -68,7 +68,7 @@ class Engine:
         self._runs: dict[str, Run] = {}
         self._outcomes: list[Finished | Failed] = []
         self._ticks = 0
-        self._step_s = 0.0  # of the last tick: so much is loaded in the next
+        self._step_s = self._credit_s = 0.0  # of the last tick; what loading may take of the next
 
     @property
     def device(self) -> str:
@@ -196,10 +196,15 @@ class Engine:
         self._lanes.start(run.job_id, run.job, [Chain(run.job_id, index, run.job.seed, kernel) for index in indices])
 
     def _load(self) -> None:
-        """Goes on with what is to be loaded: beside chains that step for about as long as they take."""
+        """Goes on with what is to be loaded: beside chains that step it takes as long as they do, and pays back what a slice took more."""
+        self._credit_s = min(self._credit_s, 0.0) + self._step_s if self._lanes.running else ALONE_S
+        if self._credit_s <= 0:
+            return
         kept = {Version.of(run.job) for run in self._runs.values() if run.retired or run.job.mcmc is None}
-        for job_id, error in self._lanes.advance(self._step_s if self._lanes.running else ALONE_S, kept).items():
-            self._unavailable(job_id, error)
+        begun = time.perf_counter()
+        if refused := self._lanes.advance(self._credit_s, kept):
+            self._unavailable(*refused)
+        self._credit_s -= time.perf_counter() - begun
 
     def _advance(self, name: LaneName, lane: Lane) -> None:
         try:

@@ -30,12 +30,13 @@ class LaneName(NamedTuple):
 
     model: str
     version: int
+    digest: str
     sampler: str
 
     @classmethod
     def of(cls, job: GenerateJob) -> LaneName:
         """That of a job's chains."""
-        return cls(job.model, job.version, job.sampler)
+        return cls(job.model, job.version, job.digest, job.sampler)
 
 
 @dataclass(frozen=True)

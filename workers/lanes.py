@@ -85,7 +85,7 @@ class Lanes(Mapping[LaneName, Lane]):
         self._newcomers.setdefault(job_id, Newcomer(job))
 
     def start(self, job_id: str, job: GenerateJob, chains: list[Chain]) -> None:
-        """A job's chains join the batch, and begin when their lane is ready. Raises CheckpointError."""
+        """A job's chains join the batch, and begin when their lane is ready."""
         if lane := self._ready.get(LaneName.of(job)):
             self._checkpoints.use(job)
             lane.start(chains)
@@ -120,8 +120,8 @@ class Lanes(Mapping[LaneName, Lane]):
         """A lane is of no use any more."""
         del self._ready[name]
 
-    def advance(self, budget_s: float, kept: set[Version]) -> dict[str, Exception]:
-        """Loads for so many seconds, or one evaluation if that takes longer; gives back the jobs that cannot be served, and why.
+    def advance(self, budget_s: float, kept: set[Version]) -> tuple[str, Exception] | None:
+        """Loads for so many seconds, or one evaluation if that takes longer; gives back the job that cannot be served, and why.
 
         What chains run for or wait for stays in memory, and so do the checkpoints `kept`.
         """
@@ -132,13 +132,13 @@ class Lanes(Mapping[LaneName, Lane]):
             done = self._under_way.advance(budget_s)
         except UNUSABLE as error:
             self._under_way = None
-            return {self._asker: error}
+            return self._asker, error
         finally:
             self._ready = {name: lane for name, lane in self._ready.items() if Version.of(name) in self._checkpoints}
-        if not done:
-            return {}
-        self._under_way = None
-        return self._begin()
+        if done:
+            self._under_way = None
+            self._begin()
+        return None
 
     def _load(self, job: GenerateJob, needed: set[Version]) -> Slices[None]:
         """The checkpoint that a job names, where it is not in memory, and then the lane of its chains."""
@@ -151,23 +151,15 @@ class Lanes(Mapping[LaneName, Lane]):
             lane = self._ready[LaneName.of(job)] = yield from self._checkpoints.lane(job)
             self._observe(Warmed(model=job.model, sampler=job.sampler, seconds=dict(lane.table.seconds), taken=dict(lane.table.bytes)))
 
-    def _begin(self) -> dict[str, Exception]:
-        """What waited for nothing else begins; the jobs whose checkpoint turned out to be another, and why."""
-        failed: dict[str, Exception] = {}
+    def _begin(self) -> None:
+        """What waited for nothing else begins."""
         for job_id, newcomer in list(self._newcomers.items()):
             if self._is_ready(newcomer.job):
-                chains, newcomer.chains = list(newcomer.chains.values()), {}
-                try:
-                    self._begin_chains(newcomer.job, chains)
-                except CheckpointError as error:
-                    failed[job_id] = error
+                self._checkpoints.use(newcomer.job)
+                if newcomer.chains:
+                    self._ready[LaneName.of(newcomer.job)].start(list(newcomer.chains.values()))
+                    newcomer.chains = {}
                 self._forget_if_begun(job_id)
-        return failed
-
-    def _begin_chains(self, job: GenerateJob, chains: list[Chain]) -> None:
-        self._checkpoints.use(job)
-        if job.mcmc is not None:
-            self._ready[LaneName.of(job)].start(chains)
 
     def _forget_if_begun(self, job_id: str) -> None:
         newcomer = self._newcomers[job_id]

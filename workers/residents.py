@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import torch
 
-from models.cards import ModelCard
 from models.checkpoints import CheckpointError, Store
 from models.prepared import Prepared, load
 from workers.footprint import Memory
@@ -18,15 +17,16 @@ from workers.slices import Slices
 
 
 class Version(NamedTuple):
-    """A checkpoint's name."""
+    """A checkpoint's name and its weights': it may be published anew under the same name."""
 
     model: str
     version: int
+    digest: str
 
     @classmethod
     def of(cls, named: GenerateJob | LaneName) -> Version:
         """The one that a job or a lane is of."""
-        return cls(named.model, named.version)
+        return cls(named.model, named.version, named.digest)
 
 
 @dataclass(frozen=True)
@@ -58,16 +58,16 @@ class Residents:
         return sum(resident.size for resident in self._held.values())
 
     def use(self, job: GenerateJob) -> Resident:
-        """The checkpoint a job names, which is held; now the one used last. Raises CheckpointError if it has other weights."""
+        """The checkpoint a job names, which is held; now the one used last."""
         version = Version.of(job)
-        _check(job, self._held[version].prepared.card)
         self._held[version] = self._held.pop(version)
         return self._held[version]
 
     def load(self, job: GenerateJob, needed: Container[Version]) -> Slices[None]:
         """Reads a checkpoint from disk; what leaves for it does so in the first slice. Raises CheckpointError, OSError, MemoryError."""
         card = self._store.card(job.model, job.version)
-        _check(job, card)
+        if card.digest != job.digest:
+            raise CheckpointError(f"{job.model}@{job.version} on this worker has weights {card.digest}, the job asks for {job.digest}")
         self._make_room((self._store.folder(card) / "weights.safetensors").stat().st_size, needed)
         prepared = load(self._store, card, self._device)
         self._make_room(prepared.bytes, needed)  # it may take more than its file
@@ -76,7 +76,7 @@ class Residents:
         self._held[Version.of(job)] = Resident(prepared, decoder, prepared.bytes)
 
     def lane(self, job: GenerateJob) -> Slices[Lane]:
-        """A new lane for a job's chains, of a checkpoint that is held. Raises CheckpointError, MemoryError."""
+        """A new lane for a job's chains, of a checkpoint that is held. Raises MemoryError."""
         prepared = self.use(job).prepared
         target = prepared.targets[job.sampler]
         return (yield from Lane.measured(prepared, target, capacity=self._capacity, device=self._device, memory=self._memory))
@@ -86,8 +86,3 @@ class Residents:
             if self.size + size <= self._budget:
                 break
             del self._held[version]
-
-
-def _check(job: GenerateJob, card: ModelCard) -> None:
-    if card.digest != job.digest:
-        raise CheckpointError(f"{job.model}@{job.version} on this worker has weights {card.digest}, the job asks for {job.digest}")

@@ -1,8 +1,14 @@
 """Engines, jobs for them and the way to run them."""
 
+import time
+
+from models.prepared import Prepared
+from workers import lane
 from workers.engine import Engine, EngineSettings
 from workers.jobs import GenerateJob
-from workers.outcomes import Event, Loaded
+from workers.outcomes import Event, Loaded, Stepped
+
+EVALUATION_S = 0.01
 
 
 class Heard:
@@ -20,6 +26,21 @@ class Heard:
     @property
     def loads(self):
         return [(event.model, event.version) for event in self.of(Loaded)]
+
+
+class Evaluations:
+    """A clock that only evaluations move on, each by as much, so that a tick's share of loading is the same in every run."""
+
+    def __init__(self, monkeypatch):
+        self.made, self.cost = 0, lambda of: 1
+        evaluate, decode = lane.evaluate, Prepared.decode
+        monkeypatch.setattr(lane, "evaluate", lambda *asked: self._counted(evaluate(*asked), asked[0]))
+        monkeypatch.setattr(Prepared, "decode", lambda prepared, z: self._counted(decode(prepared, z), prepared))
+        monkeypatch.setattr(time, "perf_counter", lambda: EVALUATION_S * self.made)
+
+    def _counted(self, result, of):
+        self.made += self.cost(of)
+        return result
 
 
 def engine(store, **settings):
@@ -57,3 +78,20 @@ def alone(store, wanted):
     only = engine(store)
     only.admit("only", wanted, None)
     return run(only)["only"]
+
+
+def prior(store, model, images=1):
+    return job(store, model, images=images).model_copy(update={"sampler": "prior", "mcmc": None})
+
+
+def steps(busy, model):
+    return sum(event.model == model for event in busy._observe.of(Stepped))
+
+
+def ticks_until(busy, enough):
+    """What ends until that is enough, in each tick."""
+    told = []
+    while not enough():
+        told.append(busy.tick())
+        assert len(told) < 5000
+    return told

@@ -1,5 +1,6 @@
 """What a job needs from disk comes in between the ticks of the others, and whatever happens meanwhile is its own affair."""
 
+import shutil
 import time
 
 import numpy as np
@@ -7,15 +8,13 @@ import pytest
 import torch
 
 from models.checkpoints import Store
-from models.prepared import Prepared
 from tests.tiny_models import publish_tiny
-from tests.workers.engines import alone, engine, job, loaded, run
+from tests.workers.engines import Evaluations, alone, engine, job, loaded, prior, run, steps, ticks_until
 from workers import lane as lane_module
 from workers.jobs import Problem
-from workers.outcomes import Finished, Loaded, Stepped, Warmed
+from workers.outcomes import Finished, Loaded, Warmed
 
 CANCELED = Problem(reason="canceled", detail="by its owner")
-EVALUATION_S = 0.01
 
 
 @pytest.fixture(scope="module")
@@ -24,21 +23,6 @@ def store(tmp_path_factory):
     for seed, name in enumerate(("a", "b", "c")):
         publish_tiny(store, "sngan", name, seed)
     return store
-
-
-class Evaluations:
-    """A clock that only evaluations move on, each by as much, so that a tick's share of loading is the same in every run."""
-
-    def __init__(self, monkeypatch):
-        self.made = 0
-        evaluate, decode = lane_module.evaluate, Prepared.decode
-        monkeypatch.setattr(lane_module, "evaluate", lambda *asked: self._counted(evaluate(*asked)))
-        monkeypatch.setattr(Prepared, "decode", lambda prepared, z: self._counted(decode(prepared, z)))
-        monkeypatch.setattr(time, "perf_counter", lambda: EVALUATION_S * self.made)
-
-    def _counted(self, result):
-        self.made += 1
-        return result
 
 
 @pytest.fixture
@@ -53,23 +37,6 @@ def stepping(store):
     busy.admit("long", job(store, "a", steps=5000, images=4), None)
     loaded(busy)
     return busy
-
-
-def prior(store, model, images=1):
-    return job(store, model, images=images).model_copy(update={"sampler": "prior", "mcmc": None})
-
-
-def steps(busy, model):
-    return sum(event.model == model for event in busy._observe.of(Stepped))
-
-
-def ticks_until(busy, enough):
-    """What ends until that is enough, in each tick."""
-    told = []
-    while not enough():
-        told.append(busy.tick())
-        assert len(told) < 5000
-    return told
 
 
 def ended_beside_the_long_one(busy):
@@ -87,6 +54,14 @@ def test_chains_step_on_while_another_model_loads_an_evaluation_a_tick(store, ev
     assert steps(stepping, "a") - stepped == len(shares) > 50
     assert max(shares[:-1]) == 2  # the chains', and one of the loading's
     assert shares[-1] <= 3
+
+
+def test_chains_have_half_of_the_time_though_an_evaluation_of_the_loading_takes_as_long_as_many_of_theirs(store, evaluations, stepping):
+    evaluations.cost = lambda target: 1 if target is stepping._checkpoints.use(job(store, "a")).prepared.targets["ddls"] else 8
+    stepping.admit("other", job(store, "b", steps=3), None)
+    begun, stepped = evaluations.made, steps(stepping, "a")
+    ticks_until(stepping, lambda: steps(stepping, "b"))
+    assert (evaluations.made - begun) / (steps(stepping, "a") - stepped) == pytest.approx(2, rel=0.1)
 
 
 def test_where_no_chain_steps_a_tick_loads_for_a_twentieth_of_a_second(store, evaluations):
@@ -166,6 +141,23 @@ def test_a_damaged_checkpoint_fails_alone_beside_chains_that_run(store, stepping
     assert ended[0].problem.reason == "unavailable"
     assert isinstance(ended[1], Finished)
     assert steps(stepping, "a") > before
+
+
+def test_a_version_that_hides_a_shipped_one_of_its_number_is_another_though_that_one_is_in_memory(tmp_path):
+    shipped, other, hiding = (tmp_path / name for name in ("shipped", "other", "hiding"))
+    publish_tiny(Store(shipped), "sngan", "a", 0)
+    publish_tiny(Store(other), "sngan", "a", 1)
+    store = Store(hiding, shipped)
+    busy, old = engine(store), job(store, "a", steps=5000)
+    busy.admit("long", old, None)
+    loaded(busy)
+    shutil.copytree(other / "a" / "1", hiding / "a" / "1")
+    new = job(store, "a")
+    assert (new.version, new.digest == old.digest) == (old.version, False)
+    busy.admit("new", new, None)
+    (ended,) = ended_beside_the_long_one(busy)
+    assert np.array_equal(ended.images, alone(store, new).images)
+    assert busy._observe.loads == [("a", 1), ("a", 1)]
 
 
 @pytest.mark.parametrize("first", ["sound", "unsound"])
