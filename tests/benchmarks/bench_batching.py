@@ -28,15 +28,6 @@ from workers.jobs import GenerateJob
 CAPACITY = 64
 
 
-class Nobody:
-    """Counts nothing."""
-
-    def stepped(self, *_: object) -> None: ...
-    def retired(self, *_: object) -> None: ...
-    def loaded(self, *_: object) -> None: ...
-    def warmed(self, *_: object) -> None: ...
-
-
 @dataclass
 class Arrival:
     """A job and the tick it comes at."""
@@ -63,7 +54,7 @@ def request(card: ModelCard, steps: int, images: int, seed: int) -> GenerateJob:
 
 def loaded(store: Store) -> Engine:
     """An engine that has the checkpoint in memory."""
-    engine = Engine(store, EngineSettings(capacity=CAPACITY), Nobody())
+    engine = Engine(store, EngineSettings(capacity=CAPACITY), lambda event: None)
     engine.admit("first", request(store.card("mnist-lebm"), 1, 1, 0), None)
     while engine.busy:
         engine.tick()
