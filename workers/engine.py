@@ -18,7 +18,7 @@ from workers.footprint import Memory
 from workers.jobs import ChainReport, Diagnostics, GenerateJob, Problem, Progress
 from workers.lane import Lane, LaneName
 from workers.lanes import UNUSABLE, Lanes
-from workers.outcomes import ChainsRetired, Failed, Finished, Observer, Stepped
+from workers.outcomes import ChainsRetired, EngineTicked, Failed, Finished, Observer, Stepped
 from workers.reports import chain_report, contract, diagnostics
 from workers.residents import Residents, Version
 from workers.scheduler import QUICK, Admission, Flow, Scheduler, Standing
@@ -118,6 +118,7 @@ class Engine:
 
     def tick(self) -> list[Finished | Failed]:
         """Priors first, then a slice of what is to be loaded and one evaluation for every chain; gives back the jobs that ended."""
+        begun = time.perf_counter()
         self._expire()
         self._run_priors()
         self._ticks += 1
@@ -130,6 +131,8 @@ class Engine:
             if lane.running:
                 self._advance(name, lane)
         self._bound()
+        if self._step_s:
+            self._observe(EngineTicked(seconds=time.perf_counter() - begun))
         outcomes, self._outcomes = self._outcomes, []
         return outcomes
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from workers.jobs import GenerateJob, Status, Timings
-from workers.outcomes import ChainsRetired, Event, Loaded, Stepped, Warmed
+from workers.outcomes import ChainsRetired, EngineTicked, Event, Loaded, Stepped, Warmed
 
 MODEL = ("model", "sampler")
 _logger = logging.getLogger("rq.worker")
@@ -42,7 +42,7 @@ class WorkerMetrics:
     def __init__(self, capacity: int) -> None:
         self.registry = CollectorRegistry()
         self._pace, self._slowdown = Ratio(), Ratio()
-        self.ratios = {"chain_steps_per_s": self._pace, "slowdown": self._slowdown}  # the second: seconds of steps over those of the tables
+        self.ratios = {"chain_steps_per_s": self._pace, "slowdown": self._slowdown}  # the second: ticks over what tables say of their steps
         self.tables: dict[tuple[str, str], Mapping[int, float]] = {}  # (model, sampler): seconds of a step by batch size
         self._capacity = capacity
         self._jobs = self._counter("ebbtide_jobs_total", "Jobs ended", *MODEL, "outcome")
@@ -98,6 +98,9 @@ class WorkerMetrics:
         match event:
             case Stepped():
                 self._stepped(event)
+            case EngineTicked(seconds=seconds):  # what jobs wait for, of which the steps are a part
+                self._pace.add(0, seconds)
+                self._slowdown.add(seconds, 0)
             case Warmed():
                 self._warmed(event)
             case Loaded():
@@ -109,9 +112,8 @@ class WorkerMetrics:
                     self._acceptance.labels(model, sampler).observe(event.acceptance)
 
     def _stepped(self, told: Stepped) -> None:
-        self._pace.add(told.chains, told.seconds)
-        if expected := self.tables.get((told.model, told.sampler), {}).get(told.bucket):
-            self._slowdown.add(told.seconds, expected)
+        self._pace.add(told.chains, 0)
+        self._slowdown.add(0, self.tables.get((told.model, told.sampler), {}).get(told.bucket, told.seconds))
         self._chain_steps.labels(told.model, told.sampler).inc(told.chains)
         self._step.labels(told.bucket).observe(told.seconds)
         self._occupancy.observe(told.chains / self._capacity)

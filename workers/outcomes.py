@@ -48,6 +48,13 @@ class Stepped(Frozen):
     seconds: float
 
 
+class EngineTicked(Frozen):
+    """All that was done in a tick in which chains stepped, with the images of those that ended and a slice of what loads."""
+
+    kind: Literal["ticked"] = "ticked"
+    seconds: float
+
+
 class ChainsRetired(Frozen):
     """Chains of one job that are over."""
 
@@ -78,5 +85,5 @@ class Warmed(Frozen):
     taken: dict[int, int] = Field(description="bytes at its peak")
 
 
-Event = Annotated[Stepped | ChainsRetired | Loaded | Warmed, Field(discriminator="kind")]
+Event = Annotated[Stepped | EngineTicked | ChainsRetired | Loaded | Warmed, Field(discriminator="kind")]
 Observer = Callable[[Event], None]

@@ -19,7 +19,7 @@ from tests.workers.engines import Heard, alone, loaded, run
 from workers import lane as lane_module
 from workers.engine import Engine, EngineSettings
 from workers.jobs import GenerateJob, Problem
-from workers.outcomes import ChainsRetired, Failed, Finished, Stepped, Warmed
+from workers.outcomes import ChainsRetired, EngineTicked, Failed, Finished, Stepped, Warmed
 from workers.slices import at_once
 
 SAMPLERS = {"gan": ["prior", "ddls"], "ebm": ["prior", "latent-ebm"]}
@@ -243,6 +243,9 @@ def test_the_observer_hears_of_ticks_and_of_chains_that_left(engine, store):
     run(engine)
     heard = engine._observe
     assert [stepped.chains for stepped in heard.of(Stepped)] == [5] * 4
+    within = sum(stepped.seconds for stepped in heard.of(Stepped))
+    assert len(heard.of(EngineTicked)) == 4
+    assert within < sum(ticked.seconds for ticked in heard.of(EngineTicked))
     (left,) = heard.of(ChainsRetired)
     assert (left.model, left.sampler, left.chains, left.nonfinite) == ("gan", "ddls", 5, 0)
     assert heard.loads == [("gan", 1)]

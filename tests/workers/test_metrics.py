@@ -7,7 +7,7 @@ import pytest
 
 from tests.workers.fake_engine import DIVERGES, FakeEngine
 from workers.metrics import WorkerMetrics
-from workers.outcomes import ChainsRetired, Loaded, Stepped, Warmed
+from workers.outcomes import ChainsRetired, EngineTicked, Loaded, Stepped, Warmed
 from workers.train_worker import TrainingCollector, TrainWorker
 
 UNITS = ("_total", "_seconds", "_ratio", "_bytes", "_info")
@@ -52,25 +52,32 @@ def test_the_engine_is_observed():
     assert get("ebbtide_model_load_seconds_count", {"model": "m"}) == 1
 
 
-def test_speed_is_that_of_the_time_spent_stepping():
+def tick(metrics, *lanes, seconds):
+    """One in which lanes step, each with its (chains, bucket)."""
+    for chains, bucket in lanes:
+        metrics.saw(stepped(chains, bucket, seconds / 10))
+    metrics.saw(EngineTicked(seconds=seconds))
+
+
+def test_speed_is_that_of_the_time_ticks_take():
     metrics = WorkerMetrics(8)
     assert metrics.ratios["chain_steps_per_s"].lately() == 0
-    metrics.saw(stepped(8, 8, 0.5))
-    metrics.saw(stepped(4, 4, 0.5))
+    tick(metrics, (8, 8), seconds=0.5)
+    tick(metrics, (4, 4), seconds=0.5)
     assert metrics.ratios["chain_steps_per_s"].lately() == pytest.approx(12)
     assert metrics.ratios["chain_steps_per_s"].lately() == pytest.approx(12)  # nothing new: as of late
-    metrics.saw(stepped(8, 8, 0.1))
+    tick(metrics, (8, 8), seconds=0.1)
     assert metrics.ratios["chain_steps_per_s"].lately() == pytest.approx(80)
 
 
-def test_slowdown_is_what_steps_take_over_what_the_table_says():
+def test_slowdown_is_what_ticks_take_over_what_the_table_says_of_their_steps():
     metrics = WorkerMetrics(8)
     metrics.saw(Warmed(model="m", sampler="ddls", seconds={4: 0.01, 8: 0.02}, taken={4: 0, 8: 0}))
     assert metrics.ratios["slowdown"].lately() == 0
-    metrics.saw(stepped(3, 4, 0.03))
-    metrics.saw(stepped(8, 8, 0.03))
-    metrics.saw(stepped(9, 12, 9.0))  # more than one call: the table has no such size
+    tick(metrics, (3, 4), (8, 8), seconds=0.06)
     assert metrics.ratios["slowdown"].lately() == pytest.approx(2)
+    tick(metrics, (9, 12), seconds=0.1)  # more than one call: the table has no such size
+    assert metrics.ratios["slowdown"].lately() == pytest.approx(10)  # its step took a tenth of the tick
 
 
 def test_a_worker_tells_its_tables_and_what_its_jobs_ask_of_each(broker, start_worker, eventually, generate_job):
@@ -78,7 +85,8 @@ def test_a_worker_tells_its_tables_and_what_its_jobs_ask_of_each(broker, start_w
     eventually(lambda: [worker.lanes for worker in broker.workers()] == [()])
     metrics.saw(Warmed(model="toy", sampler="ddls", seconds={4: 0.001, 64: 0.004}, taken={4: 100, 64: 1600}))
     metrics.saw(Warmed(model="toy", sampler="latent-ebm", seconds={4: 0.002}, taken={4: 0}))
-    metrics.saw(stepped(4, 4, 0.003, model="toy"))
+    metrics.saw(stepped(4, 4, 0.002, model="toy"))
+    metrics.saw(EngineTicked(seconds=0.003))
     long = {"steps": 10_000}
     jobs = [generate_job(num_images=3, mcmc=long | {"kernel": kernel}) for kernel in ("mala", "local-global")]
     ids = broker.submit_many([*jobs, generate_job(sampler="prior", mcmc=None)])
