@@ -13,7 +13,6 @@ from workers.jobs import GenerateJob, JobView, Status
 from workers.load import LaneLoad
 from workers.queues import chain_steps, points, queue_of, served_before
 from workers.scheduler import buckets_for
-from workers.stepping import PROGRESS_EVERY_S
 from workers.views import WorkerView
 
 
@@ -106,7 +105,7 @@ def _pace(job: GenerateJob, state: QueueState) -> float:
 
 def _told_ago_s(worker: str | None, state: QueueState) -> float:
     """How old a job's progress is: it comes with its worker's signs of life."""
-    return next((seen.heartbeat_age_s for seen in state.workers if seen.name == worker), 0.0) + PROGRESS_EVERY_S / 2
+    return next((seen.heartbeat_age_s + seen.progress_age_s for seen in state.workers if seen.name == worker), 0.0)
 
 
 def _capacity(state: QueueState) -> int:

@@ -199,7 +199,7 @@ class BatchWorker(BaseWorker):
     def _beat_worker(self) -> None:
         self._metrics.capacity.set(capacity := self._engine.capacity)
         requests = {label: job.request for label, job in self._intake.running.items() if job.request}
-        about: dict[Any, Any] = {"device": self._engine.device}
+        about: dict[Any, Any] = {"device": self._engine.device, "progress_age_s": time.monotonic() - self._engine.progress_at}
         about |= load(requests, self._engine.progress, capacity, dict(self._metrics.tables))
         about |= {name: lately for name, ratio in self._metrics.ratios.items() if (lately := ratio.lately())}
         with self.connection.pipeline() as pipe:

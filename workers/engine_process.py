@@ -41,7 +41,7 @@ class EngineProcess:
 
     def __init__(self, wire: Wire, process: Runs) -> None:
         self.progress: dict[str, Progress] = {}
-        self.told_at = time.monotonic()
+        self.told_at = self.progress_at = time.monotonic()
         self._wire, self._process = wire, process
         self._sent = Sent()
         self._state: State | None = None  # replaced as a whole, so never torn
@@ -138,7 +138,8 @@ class EngineProcess:
             raise EngineDied(f"the engine's process is gone, exit code {self._process.exitcode}") from None
         for turn in turns:
             self._state, self.told_at = turn.state, time.monotonic()
-            self.progress = self.progress if turn.progress is None else turn.progress
+            if turn.progress is not None:
+                self.progress, self.progress_at = turn.progress, self.told_at
         return turns
 
     def close(self) -> None:

@@ -39,6 +39,7 @@ class WorkerView(Frozen):
     state: str
     jobs: int
     heartbeat_age_s: float
+    progress_age_s: float = 0.0  # of its jobs, at that heartbeat
     capacity: int | None = None  # chains it can run at once; None for training
     device: str | None = None
     chain_steps_per_s: float | None = None  # lately; None where nothing ran lately
@@ -141,6 +142,7 @@ def worker_view(key: bytes, raw: RawHash, running: int) -> WorkerView:
         device=fields.get("device"),
         chain_steps_per_s=float(fields["chain_steps_per_s"]) if "chain_steps_per_s" in fields else None,
         slowdown=float(fields["slowdown"]) if "slowdown" in fields else None,
+        progress_age_s=float(fields.get("progress_age_s", 0.0)),
         lanes=LANES.validate_json(fields.get("lanes", "[]")),
         **{name: int(fields.get(name, 0)) for name in ("chains_stepping", "chain_steps_left", "chain_steps_waiting")},
     )

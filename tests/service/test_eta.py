@@ -9,7 +9,6 @@ from service.metrics import QueueState
 from workers.jobs import GenerateJob, JobView, Progress, Status
 from workers.load import LaneLoad
 from workers.queues import QUEUES
-from workers.stepping import PROGRESS_EVERY_S
 from workers.views import QueueView, WorkerView
 
 TABLE = {4: 0.01, 8: 0.015, 16: 0.02}
@@ -81,7 +80,7 @@ def test_a_kernel_that_asks_for_many_points_fills_a_larger_batch():
 
 def test_no_batch_is_fuller_than_full():
     told = worker(lane(40), chains_stepping=16)
-    assert running(job(8), told, done=4 * TICKS) == pytest.approx(TICKS / 2 * 0.02 - PROGRESS_EVERY_S / 2, rel=0.02)
+    assert running(job(8), told, done=4 * TICKS) == pytest.approx(TICKS / 2 * 0.02, rel=0.02)
 
 
 def test_a_job_larger_than_any_worker_takes_turns_with_itself():
@@ -89,8 +88,8 @@ def test_a_job_larger_than_any_worker_takes_turns_with_itself():
 
 
 def test_time_has_passed_since_progress_was_told():
-    told = worker(lane(3), heartbeat_age_s=0.1)
-    assert running(job(3), told, done=3 * TICKS // 2) == pytest.approx(TICKS / 2 * 0.01 - 0.1 - PROGRESS_EVERY_S / 2, rel=0.05)
+    told = worker(lane(3), heartbeat_age_s=0.1, progress_age_s=0.3)
+    assert running(job(3), told, done=3 * TICKS // 2) == pytest.approx(TICKS / 2 * 0.01 - 0.4, rel=0.05)
 
 
 def test_the_worker_that_is_done_first_is_the_one_that_will_take_it_and_one_that_runs_it_already_is_itself():
