@@ -57,7 +57,7 @@ class BatchWorker(BaseWorker):
         self._quarantine = Quarantine(self._bulk, self._shared, alone)
         about = settings.model_copy(update={"device": engine.device})
         self._encoders = Encoders(artifacts, about, self.name, engine.wake)
-        self._intake = Intake(self._bulk, self._quarantine, engine, self._encoders.fail, engine.wake)
+        self._intake = Intake(self._bulk, self._quarantine, engine, self._encoders.fail)
         self._ended: list[Ended] = []  # over here, not yet in Redis
         self._told: dict[str, Progress] = {}
         self._due = {self._beat: 0.0, self._maintain: 0.0, self._sweep: 0.0, self._show_state: 0.0}
@@ -200,7 +200,7 @@ class BatchWorker(BaseWorker):
         self._metrics.capacity.set(capacity := self._engine.capacity)
         requests = {label: job.request for label, job in self._intake.running.items() if job.request}
         about: dict[Any, Any] = {"device": self._engine.device, "progress_age_s": time.monotonic() - self._engine.progress_at}
-        about |= load(requests, self._engine.progress, capacity, dict(self._metrics.tables))
+        about |= load(requests, self._engine.progress, capacity, self._metrics.tables)
         about |= {name: lately for name, ratio in self._metrics.ratios.items() if (lately := ratio.lately())}
         with self.connection.pipeline() as pipe:
             self.heartbeat(self._settings.lease_s, pipeline=pipe)

@@ -17,7 +17,7 @@ from workers.chain_group import Chain, Retired, streams_of
 from workers.footprint import Memory
 from workers.jobs import ChainReport, Diagnostics, GenerateJob, Problem, Progress
 from workers.lane import Lane, LaneName
-from workers.lanes import UNUSABLE, Lanes
+from workers.lanes import Lanes
 from workers.outcomes import ChainsRetired, EngineTicked, Failed, Finished, Observer, Stepped
 from workers.reports import chain_report, contract, diagnostics
 from workers.residents import Residents, Version
@@ -190,9 +190,6 @@ class Engine:
 
     def _start(self, admission: Admission) -> None:
         run = self._runs[admission.job_id]
-        self._guarded(run, lambda run: self._start_chains(run, admission))
-
-    def _start_chains(self, run: Run, admission: Admission) -> None:
         kernel = run.job.mcmc
         assert kernel is not None
         indices = range(admission.first, admission.first + admission.count)
@@ -277,10 +274,10 @@ class Engine:
         self._observe(ChainsRetired(model=model, sampler=sampler, chains=chains, acceptance=acceptance, nonfinite=nonfinite))
 
     def _guarded(self, run: Run, act: Callable[[Run], None]) -> None:
-        """A checkpoint that cannot be used fails the job that asked for it, and no other."""
+        """A job whose images no memory suffices for fails, and no other."""
         try:
             act(run)
-        except UNUSABLE as error:
+        except MemoryError as error:
             self._unavailable(run.job_id, error)
 
     def _unavailable(self, job_id: str, error: Exception) -> None:

@@ -16,12 +16,10 @@ LOOK_EVERY_S = 0.5  # for jobs whose submission nobody announced, such as those 
 
 
 class Intake:
-    """The jobs a worker has started and not ended, and how it comes by more; `wake` is called when the main thread has to look."""
+    """The jobs a worker has started and not ended, and how it comes by more; the main thread is woken when it has to look."""
 
-    def __init__(
-        self, bulk: Bulk, quarantine: Quarantine, engine: EngineProcess, refuse: Callable[[Taken, Problem], None], wake: Callable[[], None]
-    ) -> None:
-        self._bulk, self._quarantine, self._engine, self._refuse, self._wake = bulk, quarantine, engine, refuse, wake
+    def __init__(self, bulk: Bulk, quarantine: Quarantine, engine: EngineProcess, refuse: Callable[[Taken, Problem], None]) -> None:
+        self._bulk, self._quarantine, self._engine, self._refuse = bulk, quarantine, engine, refuse
         self.running: Mapping[str, Taken] = {}  # by execution, as a job may come back; replaced, never changed: others read it
         self.offering = True  # whether jobs may be sent here
         self.unheard = False  # Redis may have started jobs for us that never came
@@ -36,7 +34,7 @@ class Intake:
     def hear_submission(self, message: Any) -> None:
         """A job waits that may be wanted here."""
         self._rang = True
-        self._wake()
+        self._engine.wake()
 
     def hear_jobs(self, message: Any) -> None:
         """Jobs that a submission started for this worker; where they cannot run any more they go back."""
@@ -49,7 +47,7 @@ class Intake:
     def miss_messages(self, connection: Any = None) -> None:
         """Jobs may have been sent that are not here, as when the connection is a new one."""
         self.unheard = True
-        self._wake()
+        self._engine.wake()
 
     def stop(self, payload: dict[str, Any]) -> None:
         """RQ's commands to end a job, or one execution of it."""

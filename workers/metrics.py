@@ -19,10 +19,10 @@ LOAD_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class Ratio:
-    """A running sum over another, as of late: added to by one thread, asked by one other."""
+    """A running sum over another, as of late."""
 
     def __init__(self) -> None:
-        self._total = self._seen = (0.0, 0.0)  # replaced as a whole, so never torn
+        self._total = self._seen = (0.0, 0.0)
         self._lately = 0.0
 
     def add(self, above: float, below: float) -> None:

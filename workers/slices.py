@@ -10,16 +10,6 @@ T = TypeVar("T")
 Slices: TypeAlias = Generator[None, None, T]  # stops where others may have their turn, and comes to a T
 
 
-def at_once(work: Slices[T]) -> T:
-    """What it comes to, where nobody else has to have a turn."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-
-
 class UnderWay:
     """Work that goes on as time is given to it."""
 

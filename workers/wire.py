@@ -45,7 +45,7 @@ class Wire:
         """What to poll for: that something has come, and where something is left to send, that there is room."""
         return select.POLLIN | (select.POLLOUT if self._unsent else 0)
 
-    def send(self, text: bytes, *contents: bytes | memoryview) -> bool:
+    def send(self, text: bytes, *contents: bytes) -> bool:
         """False where not all of it went: the rest goes with the next call of this or of `flush`."""
         with self._sending:
             self._unsent += LENGTHS.pack(len(text), sum(map(len, contents)))

@@ -99,17 +99,21 @@ class Bench:
         told = {"EBBTIDE_REDIS_URL": self._settings.redis_url, "EBBTIDE_DATA": str(self._settings.data), "EBBTIDE_THREADS": "1"}
         null = subprocess.DEVNULL
         with subprocess.Popen([sys.executable, "-m", module], env=os.environ | told | env, stdout=null, stderr=null) as worker:
-            yield
-            worker.terminate()
+            try:
+                yield
+            finally:
+                worker.terminate()
 
     @contextmanager
     def _fed(self) -> Iterator[None]:
         """With short jobs coming through Redis."""
         command = [sys.executable, "-m", "tests.benchmarks.bench_steps", self._job(0, 20).model_dump_json(), self._settings.redis_url]
         with subprocess.Popen(command) as feeder:
-            time.sleep(2.0)  # it has started
-            yield
-            feeder.terminate()
+            try:
+                time.sleep(2.0)  # it has started
+                yield
+            finally:
+                feeder.terminate()
 
     def _job(self, seed: int, steps: int) -> GenerateJob:
         mcmc = {"kernel": "mala", "steps": steps}

@@ -30,11 +30,11 @@ from models.families import family
 from models.families.base import Size
 from models.prepared import Prepared, load
 from models.targets import evaluate
+from tests.workers.engines import at_once
 from workers.allocator import keep_freed
 from workers.chain_group import Chain
 from workers.jobs import GenerateJob
 from workers.lane import Lane
-from workers.slices import at_once
 
 ROUNDS = 60
 Step = Callable[[], object]

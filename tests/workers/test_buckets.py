@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.workers.engines import at_once
 from workers.buckets import CANDIDATES, agreeing
-from workers.slices import at_once
 
 ROWS = torch.randn(67, 6, generator=torch.Generator().manual_seed(0))
 

@@ -15,12 +15,11 @@ from models.kernels import KERNELS, Chains, Evaluated
 from models.prepared import Prepared, load
 from models.targets import evaluate
 from tests.tiny_models import publish_tiny
-from tests.workers.engines import Heard, alone, loaded, run
+from tests.workers.engines import Heard, alone, at_once, loaded, run
 from workers import lane as lane_module
 from workers.engine import Engine, EngineSettings
 from workers.jobs import GenerateJob, Problem
 from workers.outcomes import ChainsRetired, EngineTicked, Failed, Finished, Stepped, Warmed
-from workers.slices import at_once
 
 SAMPLERS = {"gan": ["prior", "ddls"], "ebm": ["prior", "latent-ebm"]}
 

@@ -99,6 +99,14 @@ def test_a_wake_ends_the_wait_or_the_next_one(engine):
     assert time.monotonic() - begun < 15
 
 
+def test_a_wake_takes_no_lock_that_the_thread_a_signal_interrupts_may_hold(engine):
+    handler = threading.Thread(target=engine.wake, daemon=True)
+    with engine._wire._sending:  # where the main thread is when it sends orders
+        handler.start()
+        handler.join(5)
+        assert not handler.is_alive()
+
+
 def test_signals_to_the_whole_group_do_not_end_it(engine, generate_job):
     engine.admit([Admit(label="job", job=generate_job(), expires_at=None)])
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -1,4 +1,4 @@
-"""A worker whose threads turn is well; one whose stepping thread hangs is not, however promptly its page of metrics answers."""
+"""A worker that turns, as does its engine, is well; one whose engine hangs is not, however promptly its page of metrics answers."""
 
 import subprocess
 import sys
@@ -53,7 +53,7 @@ class HangingEngine(FakeEngine):
         return super().tick()
 
 
-def test_a_stuck_stepping_thread_is_found(broker, start_worker, serve, generate_job, eventually, monkeypatch):
+def test_a_stuck_engine_is_found(broker, start_worker, serve, generate_job, eventually, monkeypatch):
     engine = HangingEngine()
     registry = start_worker(engine)._metrics.registry
     port = serve(registry)

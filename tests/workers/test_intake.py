@@ -69,13 +69,14 @@ def test_a_suspended_worker_is_sent_nothing(redis, broker, start_worker, eventua
 
 
 @pytest.fixture
-def intake(redis, waiting):
+def intake(redis, waiting, monkeypatch):
     """That of a worker which runs nothing, and whether it was woken."""
     w, woken = waiting(), threading.Event()
     quarantine = Quarantine(w.bulk, w.queues, Queue("generate-alone", connection=redis))
     with beside(FakeEngine()) as engine:
         engine.await_ready()
-        yield w, Intake(w.bulk, quarantine, engine, print, woken.set), quarantine, woken
+        monkeypatch.setattr(engine, "wake", woken.set)
+        yield w, Intake(w.bulk, quarantine, engine, print), quarantine, woken
 
 
 @pytest.mark.parametrize("shut", ["closed for good", "a job runs alone"])

@@ -7,9 +7,9 @@ from models.checkpoints import Store
 from models.kernels import KERNELS
 from models.prepared import load
 from tests.tiny_models import publish_tiny
+from tests.workers.engines import at_once
 from workers.chain_group import Chain
 from workers.lane import Lane
-from workers.slices import at_once
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from workers.slices import UnderWay, at_once
+from workers.slices import UnderWay
 
 
 class Clock:
@@ -49,10 +49,6 @@ def test_a_turn_takes_as_long_as_it_is_given_or_one_slice(clock, costs, budget_s
         turns, seen = [*turns, len(done) - seen], len(done)
     assert [*turns, *([len(done) - seen] if len(done) > seen else [])] == slices
     assert under_way.seconds == sum(costs)
-
-
-def test_it_comes_to_the_same_at_once(clock):
-    assert at_once(work(clock, [1, 2, 3], [])) == 6
 
 
 def test_its_errors_are_raised_to_whoever_gives_it_time(clock):
