@@ -2,7 +2,7 @@
 
     take what fits -> engine's process: admit, tick -> PNG, large ones in threads -> store, end, offer to take more
 
-Where an offer stands, the next submission takes for this worker and sends it the jobs: the thread that listens admits them.
+Where an offer stands, the next submission takes for this worker and sends it the jobs.
 
 While Redis is away the engine keeps stepping and what has ended waits. A job whose lease ran out meanwhile is dropped here, because
 somebody else has it. Every call of RQ's that is not public stands here, in `rq_bulk` or in `rq_maintenance`.
@@ -62,12 +62,9 @@ class BatchWorker(BaseWorker):
         self._told: dict[str, Progress] = {}
         self._due = {self._beat: 0.0, self._maintain: 0.0, self._sweep: 0.0, self._show_state: 0.0}
         self._burst = self._suspended = False
-        self._deaf: BaseException | None = None  # the error that the thread which listens died of
         self._turned_at = time.monotonic()
         metrics.watch("stepping", lambda: engine.told_at)
         metrics.watch("redis", lambda: self._turned_at)
-
-    # Main thread
 
     def work(self, burst: bool = False, *args: Any, **kwargs: Any) -> bool:
         """Runs until SIGTERM, SIGINT or, with `burst`, until the queues are empty; what has started is always finished."""
@@ -76,7 +73,7 @@ class BatchWorker(BaseWorker):
         self._install_signal_handlers()  # type: ignore[no-untyped-call]
         try:
             while self._turn_or_retry():
-                self._engine.wait(self._pause())
+                self._engine.wait(self._pause(), self._listening)
         except BaseException:
             self._give_up()
             raise
@@ -104,13 +101,11 @@ class BatchWorker(BaseWorker):
         self._stop_requested = True
         self._engine.wake()
 
-    # The thread that listens
-
     def subscribe(self) -> None:
-        """Listens for commands to this worker, for submissions, and for jobs that one of them started for this worker."""
+        """From now on `_turn` hears commands to this worker, submissions, and jobs that one of them started for it."""
         ours = {keys.SUBMITTED: self._intake.hear_submission, keys.handed(self.name): self._intake.hear_jobs}
         handlers = {self.pubsub_channel_name: self.handle_payload} | ours
-        self._listening = Listening(self.connection, handlers, self._intake.miss_messages, self._cannot_listen)
+        self._listening = Listening(self.connection, handlers, self._intake.miss_messages)
 
     def unsubscribe(self) -> None:
         self._listening.stop()
@@ -122,12 +117,6 @@ class BatchWorker(BaseWorker):
             self._intake.stop(payload)
         else:
             super().handle_payload(message)  # type: ignore[no-untyped-call]
-
-    def _cannot_listen(self, error: BaseException) -> None:
-        self._deaf = error
-        self._engine.wake()
-
-    # Main thread
 
     def _turn_or_retry(self) -> bool:
         try:
@@ -142,10 +131,9 @@ class BatchWorker(BaseWorker):
     def _turn(self) -> bool:
         """One round of everything; False when nothing is left to do and nobody wants more."""
         self._turned_at = time.monotonic()
-        if self._deaf:
-            raise self._deaf
         for turn in self._engine.receive():
             self._hear_engine(turn)
+        self._listening.hear()
         if self._stop_requested and self._intake.open:
             self._intake.close()
         if self._intake.unheard:

@@ -36,8 +36,14 @@ class Runs(Protocol):
     def kill(self) -> None: ...
 
 
+class HasFileno(Protocol):
+    """What can be polled, or not at the moment where the number is negative."""
+
+    def fileno(self) -> int: ...
+
+
 class EngineProcess:
-    """Sends orders, from any thread; one thread waits for what comes back, and may be woken."""
+    """Sends orders, and waits for what comes back; one thread does so, and any may wake it."""
 
     def __init__(self, wire: Wire, process: Runs) -> None:
         self.progress: dict[str, Progress] = {}
@@ -71,8 +77,6 @@ class EngineProcess:
         assert self._process.pid is not None, "not started"
         return self._process.pid
 
-    # For any thread
-
     @property
     def device(self) -> str:
         """What it computes on, as torch calls it."""
@@ -97,7 +101,7 @@ class EngineProcess:
         return state.room._replace(free=free) if free > 0 else None
 
     def admit(self, jobs: Iterable[Admit]) -> None:
-        """Sends jobs to it; callers take turns."""
+        """Sends jobs to it."""
         if admit := tuple(jobs):
             self._sent = reduce(Sent.with_, admit, self._sent)
             self._send(Orders(admit=admit))
@@ -107,13 +111,11 @@ class EngineProcess:
         self._send(Orders(cancel=(Cancel(label=label, problem=problem),)))
 
     def wake(self) -> None:
-        """Ends a wait, or the next one. It takes no lock, so a signal handler may call it."""
+        """Ends a wait, or the next one; for any thread. It takes no lock, so a signal handler may call it."""
         if not self._woken:
             self._woken = True
             with suppress(OSError):  # nobody waits any more
                 self._ringer.send(b"!")
-
-    # For one thread
 
     def await_ready(self) -> None:
         """Returns when it can be asked; raises EngineDied."""
@@ -121,10 +123,16 @@ class EngineProcess:
             self.wait(PROGRESS_EVERY_S)
             self.receive()
 
-    def wait(self, seconds: float) -> None:
-        """Returns when it has something to tell, when woken, or when that time is over."""
+    def wait(self, seconds: float, *others: HasFileno) -> None:
+        """Returns when it or one of the others has something to tell, when woken, or when that time is over."""
         self._poll.register(self._wire, self._wire.events)
-        if any(ready == self._bell.fileno() for ready, _ in self._poll.poll(1000 * seconds)):
+        watched = [other for other in others if other.fileno() >= 0]
+        for other in watched:
+            self._poll.register(other, select.POLLIN)
+        ready = [number for number, _ in self._poll.poll(1000 * seconds)]
+        for other in watched:
+            self._poll.unregister(other)
+        if self._bell.fileno() in ready:
             self._bell.recv(1 << 10)
         self._woken = False  # from now on: whoever rang before will find all he rang for looked at
         self._wire.flush()
@@ -156,8 +164,7 @@ class EngineProcess:
         return self._state
 
     def _send(self, orders: Orders) -> None:
-        if not self._wire.send(orders.model_dump_json().encode()):
-            self.wake()  # whoever waits sends the rest
+        self._wire.send(orders.model_dump_json().encode())
 
 
 def _turn(message: Message) -> Turn:

@@ -1,8 +1,7 @@
-"""How jobs come in: looked for in the queues by the main thread, or sent by a submission to the thread that listens."""
+"""How jobs come in: looked for in the queues, or sent by a submission."""
 
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from workers.engine_process import EngineProcess
@@ -16,45 +15,37 @@ LOOK_EVERY_S = 0.5  # for jobs whose submission nobody announced, such as those 
 
 
 class Intake:
-    """The jobs a worker has started and not ended, and how it comes by more; the main thread is woken when it has to look."""
+    """The jobs a worker has started and not ended, and how it comes by more."""
 
     def __init__(self, bulk: Bulk, quarantine: Quarantine, engine: EngineProcess, refuse: Callable[[Taken, Problem], None]) -> None:
         self._bulk, self._quarantine, self._engine, self._refuse = bulk, quarantine, engine, refuse
-        self.running: Mapping[str, Taken] = {}  # by execution, as a job may come back; replaced, never changed: others read it
+        self.running: dict[str, Taken] = {}  # by execution, as a job may come back
         self.offering = True  # whether jobs may be sent here
         self.unheard = False  # Redis may have started jobs for us that never came
         self.open = True  # for good not, once the worker is to leave
-        self._changing = threading.Lock()  # of what runs, which two threads may do
-        self._stops: list[dict[str, Any]] = []  # commands heard since jobs were last taken
         self._rang = self._left_some = False  # why to look into the queues before it is time to
         self._look_at = 0.0
-
-    # The thread that listens
 
     def hear_submission(self, message: Any) -> None:
         """A job waits that may be wanted here."""
         self._rang = True
-        self._engine.wake()
 
     def hear_jobs(self, message: Any) -> None:
         """Jobs that a submission started for this worker; where they cannot run any more they go back."""
-        with self._changing:
-            if self.open and not self._quarantine.closed(self.running):
-                self._accept(handed(message["data"]))
-                return
-        self.miss_messages()
+        if self.open and not self._quarantine.closed(self.running):
+            self._accept(handed(message["data"]))
+        else:
+            self.miss_messages()
 
-    def miss_messages(self, connection: Any = None) -> None:
+    def miss_messages(self) -> None:
         """Jobs may have been sent that are not here, as when the connection is a new one."""
         self.unheard = True
-        self._engine.wake()
 
     def stop(self, payload: dict[str, Any]) -> None:
         """RQ's commands to end a job, or one execution of it."""
-        self._stops.append(payload)
-        self._stop(payload)
-
-    # The main thread
+        for job in self.running.values():
+            if job.id == payload["job_id"] and payload.get("execution_id", job.execution_id) == job.execution_id:
+                self.cancel(job, Problem(reason="canceled", detail="canceled on request"))
 
     def should_look(self) -> bool:
         """Whether there may be something to take."""
@@ -62,17 +53,13 @@ class Intake:
 
     def take(self) -> Sequence[Taken] | None:
         """Starts what fits, once all that was sent before is admitted: until then, or where nothing may join what runs, None."""
-        with self._changing:
-            room = self._engine.room
-            if room is None or self._quarantine.closed(self.running):
-                return None
-            self._stops.clear()
-            self._rang, self._look_at = False, time.monotonic() + LOOK_EVERY_S
-            taken = self._quarantine.take(room, idle=not self.running, offering=self.offering)
-            self._left_some = self._quarantine.waiting > 0 or self._bulk.may_have_left_some(taken, room)
-            self._accept(taken)
-        for payload in list(self._stops):  # they may be meant for jobs that were not known here yet
-            self._stop(payload)
+        room = self._engine.room
+        if room is None or self._quarantine.closed(self.running):
+            return None
+        self._rang, self._look_at = False, time.monotonic() + LOOK_EVERY_S
+        taken = self._quarantine.take(room, idle=not self.running, offering=self.offering)
+        self._left_some = self._quarantine.waiting > 0 or self._bulk.may_have_left_some(taken, room)
+        self._accept(taken)
         return taken
 
     def room_beside(self, ended: Sequence[Ended]) -> Room | None:
@@ -88,9 +75,8 @@ class Intake:
 
     def forget(self, jobs: Sequence[Taken]) -> None:
         """Jobs that are over, or somebody else's."""
-        gone = {job.execution_id for job in jobs}
-        with self._changing:
-            self.running = {label: job for label, job in self.running.items() if label not in gone}
+        for job in jobs:
+            self.running.pop(job.execution_id, None)
 
     def cancel(self, job: Taken, problem: Problem) -> None:
         """Ends a job at the next tick."""
@@ -105,23 +91,16 @@ class Intake:
     def close(self) -> None:
         """Takes nothing more; what was sent and did not come goes back."""
         self.offer(False)
-        with self._changing:
-            self.open = False
-        self.unheard = True
+        self.open, self.unheard = False, True
 
     def return_unheard(self) -> None:
         """Jobs that Redis started for us and that never came go back, and no try of theirs is spent."""
         self.unheard = False
-        unheard = self._bulk.return_unheard(list(self.running.values()), on_its_way_s=ON_ITS_WAY_S if self.open else 0.0)
+        unheard = self._bulk.return_unheard(self.running.values(), on_its_way_s=ON_ITS_WAY_S if self.open else 0.0)
         self.unheard |= unheard.on_their_way > 0
 
-    def _stop(self, payload: dict[str, Any]) -> None:
-        for job in list(self.running.values()):
-            if job.id == payload["job_id"] and payload.get("execution_id", job.execution_id) == job.execution_id:
-                self.cancel(job, Problem(reason="canceled", detail="canceled on request"))
-
     def _accept(self, taken: Sequence[Taken]) -> None:
-        self.running = {**self.running, **{job.execution_id: job for job in taken}}
+        self.running |= {job.execution_id: job for job in taken}
         sound = [(job, job.request) for job in taken if job.request and not job.refused]
         self._engine.admit(Admit(label=job.execution_id, job=request, expires_at=job.expires_at) for job, request in sound)
         for job in taken:

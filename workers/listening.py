@@ -1,6 +1,5 @@
-"""Hears what is published, in a thread of its own; a connection that is lost is mended."""
+"""Hears what is published; a connection that is lost is mended."""
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,42 +7,42 @@ from redis import Redis
 
 from workers.connection import AWAY
 
-RETRY_EVERY_S = 0.2
+READ_LIMIT_S = 1.0  # for the rest of a message of which a part has come
 
 
 class Listening:
-    """Calls a channel's handler with each message, and `missed` after every time it was away: others may have been sent meanwhile.
+    """Calls a channel's handler with each message, and `missed` after every time it was away: others may have been sent meanwhile."""
 
-    `failed` is called with an error of a handler, after which nothing is heard any more.
-    """
-
-    def __init__(
-        self,
-        redis: Redis,
-        handlers: Mapping[str, Callable[[Any], None]],
-        missed: Callable[[], None],
-        failed: Callable[[BaseException], None],
-    ) -> None:
-        self._missed, self._failed = missed, failed
+    def __init__(self, redis: Redis, handlers: Mapping[str, Callable[[Any], None]], missed: Callable[[], None]) -> None:
+        self._missed = missed
         self._pubsub = redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
         self._pubsub.subscribe(**handlers)
         self._pubsub.connection.register_connect_callback(self._connected)
-        # Without a time limit it waits in the kernel, which notices a dead connection (redis-py asks for keepalive); with one it asks twice
-        # whether there is something to read, before each message.
-        self._thread = self._pubsub.run_in_thread(sleep_time=None, daemon=True, exception_handler=self._retry)
+
+    def fileno(self) -> int:
+        """To poll for something to hear; -1 while it is not connected, which `hear` mends."""
+        socket = self._pubsub.connection._sock
+        return socket.fileno() if socket else -1
+
+    def hear(self) -> None:
+        """Hands out what has come. Raises what redis-py raises while Redis is away, and what a handler raises."""
+        while self._has_come():
+            message = self._pubsub.parse_response(block=False, timeout=READ_LIMIT_S)
+            if message is not None:
+                self._pubsub.handle_message(message, ignore_subscribe_messages=True)
 
     def stop(self) -> None:
-        """Returns when no handler will be called any more, or one takes long."""
-        self._thread.stop()
-        self._pubsub.unsubscribe()  # which wakes the thread: told to stop by now, or it would go on to wait
-        self._thread.join(timeout=1)
+        """Nothing is heard from now on."""
         self._pubsub.close()
+
+    def _has_come(self) -> bool:
+        """Whether there is something to read; connects if need be."""
+        connection = self._pubsub.connection
+        try:
+            return bool(connection.can_read(timeout=0))
+        except AWAY:
+            connection.disconnect()
+            raise
 
     def _connected(self, connection: Any) -> None:
         self._missed()
-
-    def _retry(self, error: Exception, *rest: Any) -> None:
-        if not isinstance(error, AWAY):
-            self._failed(error)
-            raise error
-        time.sleep(RETRY_EVERY_S)  # redis-py connects and subscribes anew by itself

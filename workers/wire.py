@@ -3,7 +3,6 @@
 import select
 import socket
 import struct
-import threading
 from typing import NamedTuple
 
 LENGTHS = struct.Struct("<II")  # of the text and of the bytes, before both
@@ -18,12 +17,11 @@ class Message(NamedTuple):
 
 
 class Wire:
-    """One end. Messages come whole, in the order in which they were sent; any thread may send, one receives."""
+    """One end, for one thread. Messages come whole, in the order in which they were sent."""
 
     def __init__(self, end: socket.socket) -> None:
         end.setblocking(False)
         self._socket = end
-        self._sending = threading.Lock()
         self._unsent, self._come = bytearray(), bytearray()
 
     @classmethod
@@ -45,19 +43,23 @@ class Wire:
         """What to poll for: that something has come, and where something is left to send, that there is room."""
         return select.POLLIN | (select.POLLOUT if self._unsent else 0)
 
-    def send(self, text: bytes, *contents: bytes) -> bool:
-        """False where not all of it went: the rest goes with the next call of this or of `flush`."""
-        with self._sending:
-            self._unsent += LENGTHS.pack(len(text), sum(map(len, contents)))
-            self._unsent += text
-            for content in contents:
-                self._unsent += content
-            return self._flush()
+    def send(self, text: bytes, *contents: bytes) -> None:
+        """What does not go at once goes with the next call of this or of `flush`."""
+        self._unsent += LENGTHS.pack(len(text), sum(map(len, contents)))
+        self._unsent += text
+        for content in contents:
+            self._unsent += content
+        self.flush()
 
-    def flush(self) -> bool:
-        """Sends what is left; False where something still is."""
-        with self._sending:
-            return self._flush()
+    def flush(self) -> None:
+        """Sends what is left, as far as there is room."""
+        try:
+            while self._unsent:
+                del self._unsent[: self._socket.send(self._unsent)]
+        except BlockingIOError:
+            pass
+        except OSError:  # nobody will ever receive it: `receive` says so
+            self._unsent.clear()
 
     def receive(self) -> list[Message]:
         """What has come; raises EOFError once the other end is gone and all that it sent was received."""
@@ -91,13 +93,3 @@ class Wire:
             self._come += data
             if len(data) < AT_ONCE:
                 return not data
-
-    def _flush(self) -> bool:
-        try:
-            while self._unsent:
-                del self._unsent[: self._socket.send(self._unsent)]
-        except BlockingIOError:
-            return False
-        except OSError:  # nobody will ever receive it: `receive` says so
-            self._unsent.clear()
-        return True

@@ -6,6 +6,7 @@ import time
 
 import pytest
 from rq import Queue, Worker
+from rq.command import send_stop_execution_command, send_stop_job_command
 from rq.job import Job
 from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
 
@@ -145,12 +146,8 @@ def test_canceling_a_running_job_ends_it_alone(way, broker, redis, start_worker,
     if way in ("api", "unheard"):
         assert broker.cancel(ids[1]).status in (Status.RUNNING, Status.CANCELED)
     elif way == "stop-job":
-        from rq.command import send_stop_job_command
-
         send_stop_job_command(redis, ids[1], serializer="json")
     else:
-        from rq.command import send_stop_execution_command
-
         send_stop_execution_command(redis, ids[1], job.get_executions()[0].id)
     (view,) = ended(broker, eventually, ids[1])
     assert (view.status, view.problem.reason) == (Status.CANCELED, "canceled")
@@ -165,11 +162,11 @@ def test_a_stop_that_comes_before_the_worker_knows_its_job_is_obeyed(broker, red
     def stopped_meanwhile(self, queues, room, **given):
         taken = honest(self, queues, room, **given)
         for job in taken:
-            new.handle_payload({"data": f'{{"command": "stop-job", "job_id": "{job.id}"}}'.encode()})
+            send_stop_job_command(redis, job.id, serializer="json")
         return taken
 
     monkeypatch.setattr(Bulk, "take", stopped_meanwhile)
-    new = start_worker(FakeEngine(tick_s=0.005))
+    start_worker(FakeEngine(tick_s=0.005))
     (view,) = ended(broker, eventually, broker.submit(generate_job(mcmc=LONG)))
     assert view.status is Status.CANCELED
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import threading
 import time
 from pathlib import Path
@@ -99,12 +100,27 @@ def test_a_wake_ends_the_wait_or_the_next_one(engine):
     assert time.monotonic() - begun < 15
 
 
-def test_a_wake_takes_no_lock_that_the_thread_a_signal_interrupts_may_hold(engine):
-    handler = threading.Thread(target=engine.wake, daemon=True)
-    with engine._wire._sending:  # where the main thread is when it sends orders
-        handler.start()
-        handler.join(5)
-        assert not handler.is_alive()
+def test_a_wake_in_a_signal_handler_ends_the_wait_that_the_signal_interrupts(engine):
+    turns_until(engine, len)  # so that it has nothing to tell for a while
+    before = signal.signal(signal.SIGALRM, lambda *given: engine.wake())
+    try:
+        begun = time.monotonic()
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        engine.wait(30)
+        assert time.monotonic() - begun < 0.4  # it gives a sign of life after half a second
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_wait_ends_when_another_has_something_to_tell(engine):
+    turns_until(engine, len)
+    near, far = socket.socketpair()
+    with near, far:
+        far.send(b"!")
+        begun = time.monotonic()
+        engine.wait(30, near)
+        assert time.monotonic() - begun < 0.4
+    engine.wait(30, near)  # closed by now, and passed over
 
 
 def test_signals_to_the_whole_group_do_not_end_it(engine, generate_job):

@@ -11,7 +11,6 @@ from workers import keys
 from workers.intake import Intake
 from workers.jobs import GenerateResult, Status
 from workers.quarantine import Quarantine
-from workers.stepping import Room
 
 
 def over(broker, *ids):
@@ -69,19 +68,18 @@ def test_a_suspended_worker_is_sent_nothing(redis, broker, start_worker, eventua
 
 
 @pytest.fixture
-def intake(redis, waiting, monkeypatch):
-    """That of a worker which runs nothing, and whether it was woken."""
-    w, woken = waiting(), threading.Event()
+def intake(redis, waiting):
+    """That of a worker which runs nothing."""
+    w = waiting()
     quarantine = Quarantine(w.bulk, w.queues, Queue("generate-alone", connection=redis))
     with beside(FakeEngine()) as engine:
         engine.await_ready()
-        monkeypatch.setattr(engine, "wake", woken.set)
-        yield w, Intake(w.bulk, quarantine, engine, print), quarantine, woken
+        yield w, Intake(w.bulk, quarantine, engine, print), quarantine
 
 
 @pytest.mark.parametrize("shut", ["closed for good", "a job runs alone"])
 def test_what_comes_when_nothing_may_join_goes_back(shut, redis, broker, intake, generate_job, eventually, monkeypatch):
-    w, taking, quarantine, woken = intake
+    w, taking, quarantine = intake
     if shut == "closed for good":
         taking.close()
     else:
@@ -89,7 +87,7 @@ def test_what_comes_when_nothing_may_join_goes_back(shut, redis, broker, intake,
     w.offer()
     job_id = broker.submit(generate_job())
     taking.hear_jobs(w.message())
-    assert (taking.running, taking.unheard, woken.is_set()) == ({}, True, True)
+    assert (taking.running, taking.unheard) == ({}, True)
     eventually(lambda: taking.return_unheard() or not taking.unheard)
     assert broker.view(job_id).status is Status.QUEUED
     assert redis.zcard("rq:wip:generate") == 0
@@ -121,19 +119,7 @@ def test_workers_that_leave_while_jobs_come_lose_none_and_spend_no_try(redis, br
     assert {redis.xlen(f"rq:results:{job_id}") for job_id in ids} == {1}
 
 
-def test_who_reads_what_runs_is_not_disturbed_by_jobs_that_come_and_go(redis, broker, intake, generate_job):
-    w, taking, *_ = intake
-    broker.submit_many([generate_job() for _ in range(2)])
-    first, second = w.bulk.take(w.queues, Room(8, frozenset()))
-    taking._accept([first])
-    seen = iter(taking.running.values())
-    taking._accept([second])
-    taking.forget([first])
-    assert list(seen) == [first]
-    assert list(taking.running.values()) == [second]
-
-
-def test_a_worker_that_cannot_listen_any_more_leaves_its_jobs_to_the_next(
+def test_a_worker_that_cannot_hear_what_it_is_sent_leaves_its_jobs_to_the_next(
     redis, broker, start_worker, eventually, generate_job, monkeypatch
 ):
     def broken(self, message):

@@ -2,7 +2,6 @@
 
 import select
 import socket
-import threading
 
 import pytest
 
@@ -20,11 +19,11 @@ def ends():
 def test_what_is_sent_comes_whole_and_in_order(ends):
     one, other = ends
     assert one.receive() == []
-    assert one.send(b"first")
-    assert one.send(b"second", b"with", b"content")
-    assert one.send(b"")
+    one.send(b"first")
+    one.send(b"second", b"with", b"content")
+    one.send(b"")
     assert other.receive() == [Message(b"first", b""), Message(b"second", b"withcontent"), Message(b"", b"")]
-    assert other.send(b"back")
+    other.send(b"back")
     assert one.receive() == [Message(b"back", b"")]
 
 
@@ -32,7 +31,7 @@ def test_more_than_the_socket_takes_goes_when_there_is_room_and_nobody_waits(end
     one, other = ends
     large = bytes(range(256)) * 40_000
     for end in ends:  # both at once: neither reads yet
-        assert not end.send(b"large", large)
+        end.send(b"large", large)
         assert end.events & select.POLLOUT
     come = {one: [], other: []}
 
@@ -45,20 +44,6 @@ def test_more_than_the_socket_takes_goes_when_there_is_room_and_nobody_waits(end
     eventually(both_have_it)
     assert come == {one: [Message(b"large", large)], other: [Message(b"large", large)]}
     assert one.events == other.events == select.POLLIN
-
-
-def test_messages_of_many_threads_do_not_mix(ends):
-    one, other = ends
-    threads = [threading.Thread(target=lambda n=n: [one.send(b"%d" % n, b"%d" % n * 5000) for _ in range(50)]) for n in range(4)]
-    for thread in threads:
-        thread.start()
-    come = []
-    while len(come) < 200:
-        one.flush()
-        come += other.receive()
-    for thread in threads:
-        thread.join()
-    assert all(content == text * 5000 for text, content in come)
 
 
 def test_a_message_in_pieces_waits_until_it_is_whole():
@@ -83,6 +68,7 @@ def test_what_the_other_end_sent_before_it_left_still_comes(ends):
     assert other.receive() == [Message(b"last words", b"")]
     with pytest.raises(EOFError):
         other.receive()
-    assert other.send(b"to nobody")
+    other.send(b"to nobody")
+    assert other.events == select.POLLIN
     with pytest.raises(EOFError):
         other.receive()
