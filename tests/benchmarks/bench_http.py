@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from service.up import valkey_command
+from service.up import VALKEY_ENV, valkey_command
 from tests.benchmarks.serving import rivals
 from tests.system.house import children
 
@@ -145,10 +145,11 @@ def house(folder: Path, tick_s: float) -> Iterator[dict[str, Child]]:
     home.mkdir(parents=True)
     (home / "card.json").write_text(json.dumps(CARD))
     env = {"EBBTIDE_REDIS_URL": f"redis://127.0.0.1:{valkey_port}/0", "EBBTIDE_DATA": str(data), "EBBTIDE_CAPACITY": "64"}
-    server = ("uvicorn", "--factory", "service.app:create_app", "--port", str(port), "--no-access-log", "--log-level", "warning")
+    quiet = ("--no-access-log", "--log-level", "warning")
+    server = ("uvicorn", "--factory", "service.app:create_app", "--http", "service.writing:Protocol", "--port", str(port), *quiet)
     painter = ("tests.workers.fake_engine", "--tick", str(tick_s), "--side", "28")
     with ExitStack() as stack:
-        valkey = Child(*valkey_command(valkey_port, data), "--appendfsync", "everysec", env={})
+        valkey = Child(*valkey_command(valkey_port, data), "--appendfsync", "everysec", env=VALKEY_ENV)
         stack.enter_context(stopped_in_the_end(valkey._process))
         until(lambda: listening(valkey_port), valkey._process)
         api = Child(sys.executable, "-m", *server, env=env, port=port)
