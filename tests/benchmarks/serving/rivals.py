@@ -17,16 +17,13 @@ class Rival(NamedTuple):
     command: tuple[str, ...]
     path: str
     body: str
+    env: dict[str, str] = {}
 
 
+BENTO = ("bentoml", "serve", "bento_service:Painter", "--host", "127.0.0.1", "--port", "{port}")
 RIVALS = (
-    Rival(
-        "BentoML",
-        "bentoml",
-        ("bentoml", "serve", "bento_service:Painter", "--host", "127.0.0.1", "--port", "{port}"),
-        "/paint",
-        '{"seed": 1}',
-    ),
+    Rival("BentoML", "bentoml", BENTO, "/paint", '{"seed": 1}'),
+    Rival("BentoML, uncounted", "bentoml", BENTO, "/paint", '{"seed": 1}', {"UNCOUNTED": "1"}),
     Rival("LitServe", "litserve", ("python", "lit_service.py", "{port}"), "/predict", '{"seed": 1}'),
 )
 
@@ -35,7 +32,7 @@ def install(venv: Path) -> None:
     """An environment with both, made once; they never meet ours."""
     if not (venv / "bin" / "python").exists():
         subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
-    packages = [rival.package for rival in RIVALS]
+    packages = sorted({rival.package for rival in RIVALS})
     pip = [str(venv / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", *packages, "pillow", "numpy"]
     subprocess.run(pip, check=True)
 
@@ -43,11 +40,15 @@ def install(venv: Path) -> None:
 def start(rival: Rival, venv: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
     """The server in a process group of its own."""
     program, *rest = (word.format(port=port) for word in rival.command)
-    env = os.environ | {
-        "BENTOML_DO_NOT_TRACK": "True",
-        "BENTOML_HOME": str(log.parent / "bentoml"),
-        "OMP_NUM_THREADS": "1",
-        "NO_PROXY": "*",
-    }
+    env = (
+        os.environ
+        | rival.env
+        | {
+            "BENTOML_DO_NOT_TRACK": "True",
+            "BENTOML_HOME": str(log.parent / "bentoml"),
+            "OMP_NUM_THREADS": "1",
+            "NO_PROXY": "*",
+        }
+    )
     with log.open("ab") as out:
         return subprocess.Popen([str(venv / "bin" / program), *rest], cwd=HERE, env=env, stdout=out, stderr=out, start_new_session=True)
