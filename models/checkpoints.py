@@ -15,6 +15,7 @@ import os
 import shutil
 import tempfile
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -138,7 +139,16 @@ class Store:
 
     def _folders(self, name: str) -> dict[int, Path]:
         """Version to folder; a published version hides a shipped one of the same number."""
-        return {version: folder for root in reversed(self._roots) for version, folder in self._listed(f"{root}/{name}").items()}
+        return {**self._shipped.get(name, {}), **self._listed(f"{self.root}/{name}")}
+
+    @cached_property
+    def _shipped(self) -> dict[str, dict[int, Path]]:
+        """Versions to folders by model, read once: what was shipped stays as it is."""
+        found: dict[str, dict[int, Path]] = {}
+        for root in reversed(self._roots[1:]):
+            for home in root.glob("*"):
+                found[home.name] = found.get(home.name, {}) | _versions(home)
+        return found
 
     def _listed(self, home: str) -> dict[int, Path]:
         """The versions in one folder, looked up again only when it has changed: every request asks."""
@@ -148,9 +158,7 @@ class Store:
             return {}
         known = self._listings.get(home)
         if known is None or known.changed != changed or not known.settled:
-            cards = Path(home).glob("[0-9]*/card.json")
-            folders = {int(card.parent.name): card.parent for card in cards if card.parent.name.isdecimal()}
-            known = self._listings[home] = Listing(changed, time.time_ns() - changed > SETTLED_NS, folders)
+            known = self._listings[home] = Listing(changed, time.time_ns() - changed > SETTLED_NS, _versions(Path(home)))
         return known.folders
 
     def _card(self, folder: Path) -> ModelCard:
@@ -160,6 +168,12 @@ class Store:
             except ValidationError as error:
                 raise CheckpointError(f"{folder / 'card.json'} is not a model card: {error}") from error
         return self._read[folder]
+
+
+def _versions(home: Path) -> dict[int, Path]:
+    """The folders of one model that hold a card, by version."""
+    cards = home.glob("[0-9]*/card.json")
+    return {int(card.parent.name): card.parent for card in cards if card.parent.name.isdecimal()}
 
 
 def _write(path: Path, content: bytes) -> None:

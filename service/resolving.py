@@ -83,7 +83,7 @@ def _kernel(given: dict[str, Any] | None, sampler: str, card: ModelCard) -> Kern
 
 
 def _seed(given: int | None) -> int:
-    return secrets.randbelow(2**32) if given is None else given
+    return secrets.randbits(32) if given is None else given
 
 
 def _refuse(field: str, value: object, reason: str, choices: tuple[str, ...] = ()) -> Refusal:

@@ -38,9 +38,8 @@ def provenance(job: GenerateJob, diagnostics: Diagnostics, contract: Contract) -
 
 @functools.lru_cache(maxsize=64)
 def _promised(contract: Contract) -> str:
-    """The same for most jobs of a worker."""
+    """The same for most jobs of a worker. (Diagnostics have floats: -0.0 would be found under 0.0.)"""
     return _canonical(contract.model_dump(mode="json"))
 
 
-def _canonical(value: object) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
@@ -45,6 +46,7 @@ class WorkerMetrics:
         self.ratios = {"chain_steps_per_s": self._pace, "slowdown": self._slowdown}  # the second: ticks over what tables say of their steps
         self.tables: dict[tuple[str, str], Mapping[int, float]] = {}  # (model, sampler): seconds of a step by batch size
         self._capacity = capacity
+        self._series: dict[tuple[str, str], tuple[Any, ...]] = {}  # finding them by labels takes longer than counting
         self._jobs = self._counter("ebbtide_jobs_total", "Jobs ended", *MODEL, "outcome")
         self._images = self._counter("ebbtide_images_total", "Images made", *MODEL)
         self._chain_steps = self._counter("ebbtide_chain_steps_total", "Evaluations of one chain", *MODEL)
@@ -84,14 +86,18 @@ class WorkerMetrics:
     def ended(self, job: GenerateJob | None, outcome: Status, created_at: float, timings: Timings | None = None) -> None:
         """Counts a job that is over; `job` is None where the request could not be read."""
         labels = (job.model, job.sampler) if job else ("unknown", "unknown")
+        if (series := self._series.get(labels)) is None:
+            of_jobs = (self._latency, self._images, self._queue, self._sampling, self._encoding)
+            series = self._series[labels] = tuple(metric.labels(*labels) for metric in of_jobs)
+        latency, images, queue, sampling, encoding = series
         self._jobs.labels(*labels, outcome.value).inc()
-        self._latency.labels(*labels).observe(max(0.0, time.time() - created_at))
+        latency.observe(max(0.0, time.time() - created_at))
         if job is None or timings is None:
             return
-        self._images.labels(*labels).inc(job.num_images)
-        self._queue.labels(*labels).observe(timings.queue_s)
-        self._sampling.labels(*labels).observe(timings.sampling_s)
-        self._encoding.labels(*labels).observe(timings.encoding_s)
+        images.inc(job.num_images)
+        queue.observe(timings.queue_s)
+        sampling.observe(timings.sampling_s)
+        encoding.observe(timings.encoding_s)
 
     def saw(self, event: Event) -> None:
         """What an engine tells."""

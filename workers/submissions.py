@@ -23,7 +23,7 @@ from workers.turns import OFFER_S
 RECENT_KEPT = 1000
 QUICK_TICKS = 100  # a job whose chains need no more may not have to wait for room, so that workers are told of it at once
 OF_EACH = ("data", "created_at", "description", "status")  # RQ's fields that differ from job to job
-WINDOW, MEMORY = 11, 2  # zlib's: a request is a few hundred bytes, and its own settings would clear 256 KB for each
+NOT_PACKED = 0  # zlib's level: RQ reads zlib, but a request is too short to be worth the time of packing and unpacking it
 
 
 class Submission(NamedTuple):
@@ -90,7 +90,7 @@ class Submissions:
         if reply:
             fields += [keys.REPLY, reply]
         call = f'["{queues.FUNCTIONS[job.kind]}", null, [], {{"job": {job.model_dump_json()}}}]'
-        return json.dumps(told), _compressed(call.encode())
+        return json.dumps(told), zlib.compress(call.encode(), NOT_PACKED)
 
     def _record(self, queue: Queue) -> list[str]:
         """What RQ keeps of a job of this queue, as far as all of them have it in common and it stays so: fields and values in turn."""
@@ -104,9 +104,3 @@ class Submissions:
         job.origin = queue.name
         kept = {name: value for name, value in job.to_dict().items() if name not in OF_EACH}
         return [word for name, value in kept.items() for word in (name, value.decode() if isinstance(value, bytes) else str(value))]
-
-
-def _compressed(call: bytes) -> bytes:
-    """As `zlib.decompress` reads it."""
-    deflate = zlib.compressobj(level=1, wbits=WINDOW, memLevel=MEMORY)
-    return deflate.compress(call) + deflate.flush()

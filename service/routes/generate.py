@@ -18,6 +18,7 @@ from workers.broker import BrokerUnavailable, Expected, new_id
 from workers.jobs import GenerateJob
 
 router = APIRouter(tags=["generate"])
+WATCHED_AFTER_S = 0.05  # most answers are there by then, and a watch costs more than a timer
 PICTURES = {PNG: {"schema": {"type": "string", "format": "binary"}}, ZIP: {"schema": {"type": "string", "format": "binary"}}}
 
 
@@ -96,22 +97,42 @@ async def _outcome(request: Request, parts: Parts, asked: Asked, expected: Expec
     expected.submitted = True
     if asked.wait_s <= 0:
         return "pending"
-    left = asyncio.create_task(_hang_up(request, expected))
-    deadline_s = asked.wait_s if asked.job.deadline_s is None else asked.job.deadline_s
-    expiry = parts.finishes.look_later(asked.job_id, deadline_s)  # in the queue it comes unannounced
+    client = Client(request, expected)
+    deadline_s = asked.job.deadline_s
+    expiry = None if deadline_s is None else parts.finishes.look_later(asked.job_id, deadline_s)  # in the queue it comes unannounced
     try:
         if await expected.within(asked.wait_s):
             return "ended"
-        return "left" if left.done() else "pending"
+        return "left" if client.left else "pending"
     finally:
-        left.cancel()
-        expiry.cancel()
+        client.let_go()
+        if expiry:
+            expiry.cancel()
 
 
-async def _hang_up(request: Request, expected: Expected) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-    expected.give_up()
+class Client:
+    """Who waits for a job; hanging up ends the wait, and is noticed after a moment only."""
+
+    def __init__(self, request: Request, expected: Expected) -> None:
+        self.left = False
+        self._request, self._expected = request, expected
+        self._watch: asyncio.Task[None] | None = None
+        self._watch_soon = asyncio.get_running_loop().call_later(WATCHED_AFTER_S, self._begin)
+
+    def let_go(self) -> None:
+        """The answer is known."""
+        self._watch_soon.cancel()
+        if self._watch:
+            self._watch.cancel()
+
+    def _begin(self) -> None:
+        self._watch = asyncio.create_task(self._until_gone())
+
+    async def _until_gone(self) -> None:
+        while (await self._request.receive())["type"] != "http.disconnect":
+            pass
+        self.left = True
+        self._expected.give_up()
 
 
 async def _answer(parts: Parts, asked: Asked, outcome: str, picture: bytes | None) -> Response:

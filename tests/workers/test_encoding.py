@@ -56,3 +56,10 @@ def test_a_grid_is_made_of_several_images_when_asked_for(generate_job):
 
     sheet = np.asarray(Image.open(io.BytesIO(encode(generate_job(), IMAGES, TOLD, PROMISED)["grid.png"])))
     assert (sheet == grid(IMAGES).squeeze(-1)).all()
+
+
+@pytest.mark.parametrize("energy", [0.0, -0.0])
+def test_diagnostics_are_the_jobs_own_though_they_equal_anothers(energy, generate_job):
+    for told in (0.0, energy):  # which are equal, and written differently
+        read = read_text(encode(generate_job(), IMAGES, TOLD.model_copy(update={"energy_last": told}), PROMISED)["0.png"])
+    assert f'"energy_last":{energy}' in read["diagnostics"]
