@@ -23,7 +23,6 @@ from workers.artifacts import Artifacts
 from workers.broker import Broker
 from workers.version import version
 
-GARBAGE = 10_000  # objects made and not freed after which Python looks for cycles: requests leave hardly any
 ROUTES = (generate.router, jobs.router, train.router, models.router, health.router)
 DESCRIPTION = "Images from GANs and energy-based models; the Markov chains of all requests run in one batch."
 
@@ -60,7 +59,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     async with parts:
         gc.collect()
         gc.freeze()  # what has been loaded stays: no need to walk it again and again
-        gc.set_threshold(GARBAGE)
         with _set_by_signals(parts.closing):
             yield
 

@@ -15,7 +15,7 @@ class Listening:
 
     def __init__(self, redis: Redis, handlers: Mapping[str, Callable[[Any], None]], missed: Callable[[], None]) -> None:
         self._missed = missed
-        self._pubsub = redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+        self._pubsub = redis.pubsub()  # type: ignore[no-untyped-call]
         self._pubsub.subscribe(**handlers)
         self._pubsub.connection.register_connect_callback(self._connected)
 
@@ -29,7 +29,7 @@ class Listening:
         while self._has_come():
             message = self._pubsub.parse_response(block=False, timeout=READ_LIMIT_S)
             if message is not None:
-                self._pubsub.handle_message(message, ignore_subscribe_messages=True)
+                self._pubsub.handle_message(message)
 
     def stop(self) -> None:
         """Nothing is heard from now on."""

@@ -34,12 +34,11 @@ end
 
 -- Writes a job's record, with these fields, and its first event.
 local function record(e, ...)
-    local words = {e.job, 'data', e.data, unpack(g.records[e.origin])}
-    local count = #words
-    for at, word in ipairs(e.record) do words[count + at] = word end
-    count = #words
-    for at, word in ipairs({...}) do words[count + at] = word end
-    redis.call('HSET', unpack(words))
+    local words = {'data', e.data}
+    for _, part in ipairs({g.records[e.origin], e.record, {...}}) do
+        for _, word in ipairs(part) do table.insert(words, word) end
+    end
+    redis.call('HSET', e.job, unpack(words))
     redis.call('XADD', p.events .. e.id, '*', 'name', 'queued', 'data', '{"queue": "' .. e.origin .. '"}')
     redis.call('EXPIRE', p.events .. e.id, g.kept)
     table.insert(recent, g.unix)

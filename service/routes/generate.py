@@ -97,21 +97,21 @@ async def _outcome(request: Request, parts: Parts, asked: Asked, expected: Expec
     expected.submitted = True
     if asked.wait_s <= 0:
         return "pending"
-    client = Client(request, expected)
+    waiter = Waiter(request, expected)
     deadline_s = asked.job.deadline_s
     expiry = None if deadline_s is None else parts.finishes.look_later(asked.job_id, deadline_s)  # in the queue it comes unannounced
     try:
         if await expected.within(asked.wait_s):
             return "ended"
-        return "left" if client.left else "pending"
+        return "left" if waiter.left else "pending"
     finally:
-        client.let_go()
+        waiter.let_go()
         if expiry:
             expiry.cancel()
 
 
-class Client:
-    """Who waits for a job; hanging up ends the wait, and is noticed after a moment only."""
+class Waiter:
+    """The client that waits for a job; when it hangs up the wait ends. Nobody looks for that in the first `WATCHED_AFTER_S`."""
 
     def __init__(self, request: Request, expected: Expected) -> None:
         self.left = False

@@ -40,15 +40,12 @@ def install(venv: Path) -> None:
 def start(rival: Rival, venv: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
     """The server in a process group of its own."""
     program, *rest = (word.format(port=port) for word in rival.command)
-    env = (
-        os.environ
-        | rival.env
-        | {
-            "BENTOML_DO_NOT_TRACK": "True",
-            "BENTOML_HOME": str(log.parent / "bentoml"),
-            "OMP_NUM_THREADS": "1",
-            "NO_PROXY": "*",
-        }
-    )
+    env = os.environ | {
+        "BENTOML_DO_NOT_TRACK": "True",
+        "BENTOML_HOME": str(log.parent / "bentoml"),
+        "OMP_NUM_THREADS": "1",
+        "NO_PROXY": "*",
+        **rival.env,
+    }
     with log.open("ab") as out:
         return subprocess.Popen([str(venv / "bin" / program), *rest], cwd=HERE, env=env, stdout=out, stderr=out, start_new_session=True)
