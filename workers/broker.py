@@ -22,7 +22,6 @@ from rq.worker import BaseWorker
 
 from workers import keys, queues, views
 from workers.connection import (
-    SOCKET_TIMEOUT_S,
     BrokerError,
     BrokerLimits,
     BrokerUnavailable,
@@ -144,7 +143,7 @@ class Broker:
                 answers = pipe.execute()
             found = {job_id: answers[i : i + 3] for i, job_id in zip(range(0, len(answers), 3), ids, strict=True)}
             jobs = {job_id: self._restore(job_id, raw) for job_id, (raw, _, _) in found.items() if b"data" in raw}
-            positions = self._positions([job for job_id, job in jobs.items() if views.status_of(found[job_id][0]) is Status.QUEUED])
+            positions = self._positions([job for job_id, job in jobs.items() if views.status_of_record(found[job_id][0]) is Status.QUEUED])
         found_views = []
         for job_id, job in jobs.items():
             raw, results, progress = found[job_id]
@@ -221,17 +220,20 @@ class Broker:
             self._add_event(pipe, job_id, name, data)
             pipe.execute()
 
-    def events(self, job_id: str, after: str = "0", block_s: float = 0) -> list[Event]:
-        """What happened after event `after`; waits up to `block_s` seconds for something to happen."""
+    def events(self, job_id: str, after: str = "0") -> list[Event]:
+        """What happened after event `after`, up to now; once a job is over the last one is its `end`. Raises UnknownJob."""
         if not _EVENT_ID.fullmatch(after):
             raise BrokerError(f"no event has the id {after!r}: resume with an id that the stream gave")
-        give_up = time.monotonic() + block_s
-        while True:
-            wait_s = min(give_up - time.monotonic(), SOCKET_TIMEOUT_S / 2)
-            with guarded():
-                answer: Any = self.redis.xread({keys.events(job_id): after}, block=max(1, int(wait_s * 1000)) if wait_s > 0 else None)
-            if answer or wait_s <= 0:
-                return [_event(entry_id, fields) for _, entries in answer or () for entry_id, fields in entries]
+        with guarded(), self.redis.pipeline(transaction=False) as pipe:
+            pipe.hmget(Job.key_for(job_id), "status", keys.EXPIRES_AT, keys.BEGAN)  # before the rest: a job that is over has told it all
+            pipe.xread({keys.events(job_id): after})
+            (status, expires_at, began), streams = pipe.execute()
+        if status is None:
+            raise UnknownJob(job_id)
+        told = views.first_events(began) + [_event(*entry) for _, entries in streams or () for entry in entries]
+        if views.status_of(status, expires_at).over:
+            told.append(views.last_event(self.view(job_id)))
+        return [event for event in told if views.order(event.id) > views.order(after)]
 
     def report_progress(self, job_id: str, *, done: int, total: int) -> None:
         """Tells how far a running training job is, to those who look and those who listen."""
@@ -248,13 +250,11 @@ class Broker:
         return found[:2] == [b"started", worker.encode()], found[2] is not None
 
     def announce_end(self, job_id: str) -> JobView:
-        """Tells those who wait and those who listen that RQ has ended a job; says nothing of one that goes on."""
+        """Tells those who wait that RQ has ended a job; says nothing of one that goes on."""
         view = self.view(job_id)
         if not view.status.over:
             return view
-        told = {"status": view.status} | (view.problem.model_dump() if view.problem else {})
         with guarded(), self.redis.pipeline() as pipe:
-            self._add_event(pipe, job_id, "end", told)
             pipe.delete(keys.progress(job_id))
             pipe.publish(keys.ENDED, job_id)
             pipe.execute()

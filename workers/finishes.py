@@ -155,7 +155,7 @@ class Finishes:
                 pipe.hmget(Job.key_for(job_id), ["status", keys.EXPIRES_AT])
             answers: list[Any] = await pipe.execute()
         for job_id, (status, expires_at) in zip(job_ids, answers, strict=True):
-            if status is None or _over(status, expires_at):
+            if status is None or views.status_of(status, expires_at).over:
                 self._wake(job_id)
 
     def _wake(self, job_id: str, picture: bytes | None = None) -> None:
@@ -172,8 +172,3 @@ def _news(channel: str, data: bytes) -> Iterator[tuple[str, bytes | None]]:
         job_id, length, data = data.split(b" ", 2)
         yield job_id.decode(), data[: int(length)]
         data = data[int(length) :]
-
-
-def _over(status: bytes, expires_at: bytes | None) -> bool:
-    raw = {b"status": status} | ({keys.EXPIRES_AT.encode(): expires_at} if expires_at else {})
-    return views.status_of(raw).over

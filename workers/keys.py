@@ -20,6 +20,9 @@ CALLER = "caller"  # who asked
 REPLY = "reply"  # channel and name of the file that goes there as soon as the job has ended; absent where nobody waits
 ENTERED_AT = "entered_at"  # Unix seconds of the submission
 CANCEL_REQUESTED = "cancel_requested"  # set while the job runs; survives the worker
+EXECUTION = "execution"  # the id of the execution that has it now, or had it last
+BEGAN = "began"  # queue and worker of a job that was started as it was submitted: its first two events, told nowhere else
+EVENTFUL = "eventful"  # present where a stream of events goes with the job
 
 
 def turns(queue: str) -> str:
@@ -43,7 +46,7 @@ def handed(worker: str) -> str:
 
 
 def events(job_id: str) -> str:
-    """Stream of what happened to a job."""
+    """Stream of what happened to a job, but for its end and what `BEGAN` tells: its record says that."""
     return f"{PREFIX}:events:{job_id}"
 
 

@@ -194,13 +194,11 @@ class Bulk:
             "seconds": f"{max(0.0, time.time() - taken.started_at):.6f}",
         }
         if isinstance(outcome, GenerateResult):
-            ending, told = ("finished", "finished", "successful_job_count", self._limits.result_ttl_s), {}
+            ending = ("finished", "finished", "successful_job_count", self._limits.result_ttl_s)
         else:
             rq_status = "stopped" if ended.status is Status.CANCELED else "failed"
             ending = (rq_status, "failed", "failed_job_count", self._limits.failure_ttl_s)
-            told = {"reason": outcome.reason, "detail": outcome.detail}
-        facts |= dict(zip(("status", "registry", "counter", "ttl"), ending, strict=True))
-        return facts | {"announced": json.dumps({"status": ended.status.value} | told)}
+        return facts | dict(zip(("status", "registry", "counter", "ttl"), ending, strict=True))
 
     def _result(self, ended: Ended, now: float) -> list[str]:
         """RQ's record of a result, flat."""

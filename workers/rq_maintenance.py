@@ -18,7 +18,6 @@ from workers import keys
 from workers.broker import EVENTS_KEPT
 from workers.queues import TRAIN_QUEUE
 from workers.rq_recovery import Found, reclaim
-from workers.views import DIED_TWICE
 
 LOCK_S = 10  # a worker that dies while it looks holds up the others for no longer
 
@@ -68,15 +67,10 @@ def _clean(worker: BaseWorker, queue: Queue) -> None:
 def _announce(redis: Redis, requeued: Iterable[Job], failed: Iterable[Job]) -> None:
     with redis.pipeline() as pipe:
         for job in requeued:
-            pipe.xadd(keys.events(job.id), _event("queued", {"queue": job.origin, "retried": True}), maxlen=EVENTS_KEPT)
+            told = {"queue": job.origin, "retried": True}
+            pipe.xadd(keys.events(job.id), {"name": "queued", "data": json.dumps(told)}, maxlen=EVENTS_KEPT)
         for job in failed:
-            told = {"status": "failed", "reason": "abandoned", "detail": DIED_TWICE}
-            pipe.xadd(keys.events(job.id), _event("end", told), maxlen=EVENTS_KEPT)
             pipe.expire(keys.events(job.id), job.failure_ttl or 1)
             pipe.delete(keys.progress(job.id))
             pipe.publish(keys.ENDED, job.id)
         pipe.execute()
-
-
-def _event(name: str, data: dict[str, Any]) -> dict[Any, Any]:
-    return {"name": name, "data": json.dumps(data)}

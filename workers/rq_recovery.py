@@ -40,21 +40,17 @@ local lost, ran = {}, {}  -- jobs without a worker; how many of them each worker
 local now = clock()
 
 local function runs_elsewhere(origin, id)
-    for _, execution_id in ipairs(redis.call('ZRANGE', p.executions .. id, 0, -1)) do
-        local lease = redis.call('ZSCORE', p.started .. origin, id .. ':' .. execution_id)
-        if lease and tonumber(lease) > now then return true end
-    end
-end
-
-local function tell(id, name, data, kept)
-    redis.call('XADD', p.events .. id, 'MAXLEN', '~', g.events_kept, '*', 'name', name, 'data', data)
-    redis.call('EXPIRE', p.events .. id, kept)
+    local execution = redis.call('HGET', p.job .. id, 'execution')
+    local lease = execution and redis.call('ZSCORE', p.started .. origin, id .. ':' .. execution)
+    return lease and tonumber(lease) > now
 end
 
 local function put_back(origin, id, job, kept)
-    redis.call('HSET', job, 'status', 'queued', 'enqueued_at', g.now)
+    redis.call('HSET', job, 'status', 'queued', 'enqueued_at', g.now, 'eventful', 1)
     redis.call('LPUSH', p.queue .. origin, id)
-    tell(id, 'queued', cjson.encode({queue = origin, retried = true}), kept)
+    local data = cjson.encode({queue = origin, retried = true})
+    redis.call('XADD', p.events .. id, 'MAXLEN', '~', g.events_kept, '*', 'name', 'queued', 'data', data)
+    redis.call('EXPIRE', p.events .. id, kept)
     table.insert(found, {id, 'requeued'})
 end
 
@@ -66,13 +62,13 @@ local function quarantine(id, job, kept)
 end
 
 local function fail(origin, id, job, kept)
-    local why = origin == g.alone and g.died_alone or g.died_twice
+    local result = origin == g.alone and g.died_alone or g.died_twice
     redis.call('HSET', job, 'status', 'failed', 'ended_at', g.now)
     redis.call('EXPIRE', job, kept)
     redis.call('ZADD', p.failed .. origin, g.unix + kept, id)
-    redis.call('XADD', p.results .. id, 'MAXLEN', 10, '*', unpack(why.result))
+    redis.call('XADD', p.results .. id, 'MAXLEN', 10, '*', unpack(result))
     redis.call('EXPIRE', p.results .. id, kept)
-    tell(id, 'end', why.announced, kept)
+    redis.call('EXPIRE', p.events .. id, kept)
     redis.call('DEL', p.progress .. id)
     redis.call('PUBLISH', p.ended, id)
     table.insert(found, {id, 'failed'})
@@ -141,9 +137,10 @@ local function give_back(id, execution_id, composite)
     redis.call('DEL', p.execution .. composite)
     redis.call('ZREM', p.executions .. id, execution_id)
     if origin and redis.call('ZREM', p.started .. origin, composite) == 1 and status == 'started' then
-        redis.call('HSET', job, 'status', 'queued')
+        redis.call('HSET', job, 'status', 'queued', 'eventful', 1)
         redis.call('LPUSH', p.queue .. origin, id)
         redis.call('XADD', p.events .. id, 'MAXLEN', '~', g.events_kept, '*', 'name', 'queued', 'data', cjson.encode({queue = origin}))
+        redis.call('EXPIRE', p.events .. id, g.kept)
         returned = returned + 1
     end
 end
@@ -205,16 +202,13 @@ def _now() -> dict[str, Any]:
         "kept": KEPT_S,
         "events_kept": EVENTS_KEPT,
         "alone": ALONE_QUEUE,
-        "died_twice": _abandoned(views.DIED_TWICE),
-        "died_alone": _abandoned("its worker died three times while running it, the last time with no other job beside it"),
+        "died_twice": _result(views.DIED_TWICE),
+        "died_alone": _result("its worker died three times while running it, the last time with no other job beside it"),
     }
 
 
-def _abandoned(detail: str) -> dict[str, Any]:
-    """How a job's end is announced, and RQ's record of it, flat."""
+def _result(detail: str) -> list[str]:
+    """RQ's record of such an end, flat."""
     problem = Problem(reason="abandoned", detail=detail)
     reason = b64encode(zlib.compress(views.reason_text(problem).encode())).decode()
-    return {
-        "announced": json.dumps({"status": "failed"} | problem.model_dump()),
-        "result": ["type", str(Result.Type.FAILED.value), "worker_name", "", "exc_string", reason],
-    }
+    return ["type", str(Result.Type.FAILED.value), "worker_name", "", "exc_string", reason]

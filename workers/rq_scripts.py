@@ -32,22 +32,22 @@ local function newcomers()
     return jobs
 end
 
--- Writes a job's record, with these fields, and its first event.
-local function record(e, ...)
+-- Writes a job's record, with these fields.
+local function record(e, fields)
     local words = {'data', e.data}
-    for _, part in ipairs({g.records[e.origin], e.record, {...}}) do
+    for _, part in ipairs({g.records[e.origin], e.record, fields}) do
         for _, word in ipairs(part) do table.insert(words, word) end
     end
     redis.call('HSET', e.job, unpack(words))
-    redis.call('XADD', p.events .. e.id, '*', 'name', 'queued', 'data', '{"queue": "' .. e.origin .. '"}')
-    redis.call('EXPIRE', p.events .. e.id, g.kept)
     table.insert(recent, g.unix)
     table.insert(recent, e.id)
 end
 
 -- Queues a job; whether a generation worker may want it.
 local function submit(e)
-    record(e, 'status', 'queued', 'cost', e.cost)
+    record(e, {'status', 'queued', 'cost', e.cost, 'eventful', 1})
+    redis.call('XADD', p.events .. e.id, '*', 'name', 'queued', 'data', '{"queue": "' .. e.origin .. '"}')
+    redis.call('EXPIRE', p.events .. e.id, g.kept)
     if e.ttl then redis.call('EXPIRE', e.job, e.ttl) end
     redis.call('HINCRBY', p.backlog, e.origin, e.cost)
     local next = e.cost > 0 and enter(g, e)
@@ -95,7 +95,10 @@ end
 local function start_all(worker, jobs)
     local starts = starting(worker)
     for _, e in ipairs(jobs) do
-        record(e, started(worker))
+        local fields = starts.record()
+        table.insert(fields, 'began')
+        table.insert(fields, e.origin .. ' ' .. worker.worker)
+        record(e, fields)
         starts.start(e.origin, e.id, g.now, e.expires_at or false, false, e.data)
     end
     return starts.tell()
@@ -140,7 +143,6 @@ if status == 'queued' and redis.call('LREM', p.queue .. origin, 1, g.id) == 1 th
     redis.call('HSET', job, 'status', 'canceled', 'ended_at', g.now, 'cost', 0)
     redis.call('EXPIRE', job, g.kept)
     redis.call('ZADD', p.canceled .. origin, g.unix + g.kept, g.id)
-    redis.call('XADD', p.events .. g.id, '*', 'name', 'end', 'data', '{"status": "canceled"}')
     redis.call('EXPIRE', p.events .. g.id, g.kept)
     redis.call('PUBLISH', p.ended, g.id)
     redis.call('DEL', p.progress .. g.id)
@@ -174,6 +176,7 @@ local function beat(e)
     redis.call('EXPIRE', p.executions .. e.id, g.lease + 60)
     redis.call('HSET', job, 'last_heartbeat', g.now)
     if e.progress ~= '' then
+        redis.call('HSET', job, 'eventful', 1)
         redis.call('SET', p.progress .. e.id, e.progress, 'EX', g.lease + 60)
         redis.call('XADD', p.events .. e.id, 'MAXLEN', '~', g.events_kept, '*', 'name', 'progress', 'data', e.progress)
         redis.call('EXPIRE', p.events .. e.id, g.kept)
@@ -189,7 +192,7 @@ return answers
 # For each job: 1 when it was still ours to end, 0 when somebody else has it by now, and why when there is no room for its files: then
 # it has not ended. The last answer is whether the worker's offer to take others stands. A file somebody waits for goes to him with the
 # news, if it is small. Redis asks whether there is room before a script's first write only, so the files of all jobs come before
-# everything else.
+# everything else, and then what needs no room.
 END = (
     """
 local p, g, answers, told, counts, worked, replies = NAMES, cjson.decode(ARGV[1]), {}, {}, {}, 0, {}
@@ -228,20 +231,24 @@ end
 
 -- Keeps a job's files if it is still ours; what is found out goes with it.
 local function look(e)
-    local status
-    e.composite, e.job = e.id .. ':' .. e.execution_id, p.job .. e.id
-    status, e.reply = unpack(redis.call('HMGET', e.job, 'status', 'reply'))
-    e.ours = status == 'started' and redis.call('ZSCORE', p.started .. e.origin, e.composite)
+    local status, execution, composite = nil, nil, e.id .. ':' .. e.execution_id
+    e.job = p.job .. e.id
+    status, execution, e.reply, e.eventful = unpack(redis.call('HMGET', e.job, 'status', 'execution', 'reply', 'eventful'))
+    e.ours = status == 'started' and execution == e.execution_id
     e.refused = e.ours and keep(e)
-end
-
-local function finish(e)
-    local composite, job = e.composite, e.job
-    if e.refused then return e.refused end
+    if e.refused then return end
     table.insert(gone, p.execution .. composite)
     table.insert(gone_executions, composite)
     note(unleased, p.started .. e.origin, composite)
-    redis.call('ZREM', p.executions .. e.id, e.execution_id)
+    if e.ours then
+        table.insert(gone, p.executions .. e.id)
+        table.insert(gone, p.progress .. e.id)
+    end
+end
+
+local function finish(e)
+    local job = e.job
+    if e.refused then return e.refused end
     if not e.ours then return 0 end
     redis.call('HSET', job, 'status', e.status, 'ended_at', g.now, 'last_heartbeat', g.now)
     redis.call('EXPIRE', job, e.ttl)
@@ -250,9 +257,7 @@ local function finish(e)
     redis.call('EXPIRE', p.results .. e.id, e.ttl)
     counts[e.counter] = (counts[e.counter] or 0) + 1
     worked = worked + e.seconds
-    redis.call('XADD', p.events .. e.id, 'MAXLEN', '~', g.events_kept, '*', 'name', 'end', 'data', e.announced)
-    redis.call('EXPIRE', p.events .. e.id, e.ttl)
-    table.insert(gone, p.progress .. e.id)
+    if e.eventful then redis.call('EXPIRE', p.events .. e.id, e.ttl) end
     if e.reply then send(e, e.reply) end
     table.insert(told, e.id)
     return 1
@@ -260,10 +265,10 @@ end
 
 local endings = cjson.decode(ARGV[2])
 for _, e in ipairs(endings) do look(e) end
-for i, e in ipairs(endings) do answers[i] = finish(e) end
+for registry, composites in pairs(unleased) do many(composites, 'ZREM', registry) end
 many(gone, 'DEL')
 many(gone_executions, 'SREM', g.worker_executions)
-for registry, composites in pairs(unleased) do many(composites, 'ZREM', registry) end
+for i, e in ipairs(endings) do answers[i] = finish(e) end
 for registry, scores in pairs(registered) do many(scores, 'ZADD', registry) end
 for counter, count in pairs(counts) do redis.call('HINCRBY', g.worker_key, counter, count) end
 if worked > 0 then redis.call('HINCRBYFLOAT', g.worker_key, 'total_working_time', string.format('%.6f', worked)) end

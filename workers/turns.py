@@ -35,21 +35,29 @@ end
 """
 
 # Starts jobs for a worker, one by one with `start`; what can be written for all of them together is written by `tell`, which gives the
-# message that tells of them, if any. Who calls `start` writes the job's own record.
+# message that tells of them, if any. Who calls `start` writes the job's own record before, and its events. RQ's list of a job's executions
+# comes with the first sign of life, as most jobs are over by then.
 STARTING = """
 local function starting(g)
     local heads, contents, composites, leases = {}, {}, {}, {}
     local starts, now = {}, clock()
 
+    local function next_id()
+        return g.execution .. string.format('%03x', #heads)
+    end
+
+    -- What the record of the next job says once it is started.
+    function starts.record()
+        return {'status', 'started', 'started_at', g.now, 'last_heartbeat', g.now, 'worker_name', g.worker, 'cost', 0,
+            'execution', next_id()}
+    end
+
     function starts.start(origin, id, created_at, expires_at, cancel_requested, data)
-        local execution_id = g.execution .. string.format('%03x', #heads)
+        local execution_id = next_id()
         local composite = id .. ':' .. execution_id
         redis.call('HSET', p.execution .. composite, 'id', execution_id, 'job_id', id,
             'created_at', g.unix, 'last_heartbeat', g.unix, 'worker_name', g.worker)
         redis.call('EXPIRE', p.execution .. composite, g.lease)
-        redis.call('ZADD', p.executions .. id, now + g.lease + 60, execution_id)
-        redis.call('EXPIRE', p.executions .. id, g.lease + 60)
-        redis.call('XADD', p.events .. id, 'MAXLEN', '~', g.events_kept, '*', 'name', 'started', 'data', g.started)
         leases[origin] = leases[origin] or {}
         table.insert(leases[origin], now + g.lease)
         table.insert(leases[origin], composite)
@@ -71,11 +79,6 @@ local function starting(g)
     end
 
     return starts
-end
-
--- What a job's own record says once it is started.
-local function started(g)
-    return 'status', 'started', 'started_at', g.now, 'last_heartbeat', g.now, 'worker_name', g.worker, 'cost', 0
 end
 """
 
@@ -121,11 +124,12 @@ local function take(g)
     local function start(origin, id, cost)
         local job = p.job .. id
         redis.call('HINCRBY', p.backlog, origin, 0 - tonumber(cost or 0))
-        redis.call('HSET', job, started(g))
+        redis.call('HSET', job, unpack(starts.record()))
         redis.call('PERSIST', job)
         local data, created_at, expires_at, cancel_requested =
             unpack(redis.call('HMGET', job, 'data', 'created_at', 'expires_at', 'cancel_requested'))
         starts.start(origin, id, created_at, expires_at, cancel_requested, data or '')
+        redis.call('XADD', p.events .. id, 'MAXLEN', '~', g.events_kept, '*', 'name', 'started', 'data', g.started)
     end
 
     local function forget(origin)  -- whose turn it was: the queue is empty

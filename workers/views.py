@@ -12,10 +12,11 @@ from rq.results import Result
 
 from models.cards import Frozen
 from workers import keys
-from workers.jobs import AnyJob, AnyResult, JobView, Problem, Progress, Status
+from workers.jobs import AnyJob, AnyResult, Event, JobView, Problem, Progress, Status
 from workers.load import LANES, LaneLoad
 
 ALIVE_S = 30.0
+QUEUED_ID, STARTED_ID, END_ID = "0-1", "0-2", f"{2**64 - 1}-0"  # of events that no stream has: before and after all that one can have
 DIED_TWICE = "its worker died twice while running it"
 RawHash = Mapping[bytes, bytes]
 _JOB: TypeAdapter[AnyJob] = TypeAdapter(AnyJob)
@@ -59,18 +60,40 @@ class QueueView(Frozen):
     backlog_chain_steps: int
 
 
-def status_of(raw: RawHash) -> Status:
+def status_of(rq_status: bytes | None, expires_at: bytes | None) -> Status:
     """Where a job stands; a queued one past its deadline has expired, whether or not a worker has looked at it."""
-    status = _STATUSES.get(raw.get(b"status", b""), Status.QUEUED)
-    deadline = raw.get(keys.EXPIRES_AT.encode())
-    if status is Status.QUEUED and deadline and float(deadline) < time.time():
+    status = _STATUSES.get(rq_status or b"", Status.QUEUED)
+    if status is Status.QUEUED and expires_at and float(expires_at) < time.time():
         return Status.EXPIRED
     return status
 
 
+def status_of_record(raw: RawHash) -> Status:
+    """The same, from all that RQ's hash has of a job."""
+    return status_of(raw.get(b"status"), raw.get(keys.EXPIRES_AT.encode()))
+
+
+def order(event_id: str) -> tuple[int, ...]:
+    """Events of a job follow each other by this."""
+    return tuple(map(int, event_id.split("-")))
+
+
+def first_events(began: bytes | None) -> list[Event]:
+    """Those of a job that was started as it was submitted."""
+    if began is None:
+        return []
+    queue, worker = began.decode().split(" ", 1)
+    return [Event(id=QUEUED_ID, name="queued", data={"queue": queue}), Event(id=STARTED_ID, name="started", data={"worker": worker})]
+
+
+def last_event(view: JobView) -> Event:
+    """The end of a job that is over."""
+    return Event(id=END_ID, name="end", data={"status": view.status} | (view.problem.model_dump() if view.problem else {}))
+
+
 def job_view(job: Job, raw: RawHash, result: Result | None, progress: bytes | None, position: int | None) -> JobView:
     """Everything known of a job; `job` has been restored from `raw`."""
-    status = status_of(raw)
+    status = status_of_record(raw)
     problem = problem_of(status, result.exc_string if result else None)
     if problem and problem.reason in ("canceled", "expired"):
         status = Status(problem.reason)

@@ -1,8 +1,8 @@
 """Jobs: what became of them, their images, their events, and an end to them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from typing import Annotated, Any
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Response
 from fastapi.exceptions import HTTPException
@@ -12,12 +12,12 @@ from service import delivery
 from service.negotiation import PNG
 from service.parts import Parts, ThisApp
 from service.schemas import JobList, JobReply
+from workers.broker import UnknownJob
 from workers.jobs import Event
 
 router = APIRouter(tags=["jobs"], prefix="/jobs")
 JobId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
 PICTURE: dict[int | str, dict[str, Any]] = {200: {"content": {PNG: {"schema": {"type": "string", "format": "binary"}}}}}
-LOOKS_PER_VIEW = 25  # quiet looks at a stream before asking whether the job is over
 
 
 @router.get("")
@@ -58,22 +58,27 @@ async def artifact(job_id: JobId, name: Annotated[str, Path(pattern=r"^[a-z0-9][
     return await delivery.picture_response(parts, job_id, name, delivery.FOR_EVER)
 
 
-async def _first_events(
-    job_id: JobId, parts: ThisApp, last_event_id: Annotated[str | None, Header(pattern=r"^\d{1,20}(-\d{1,20})?$")] = None
-) -> list[Event]:
+class Told(NamedTuple):
+    """What is known of a job to somebody who has heard of it before, or has not."""
+
+    last: str  # the id of the last event he has seen
+    news: list[Event]
+
+
+async def _told(job_id: JobId, parts: ThisApp, last_event_id: Annotated[str, Header(pattern=r"^\d{1,20}(-\d{1,20})?$")] = "0") -> Told:
     """Events after Last-Event-ID. 404 for an unknown job; 204, which tells a browser to stop asking, where none can follow."""
     view = await parts.off_loop(lambda: parts.broker.view(job_id))
-    found = await parts.off_loop(lambda: parts.broker.events(job_id, last_event_id or "0"))
-    if not found and view.status.over:
+    news = await parts.off_loop(lambda: parts.broker.events(job_id, last_event_id))
+    if not news and view.status.over:
         raise HTTPException(204)
-    return list(found)
+    return Told(last_event_id, news)
 
 
 @router.get("/{job_id}/events", response_class=EventSourceResponse)
-async def events(job_id: JobId, parts: ThisApp, first: Annotated[list[Event], Depends(_first_events)]) -> AsyncIterator[ServerSentEvent]:
+async def events(job_id: JobId, parts: ThisApp, told: Annotated[Told, Depends(_told)]) -> AsyncIterator[ServerSentEvent]:
     """What happens to a job, as it happens (server-sent events); resumes after Last-Event-ID."""
     with parts.metrics.event_streams.track_inprogress():
-        async for event in _followed(parts, job_id, first):
+        async for event in _followed(parts, job_id, *told):
             yield ServerSentEvent(data=_linked(job_id, event.data), event=event.name, id=event.id)
 
 
@@ -83,17 +88,16 @@ def _linked(job_id: str, data: dict[str, object]) -> dict[str, object]:
     return data | {"href": delivery.artifact_address(job_id, str(name))} if name else data
 
 
-async def _followed(parts: Parts, job_id: str, found: Sequence[Event]) -> AsyncIterator[Event]:
-    """Events until the job's last one, or until the app closes."""
-    after, quiet = "0", 0
+async def _followed(parts: Parts, job_id: str, last: str, news: list[Event]) -> AsyncIterator[Event]:
+    """Events until the job's last one, until nobody knows the job any more, or until the app closes."""
     while not parts.closing.is_set():
-        for event in found:
+        for event in news:
             yield event
-            after, quiet = event.id, 0
+            last = event.id
             if event.name == "end":
                 return
-        quiet += 1
-        if quiet % LOOKS_PER_VIEW == 0 and not found and (await parts.off_loop(lambda: parts.broker.view(job_id))).status.over:
-            return
         await asyncio.sleep(parts.settings.event_poll_s)
-        found = await parts.off_loop(lambda last=after: parts.broker.events(job_id, last))  # type: ignore[misc]
+        try:
+            news = await parts.off_loop(lambda after=last: parts.broker.events(job_id, after))  # type: ignore[misc]
+        except UnknownJob:
+            return

@@ -121,7 +121,6 @@ class Painter:
 
     def _end(self, job: Job, status: JobStatus) -> None:
         job.set_status(status)
-        self._broker.publish(job.id, "end", {"status": str(status.value)})
         self._redis.publish(keys.ENDED, job.id)
 
     def _run(self) -> None:

@@ -96,15 +96,27 @@ def test_a_strange_last_event_id_is_refused(api: httpx.Client, last: str) -> Non
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "last-event-id")
 
 
-def test_a_stream_ends_although_its_last_event_was_lost(api: httpx.Client, painter, broker: Broker) -> None:
+def test_a_stream_that_is_resumed_where_nothing_is_new_repeats_nothing(api: httpx.Client, painter) -> None:
     painter.rest()
     job = queued(api)
     with api.stream("GET", f"/jobs/{job}/events") as stream:
         lines = stream.iter_lines()
-        next(lines)
-        broker.redis.delete(f"ebbtide:events:{job}")
-        broker.redis.hset(f"rq:job:{job}", "status", "finished")
-        assert "end" not in [event.get("event") for event in events(list(lines))]
+        last = events([next(lines) for _ in range(4)])[-1]["id"]
+    with api.stream("GET", f"/jobs/{job}/events", headers={"Last-Event-ID": last}) as stream:
+        painter.working.set()
+        assert [event["event"] for event in events(list(stream.iter_lines()))] == ["started", "progress", "end"]
+
+
+def test_a_stream_ends_with_its_job_whatever_became_of_the_rest(api: httpx.Client, painter, broker: Broker) -> None:
+    painter.rest()
+    for lost, told in ((f"ebbtide:events:{queued(api)}", ["end"]), (f"rq:job:{queued(api)}", [])):
+        job = lost.rpartition(":")[2]
+        with api.stream("GET", f"/jobs/{job}/events") as stream:
+            lines = stream.iter_lines()
+            assert events([next(lines) for _ in range(4)])[0]["event"] == "queued"
+            broker.redis.hset(f"rq:job:{job}", "status", "finished")
+            broker.redis.delete(lost)
+            assert [event["event"] for event in events(list(lines))] == told
 
 
 def test_training_is_accepted_and_leaves_samples(api: httpx.Client, painter, eventually) -> None:

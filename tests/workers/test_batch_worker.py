@@ -148,7 +148,7 @@ def test_canceling_a_running_job_ends_it_alone(way, broker, redis, start_worker,
     elif way == "stop-job":
         send_stop_job_command(redis, ids[1], serializer="json")
     else:
-        send_stop_execution_command(redis, ids[1], job.get_executions()[0].id)
+        send_stop_execution_command(redis, ids[1], eventually(job.get_executions)[0].id)
     (view,) = ended(broker, eventually, ids[1])
     assert (view.status, view.problem.reason) == (Status.CANCELED, "canceled")
     assert statuses(ended(broker, eventually, ids[2])) == ["finished"]

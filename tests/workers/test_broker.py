@@ -124,13 +124,15 @@ def test_events_resume_after_the_last_one_seen(broker, generate_job):
     assert (queued.name, progress.name, progress.data["done"]) == ("queued", "progress", 3)
     assert broker.events(job_id, after=queued.id) == [progress]
     assert broker.events(job_id, after=progress.id) == []
-    assert broker.events(job_id, after=progress.id, block_s=0.05) == []
+    end = broker.events(broker.cancel(job_id).id, after=progress.id)
+    assert [(event.name, event.data["status"]) for event in end] == [("end", "canceled")]
+    assert broker.events(job_id, after=end[0].id) == []
     with pytest.raises(BrokerError, match="no event has the id 'x'"):
         broker.events(job_id, after="x")
 
 
 def test_an_unknown_job_says_so(broker):
-    for ask in (broker.view, broker.cancel):
+    for ask in (broker.view, broker.cancel, broker.events):
         with pytest.raises(UnknownJob, match="'nobody'"):
             ask("nobody")
 

@@ -12,6 +12,7 @@ from workers.broker import Finishes
 from workers.jobs import Diagnostics, GenerateResult, Problem, Status, Timings
 from workers.queues import chain_steps
 from workers.rq_bulk import SENT_AT_MOST, Bulk, Ended, Taken
+from workers.rq_recovery import reclaim
 from workers.stepping import Room
 from workers.submissions import AsyncSubmissions, Submission
 
@@ -64,7 +65,10 @@ def test_a_job_whose_files_have_no_room_ends_with_that_reason_and_without_files(
 def test_files_of_a_job_that_somebody_else_has_by_now_are_not_kept(bulk, broker, redis, generate_job):
     broker.submit(generate_job())
     (lost,) = taken(bulk, redis)
-    redis.zrem("rq:wip:generate", f"{lost.id}:{lost.execution_id}")
+    redis.zadd("rq:wip:generate", {f"{lost.id}:{lost.execution_id}": 1})
+    assert reclaim(redis, [Queue("generate", connection=redis)]).requeued == [lost.id]
+    assert bulk.end([ended(lost, a=BINARY)]) == []
+    assert [job.id for job in taken(bulk, redis)] == [lost.id]
     assert bulk.end([ended(lost, a=BINARY)]) == []
     assert list(redis.scan_iter(keys.artifact("*", "*"))) == []
 

@@ -83,7 +83,7 @@ def test_a_job_is_queued_as_rq_queues_one(redis, broker, generate_job, deadline_
     call = {"job": job.model_dump(mode="json")}
     theirs = _queue(redis).enqueue("workers.generation.generate", kwargs=call, ttl=ttl, description=describe(job), **options).id
     found, expected = (redis.hgetall(Job.key_for(job_id)) for job_id in (ours, theirs))
-    added = {name.encode() for name in (keys.CHAINS, keys.COST, keys.CALLER, keys.ENTERED_AT, keys.EXPIRES_AT)}
+    added = {name.encode() for name in (keys.CHAINS, keys.COST, keys.CALLER, keys.ENTERED_AT, keys.EXPIRES_AT, keys.EVENTFUL)}
     assert {name: _plain(name, value) for name, value in found.items() if name not in added} == {
         name: _plain(name, value) for name, value in expected.items()
     }
@@ -96,15 +96,21 @@ def _plain(name: bytes, value: bytes) -> object:
     return json.loads(zlib.decompress(value)) if name == b"data" else ANY_TIME.sub(b"{time}", value)
 
 
-def test_a_job_is_started_as_rq_starts_one(redis, broker, generate_job):
+def test_a_job_is_started_as_rq_starts_one_and_listed_among_executions_with_its_first_beat(redis, broker, generate_job):
     ours, theirs = broker.submit_many([generate_job(), generate_job()])
     worker = _worker(redis)
-    (taken,) = Bulk(broker, worker.name, worker.key, 90).take([_queue(redis)], Room(1, frozenset()))
+    bulk = Bulk(broker, worker.name, worker.key, 90)
+    (taken,) = bulk.take([_queue(redis)], Room(1, frozenset()))
     assert taken.id == ours
     job = Job.fetch(theirs, connection=redis, serializer="json")
     execution = worker.prepare_execution(job)
     worker.prepare_job_execution(job, remove_from_intermediate_queue=True)
     redis.lrem("rq:queue:generate", 1, theirs)
+    started = _traces(redis, theirs, execution.id)
+    assert started.pop(b"rq:executions:{job}") == [b"{execution}"]
+    del started[b"mortal"][b"rq:executions:{job}"]
+    assert _traces(redis, ours, taken.execution_id) == started
+    assert bulk.beat([taken], {}) == [1]
     assert _traces(redis, ours, taken.execution_id) == _traces(redis, theirs, execution.id)
     assert _traces(redis, ours, taken.execution_id)[b"execution:{job}:{execution}"]
 
@@ -114,6 +120,7 @@ def test_a_job_is_kept_alive_as_rq_keeps_one(redis, broker, generate_job):
     worker = _worker(redis)
     bulk = Bulk(broker, worker.name, worker.key, 90)
     mine, other = bulk.take([_queue(redis)], Room(9, frozenset()))
+    assert bulk.beat([mine, other], {}) == [1, 1]
     _age(redis, mine, other)
     assert bulk.beat([mine], {}) == [1]
     job = Job.fetch(theirs, connection=redis, serializer="json")
@@ -204,7 +211,16 @@ def _traces(redis, job_id: str, execution_id: str) -> dict[bytes, object]:
 
 
 # Ours alone, and what RQ writes where nobody reads it: a result in the hash beside the one in the stream, empty strings for nothing.
-_IGNORED = {b"cost", b"chains", b"success_callback_name", b"failure_callback_name", b"stopped_callback_name", b"group_id", b"retries_left"}
+_IGNORED = {
+    b"cost",
+    b"chains",
+    b"execution",
+    b"success_callback_name",
+    b"failure_callback_name",
+    b"stopped_callback_name",
+    b"group_id",
+    b"retries_left",
+}
 
 
 def _fields(entry, anonymous):
