@@ -35,6 +35,11 @@ def quick(queue: str) -> str:
     return f"{PREFIX}:quick:{queue}"
 
 
+def record(queue: str) -> str:
+    """What the records of all jobs of a queue have in common, while some are being written."""
+    return f"{PREFIX}:record:{queue}"
+
+
 def callers(queue: str) -> str:
     """Sorted set: callers of a queue by the turn of their next job, where that is later than anybody's."""
     return f"{PREFIX}:callers:{queue}"

@@ -20,23 +20,31 @@ local p, g = NAMES, cjson.decode(ARGV[1])
     + """
 local recent = {}  -- to be written once for all jobs
 
--- The jobs that are not known yet, each once.
+-- The jobs that are not known yet, each once. Their records have from now on what all jobs of their queue have in common.
 local function newcomers()
-    local jobs, seen = {}, {}
+    local asked, new = {}, {}
     for at = 2, #ARGV, 2 do
         local e = cjson.decode(ARGV[at])
         e.job, e.data = p.job .. e.id, ARGV[at + 1]
-        if not seen[e.id] and redis.call('EXISTS', e.job) == 0 then table.insert(jobs, e) end
-        seen[e.id] = true
+        table.insert(asked, e)
     end
-    return jobs
+    for origin, record in pairs(g.records) do
+        redis.call('SADD', p.queues, p.queue .. origin)  -- the first write: refused where Redis is full
+        redis.call('HSET', p.record .. origin, unpack(record))
+    end
+    for _, e in ipairs(asked) do
+        if redis.call('COPY', p.record .. e.origin, e.job) == 1 then table.insert(new, e) end
+    end
+    for origin in pairs(g.records) do redis.call('DEL', p.record .. origin) end
+    return new
 end
 
--- Writes a job's record, with these fields.
+-- Writes the rest of a job's record, these fields among it.
 local function record(e, fields)
-    local words = {'data', e.data}
-    for _, part in ipairs({g.records[e.origin], e.record, fields}) do
-        for _, word in ipairs(part) do table.insert(words, word) end
+    local words, at = {'data', e.data}, 2
+    for _, part in ipairs({e.record, fields}) do
+        for place, word in ipairs(part) do words[at + place] = word end
+        at = #words
     end
     redis.call('HSET', e.job, unpack(words))
     table.insert(recent, g.unix)
@@ -105,7 +113,6 @@ local function start_all(worker, jobs)
 end
 
 local jobs = newcomers()
-for origin in pairs(g.records) do redis.call('SADD', p.queues, p.queue .. origin) end  -- the first write: refused where Redis is full
 local worker = #jobs > 0 and offered()
 local fits, room, images
 if worker then fits, room, images = has_room(worker, jobs) end

@@ -31,6 +31,7 @@ NAMES = {
     "turns": keys.turns(""),
     "callers": keys.callers(""),
     "quick": keys.quick(""),
+    "record": keys.record(""),
     "backlog": keys.BACKLOG,
     "recent": keys.RECENT,
     "offers": keys.OFFERS,
