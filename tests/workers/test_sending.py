@@ -6,8 +6,9 @@ import pytest
 from rq.job import Job
 
 from workers import keys
-from workers.jobs import Problem, Status
-from workers.rq_bulk import DECODING_ROOM, Ended
+from workers.jobs import Problem, Progress, Status
+from workers.rq_bulk import DECODING_ROOM, OURS, Ended
+from workers.rq_recovery import reclaim
 from workers.stepping import Room
 
 LONG = {"kernel": "mala", "steps": 10_000}
@@ -165,3 +166,41 @@ def test_a_training_job_is_nobodys_business_here(redis, broker, waiting, train_j
     broker.submit(train_job)
     assert w.heard(0.1) is None
     assert redis.zcard(keys.OFFERS) == 1
+
+
+def test_events_of_a_job_sent_at_once_are_those_of_one_that_waited(redis, broker, waiting, generate_job):
+    w = waiting()
+    w.offer()
+    broker.submit(generate_job(mcmc=LONG))
+    (job,) = w.heard()
+    queued, started = broker.events(job.id)
+    assert (queued.name, queued.data, started.name, started.data) == ("queued", {"queue": "generate"}, "started", {"worker": "w"})
+    assert w.bulk.beat([job], {job.execution_id: Progress(done=1, total=2, unit="chain-steps")}) == [OURS]
+    assert [event.name for event in broker.events(job.id, after=started.id)] == ["progress"]
+    w.bulk.end([Ended(job, Problem(reason="diverged", detail="so"))])
+    assert [event.name for event in broker.events(job.id)] == ["queued", "started", "progress", "end"]
+    assert broker.events(job.id)[-1].data == {"status": "failed", "reason": "diverged", "detail": "so"}
+    assert all(redis.ttl(key) > 0 for key in redis.scan_iter(f"*{job.id}*"))
+
+
+@pytest.mark.parametrize("way", ["lost", "unheard"])
+def test_events_of_a_job_sent_at_once_go_on_where_it_is_started_again(way, redis, broker, waiting, generate_job):
+    w = waiting()
+    w.offer()
+    broker.submit(generate_job())
+    (job,) = w.heard()
+    if way == "lost":
+        redis.zadd("rq:wip:generate", {f"{job.id}:{job.execution_id}": 1})
+        assert reclaim(redis, w.queues).requeued == [job.id]
+    else:
+        assert w.bulk.return_unheard([], on_its_way_s=0).returned == 1
+    assert redis.ttl(keys.events(job.id)) > 0
+    second = waiting("second")
+    (again,) = second.bulk.take(second.queues, ROOM)
+    assert w.bulk.end([Ended(job, Problem(reason="diverged", detail="so"))]) == []
+    second.bulk.end([Ended(again, Problem(reason="diverged", detail="so"))])
+    told = broker.events(job.id)
+    assert [event.name for event in told] == ["queued", "started", "queued", "started", "end"]
+    assert [event.data["worker"] for event in told if event.name == "started"] == ["w", "second"]
+    assert broker.events(job.id, after=told[1].id) == told[2:]
+    assert all(redis.ttl(key) > 0 for key in redis.scan_iter(f"*{job.id}*"))
