@@ -31,7 +31,7 @@ from workers.connection import (
     guarded,
 )
 from workers.finishes import Expected, Finishes
-from workers.jobs import AnyJob, Event, JobView, Progress, Status
+from workers.jobs import EVENT_ID, AnyJob, Event, JobView, Progress, Status
 from workers.rq_scripts import CANCEL, SUBMIT
 from workers.script_names import named
 from workers.submissions import Submission, Submissions
@@ -52,7 +52,6 @@ __all__ = [
 
 EVENTS_KEPT = 1000
 _logger = logging.getLogger("rq.worker")
-_EVENT_ID = re.compile(r"\d{1,20}(-\d{1,20})?")
 
 
 def new_id() -> str:
@@ -222,7 +221,7 @@ class Broker:
 
     def events(self, job_id: str, after: str = "0") -> list[Event]:
         """What happened after event `after`, up to now; once a job is over the last one is its `end`. Raises UnknownJob."""
-        if not _EVENT_ID.fullmatch(after):
+        if not re.fullmatch(EVENT_ID, after):
             raise BrokerError(f"no event has the id {after!r}: resume with an id that the stream gave")
         with guarded(), self.redis.pipeline(transaction=False) as pipe:
             pipe.hmget(Job.key_for(job_id), "status", keys.EXPIRES_AT, keys.BEGAN)  # before the rest: a job that is over has told it all

@@ -164,9 +164,12 @@ class JobView(Frozen):
     worker: str | None = None
 
 
+EVENT_ID = r"^\d{1,19}(-\d{1,19})?$"  # a millisecond and a number within it; Redis takes no more than 64 bits of each
+
+
 class Event(Frozen):
     """One thing that happened to a job, in the order it happened."""
 
-    id: str = Field(description="position in the stream; resume after it with Last-Event-ID")
+    id: str = Field(description="its place among the job's events; resume after it with Last-Event-ID")
     name: Literal["queued", "started", "progress", "metrics", "sample", "end"]
     data: dict[str, object]

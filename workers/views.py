@@ -16,7 +16,7 @@ from workers.jobs import AnyJob, AnyResult, Event, JobView, Problem, Progress, S
 from workers.load import LANES, LaneLoad
 
 ALIVE_S = 30.0
-QUEUED_ID, STARTED_ID, END_ID = "0-1", "0-2", f"{2**64 - 1}-0"  # of events that no stream has: before and after all that one can have
+QUEUED_ID, STARTED_ID, END_ID = "0-1", "0-2", f"{10**19 - 1}-0"  # of events that no stream has: before and after all that one can have
 DIED_TWICE = "its worker died twice while running it"
 RawHash = Mapping[bytes, bytes]
 _JOB: TypeAdapter[AnyJob] = TypeAdapter(AnyJob)

@@ -13,7 +13,7 @@ from service.negotiation import PNG
 from service.parts import Parts, ThisApp
 from service.schemas import JobList, JobReply
 from workers.broker import UnknownJob
-from workers.jobs import Event
+from workers.jobs import EVENT_ID, Event
 
 router = APIRouter(tags=["jobs"], prefix="/jobs")
 JobId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
@@ -65,7 +65,7 @@ class Told(NamedTuple):
     news: list[Event]
 
 
-async def _told(job_id: JobId, parts: ThisApp, last_event_id: Annotated[str, Header(pattern=r"^\d{1,20}(-\d{1,20})?$")] = "0") -> Told:
+async def _told(job_id: JobId, parts: ThisApp, last_event_id: Annotated[str, Header(pattern=EVENT_ID)] = "0") -> Told:
     """Events after Last-Event-ID. 404 for an unknown job; 204, which tells a browser to stop asking, where none can follow."""
     view = await parts.off_loop(lambda: parts.broker.view(job_id))
     news = await parts.off_loop(lambda: parts.broker.events(job_id, last_event_id))

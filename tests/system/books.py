@@ -8,7 +8,6 @@ from rq import Queue, Worker
 from rq.registry import CanceledJobRegistry, FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
 
 from tests.system.house import House, until
-from workers.broker import Broker, BrokerLimits
 from workers.queues import ALONE_QUEUE, QUEUES
 
 REGISTRIES = {"finished": FinishedJobRegistry, "failed": FailedJobRegistry, "canceled": CanceledJobRegistry}
@@ -29,7 +28,7 @@ def close_the_books(house: House, *ids: str) -> None:
 
 def _check_job(house: House, job: dict[str, Any]) -> None:
     """Ended once, if it was started, and told so; images of a finished job are all there, and no other job has any."""
-    events = [event.name for event in Broker(house.redis, BrokerLimits()).events(job["id"])]
+    events = house.events(job["id"])
     assert events.index("end") == len(events) - 1, (job["id"], job["status"], events)
     results = house.redis.xlen(f"rq:results:{job['id']}")
     assert results == (0 if events == ["queued", "end"] else 1), (job["id"], job["status"], results)

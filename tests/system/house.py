@@ -17,6 +17,7 @@ import httpx
 from redis import Redis
 
 from service.up import valkey_command
+from workers.broker import Broker, BrokerLimits
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 90.0
@@ -102,6 +103,10 @@ class House:
     def page(self, worker: subprocess.Popen[bytes]) -> dict[str, float]:
         """What a worker exports."""
         return figures(httpx.get(f"http://127.0.0.1:{self.pages[worker]}/metrics").text)
+
+    def events(self, job_id: str) -> list[str]:
+        """Names of what has happened to a job."""
+        return [event.name for event in Broker(self.redis, BrokerLimits()).events(job_id)]
 
     def submit(self, **request: Any) -> str:
         """A job's id."""

@@ -94,22 +94,24 @@ def test_a_small_picture_comes_with_the_news_to_the_process_that_wants_it(conten
     asyncio.run(scenario())
 
 
-def test_a_finished_job_takes_little_of_redis_as_ebbtide_runs_it(bulk, broker, redis, generate_job, tmp_path):
+def test_a_finished_job_takes_little_of_redis_as_ebbtide_runs_it(waiting, broker, redis, generate_job, tmp_path):
     command = valkey_command(0, tmp_path)
     settings = {name: command[command.index(f"--{name}") + 1] for name in ("stream-node-max-bytes", "hash-max-listpack-value")}
     before = {name: redis.config_get(name)[name] for name in settings}
+    w = waiting()
 
     def kept_bytes():
+        w.offer()
         broker.submit(generate_job())
-        (job,) = taken(bulk, redis)
-        bulk.end([ended(job, **{"0": BINARY})])
+        (job,) = w.heard()
+        w.bulk.end([ended(job, **{"0": BINARY})])
         return sum(redis.memory_usage(key) for key in redis.scan_iter(f"*{job.id}*"))
 
     as_redis_comes = kept_bytes()
     try:
         for name, value in settings.items():
             redis.config_set(name, value)
-        assert kept_bytes() < min(5000, as_redis_comes / 3)
+        assert kept_bytes() < min(4000, as_redis_comes / 2)
     finally:
         for name, value in before.items():
             redis.config_set(name, value)
