@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from models.kernels import Chains, Kernel
-from models.targets import Target, evaluate
+from models.targets.base import Target, evaluate
 
 
 class GeneratorNoise:

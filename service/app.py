@@ -12,15 +12,15 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from models.checkpoints import Store
-from service import errors
-from service.metrics import ApiMetrics, MetricsMiddleware
-from service.openapi import describing
-from service.parts import Parts
+from service.admission.dependencies import Parts
+from service.protocol import errors
+from service.protocol.metrics import ApiMetrics, MetricsMiddleware
+from service.protocol.openapi import describing
 from service.routes import generate, health, jobs, models, train
 from service.settings import Settings
 from service.shortcut import AppWithShortcut, Shortcut
-from workers.artifacts import Artifacts
-from workers.broker import Broker
+from workers.queue.artifacts import Artifacts
+from workers.queue.broker import Broker
 from workers.version import version
 
 ROUTES = (generate.router, jobs.router, train.router, models.router, health.router)

@@ -22,7 +22,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from models.cards import SamplerName
-from service.schemas import JobList, JobReply, ModelList, ModelReply, ProblemDetails
+from service.protocol.schemas import JobList, JobReply, ModelList, ModelReply, ProblemDetails
 from workers.jobs import Event, GenerateJob, Layout, Priority
 
 HERE = "http://127.0.0.1:8000"

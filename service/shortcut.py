@@ -7,8 +7,8 @@ from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from starlette.types import Receive, Scope, Send
 
-from service.errors import Answers
-from service.metrics import HANG_UP, ApiMetrics
+from service.protocol.errors import Answers
+from service.protocol.metrics import HANG_UP, ApiMetrics
 
 
 class Shortcut:

@@ -9,9 +9,9 @@ import pytest
 from redis import Redis
 
 from models.kernels import KERNELS
-from workers.broker import Broker, BrokerLimits
-from workers.connection import connect
 from workers.jobs import GenerateJob, TrainJob
+from workers.queue.broker import Broker, BrokerLimits
+from workers.queue.connection import connect
 
 
 @pytest.fixture(scope="session")

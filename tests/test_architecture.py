@@ -11,17 +11,69 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("models", "workers", "service")  # each may import itself and those before it
 
-# Inside models, lowest first; names of one layer may not import each other.
-LAYERS = (
-    ("kernels", "noise", "images"),
-    ("cards", "targets"),
-    ("checkpoints", "datasets", "diagnostics", "networks", "sampling"),
-    ("families", "metrics"),
-    ("prepared", "training_state", "measurement", "calibration"),
-    ("publication",),
-    ("trainer",),
-)
-RANKS = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+# What each part of a package may import of its own package; a part is a folder or a file beside the folders. Nothing else is allowed.
+GROUND = {"jobs", "settings", "version", "health", "messages", "capacity"}
+PARTS: dict[str, dict[str, set[str]]] = {
+    "models": {
+        "kernels": set(),
+        "noise": set(),
+        "images": set(),
+        "diagnostics": set(),
+        "device": set(),
+        "datasets": set(),
+        "cards": {"kernels"},
+        "targets": {"kernels"},
+        "networks": {"device"},
+        "checkpoints": {"cards"},
+        "sampling": {"kernels", "targets"},
+        "families": {"kernels", "targets", "networks", "cards", "sampling"},
+        "metrics": {"datasets"},
+        "inference": {"cards", "checkpoints", "device", "families", "networks", "targets"},
+        "training": {
+            "kernels",
+            "targets",
+            "cards",
+            "checkpoints",
+            "datasets",
+            "device",
+            "families",
+            "images",
+            "inference",
+            "metrics",
+            "sampling",
+        },
+    },
+    "workers": {
+        "settings": set(),
+        "version": set(),
+        "health": set(),
+        "jobs": set(),
+        "capacity": {"jobs"},
+        "messages": {"jobs", "capacity"},
+        "queue": GROUND,
+        "leases": GROUND | {"queue"},
+        "engine": GROUND,
+        "generation": GROUND | {"queue", "leases", "engine"},
+        "training": GROUND | {"queue"},
+    },
+    "service": {
+        "settings": set(),
+        "protocol": {"settings"},
+        "admission": {"settings", "protocol"},
+        "routes": {"settings", "protocol", "admission"},
+        "app": {"settings", "protocol", "admission", "routes"},
+        "client": {"protocol"},
+        "command": {"client", "protocol"},
+    },
+}
+# Libraries that only some parts may import at all, at any depth of a file.
+BELONGS = {
+    "torch": {"models", "workers/engine", "workers/generation/assembly.py", "workers/training"},
+    "redis": {"workers/queue", "workers/leases", "workers/training"},
+    "rq": {"workers/queue", "workers/leases", "workers/generation/worker.py", "workers/training"},
+    "fastapi": {"service"},
+    "starlette": {"service"},
+}
 
 
 def modules(*packages: str) -> list[Path]:
@@ -49,35 +101,83 @@ def test_packages_import_only_those_below_them() -> None:
         assert not wrong, f"{path} imports {wrong}"
 
 
-def layer(name: str) -> str | None:
-    """The part of models that a dotted name or a file's path belongs to; None for what is outside or models itself."""
-    parts = name.removesuffix(".py").replace("/", ".").split(".")
-    return parts[1] if parts[0] == "models" and len(parts) > 1 and parts[1] != "__init__" else None
+def part(name: str) -> tuple[str, str] | None:
+    """The package and the part of it that a dotted name or a file's path belongs to; None for what is outside or a package itself."""
+    package, *rest = name.removesuffix(".py").replace("/", ".").split(".")
+    return (package, rest[0]) if package in PARTS and rest and rest[0] != "__init__" else None
 
 
-def test_inside_models_imports_run_downward() -> None:
-    for path in modules("models"):
-        own = layer(str(path))
-        if own is None:
+def test_parts_of_a_package_import_only_what_they_may() -> None:
+    for path in modules(*PACKAGES):
+        if (own := part(str(path))) is None:
             continue
-        assert own in RANKS, f"{path}: give {own!r} its place in LAYERS"
-        wrong = [name for name in imports(path) if (other := layer(name)) and other != own and RANKS[other] >= RANKS[own]]
-        assert not wrong, f"{path} imports {wrong}, which stand beside or above it"
+        package, name = own
+        assert name in PARTS[package], f"{path}: say in PARTS what {package}/{name} may import"
+        may = PARTS[package][name] | {name}
+        wrong = [found for found in imports(path) if (other := part(found)) and other[0] == package and other[1] not in may]
+        assert not wrong, f"{path} imports {wrong}"
+
+
+def test_what_parts_may_import_runs_one_way() -> None:
+    for package, parts in PARTS.items():
+        settled: set[str] = set()
+        while left := set(parts) - settled:
+            free = {name for name in left if parts[name] <= settled}
+            assert free, f"{package}: {sorted(left)} import one another"
+            settled |= free
+
+
+def test_every_part_that_is_named_exists() -> None:
+    for package, parts in PARTS.items():
+        here = {path.stem for path in (ROOT / package).iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+        assert set(parts) | {"__init__"} == here | {"__init__"}
+
+
+def test_no_files_import_one_another_in_a_circle() -> None:
+    files = {str(path.with_suffix("")).replace("/", ".").removesuffix(".__init__"): path for path in modules(*PACKAGES)}
+    edges = {
+        name: {found for full in imports(path) for found in (full, full.rpartition(".")[0]) if found in files} - {name}
+        for name, path in files.items()
+    }
+    settled: set[str] = set()
+    while left := set(edges) - settled:
+        free = {name for name in left if edges[name] <= settled}
+        assert free, f"some of {sorted(left)} import one another"
+        settled |= free
+
+
+def test_libraries_stay_where_they_belong() -> None:
+    for path in modules(*PACKAGES):
+        for library in {name.split(".")[0] for name in imports(path)} & set(BELONGS):
+            rooms = BELONGS[library]
+            assert any(str(path) == room or str(path).startswith(f"{room}/") for room in rooms), f"{path} imports {library}"
+
+
+MOST_FILES = 14
+
+
+def test_no_folder_is_crowded_and_each_says_what_lives_there() -> None:
+    for package in PACKAGES:
+        for init in sorted((ROOT / package).rglob("__init__.py")):
+            files = [path for path in init.parent.iterdir() if path.suffix == ".py"]
+            assert len(files) <= MOST_FILES, f"{init.parent.relative_to(ROOT)} holds {len(files)} files"
+            assert ast.get_docstring(ast.parse(init.read_text())), f"{init.relative_to(ROOT)} does not say what lives there"
 
 
 def test_the_maths_knows_no_redis_no_http_and_no_environment() -> None:
     for path in modules("models"):
         roots = {name.split(".")[0] for name in imports(path)}
         assert not roots & {"redis", "rq", "fastapi", "starlette", "httpx"}, path
-        assert "os.environ" not in (ROOT / path).read_text(), path
+        assert path.name == "device.py" or "os.environ" not in (ROOT / path).read_text(), path
 
 
 TORCHLESS = (
     "service.app",
     "workers.jobs",
-    "workers.broker",
-    "workers.artifacts",
-    "workers.generation",
+    "workers.queue.broker",
+    "workers.queue.artifacts",
+    "workers.generation.assembly",
+    "workers.training.worker",
     "models.checkpoints",
     "models.families",
     "models.datasets",

@@ -19,7 +19,7 @@ from starlette.routing import Match
 from typer.main import get_command
 
 from service.app import create_app
-from service.cli import app as cli
+from service.command.cli import app as cli
 
 ROOT = Path(__file__).parent.parent
 UNNAMED = (".*", "*/__init__.py", "*/py.typed")  # need no line of their own, though they may have one

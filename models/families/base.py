@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from models.kernels import Kernel
-    from models.targets import Target
+    from models.targets.base import Target
 
 
 class Size(Frozen):

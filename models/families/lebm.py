@@ -18,7 +18,9 @@ from models.networks.bfloat16 import Bfloat16
 from models.networks.dcgan import Generator
 from models.networks.latent_mlp import LatentMlp
 from models.sampling import run
-from models.targets import LatentEbm, Posterior, Target
+from models.targets.base import Target
+from models.targets.latent_ebm import LatentEbm
+from models.targets.posterior import Posterior
 
 SIGMA = 0.3
 PRIOR = Langevin(steps=60, step_size=0.16)  # the paper's s = 0.4: ε = s²

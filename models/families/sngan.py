@@ -17,7 +17,8 @@ from models.kernels import Kernel
 from models.kernels.mala import Mala
 from models.networks.bfloat16 import Bfloat16
 from models.networks.sngan import Critic, Generator
-from models.targets import Ddls, Target
+from models.targets.base import Target
+from models.targets.ddls import Ddls
 
 
 class Sngan:

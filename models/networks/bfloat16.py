@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from models.device import multiplies_bfloat16_faster
+
 
 class Bfloat16(nn.Module):
     """The same network under autocast; outputs come back as float32. Elsewhere it changes nothing."""
@@ -12,12 +14,6 @@ class Bfloat16(nn.Module):
         self.network = network
 
     def forward(self, inputs: Tensor) -> Tensor:
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=_is_fast(inputs.device)):
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=multiplies_bfloat16_faster(inputs.device)):
             outputs: Tensor = self.network(inputs)
         return outputs.float()
-
-
-def _is_fast(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    return device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported())

@@ -5,17 +5,17 @@ from typing import NamedTuple
 
 from fastapi import APIRouter, Request, Response
 
-from service import delivery
-from service.bodies import documented, read
-from service.errors import RETRY_SOON, Refusal
-from service.limits import caller_of
-from service.metrics import HANG_UP
-from service.negotiation import JSON, PNG, ZIP, Preference, acceptable, preference
-from service.parts import Parts
-from service.resolving import generate_job
-from service.schemas import Fault, GenerateRequest, JobReply, ProblemDetails
-from workers.broker import BrokerUnavailable, Expected, new_id
+from service.admission.callers import caller_of
+from service.admission.dependencies import Parts
+from service.admission.resolving import generate_job
+from service.protocol import delivery
+from service.protocol.bodies import documented, read
+from service.protocol.errors import RETRY_SOON, Refusal
+from service.protocol.metrics import HANG_UP
+from service.protocol.negotiation import JSON, PNG, ZIP, Preference, acceptable, preference
+from service.protocol.schemas import Fault, GenerateRequest, JobReply, ProblemDetails
 from workers.jobs import GenerateJob
+from workers.queue.broker import BrokerUnavailable, Expected, new_id
 
 router = APIRouter(tags=["generate"])
 WATCHED_AFTER_S = 0.05  # most answers are there by then, and a watch costs more than a timer
@@ -152,7 +152,7 @@ async def _deliver(parts: Parts, asked: Asked, picture: bytes | None) -> Respons
         name = delivery.picture(asked.job)
         headers = asked.headers | {"Content-Location": delivery.image_address(asked.job_id, name)}
         return Response(picture, 200, headers, PNG) if picture else await delivery.picture_response(parts, asked.job_id, name, headers)
-    view = await parts.off_loop(lambda: parts.broker.view(asked.job_id))
+    view = await parts.job(asked.job_id)
     if asked.media == ZIP:
         return await delivery.zip_response(parts, view, asked.headers)
     delivery.refuse_unfinished(view)
@@ -162,6 +162,6 @@ async def _deliver(parts: Parts, asked: Asked, picture: bytes | None) -> Respons
 
 async def _accepted(parts: Parts, asked: Asked) -> Response:
     """202 and where to look."""
-    view = await parts.off_loop(lambda: parts.broker.view(asked.job_id))
+    view = await parts.job(asked.job_id)
     headers = asked.headers | {"Location": delivery.address(asked.job_id), "Retry-After": "1"}
     return Response(delivery.reply(view).model_dump_json(), 202, headers, media_type=JSON)

@@ -6,9 +6,9 @@ from fastapi import APIRouter, Response
 from fastapi.responses import FileResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from service.errors import RETRY_SOON, Refusal, document
-from service.parts import ThisApp
-from service.schemas import Health
+from service.admission.dependencies import ThisApp
+from service.protocol.errors import RETRY_SOON, Refusal, document
+from service.protocol.schemas import Health
 
 router = APIRouter(tags=["health"])
 PLAYGROUND = Path(__file__).parent.parent / "playground"

@@ -8,12 +8,13 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Response
 from fastapi.exceptions import HTTPException
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from service import delivery
-from service.negotiation import PNG
-from service.parts import Parts, ThisApp
-from service.schemas import JobList, JobReply
-from workers.broker import UnknownJob
+from service.admission.dependencies import Parts, ThisApp
+from service.admission.eta import eta_s
+from service.protocol import delivery
+from service.protocol.negotiation import PNG
+from service.protocol.schemas import JobList, JobReply
 from workers.jobs import EVENT_ID, Event
+from workers.queue.broker import UnknownJob
 
 router = APIRouter(tags=["jobs"], prefix="/jobs")
 JobId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
@@ -24,14 +25,14 @@ PICTURE: dict[int | str, dict[str, Any]] = {200: {"content": {PNG: {"schema": {"
 async def jobs(parts: ThisApp, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> JobList:
     """Recent jobs, newest first."""
     views = await parts.off_loop(lambda: parts.broker.recent(limit))
-    return JobList(jobs=tuple(map(delivery.reply, views)))
+    return JobList(jobs=tuple(delivery.reply(view) for view in views))
 
 
 @router.get("/{job_id}")
 async def job(job_id: JobId, parts: ThisApp) -> JobReply:
     """Status, place in the queue, progress, diagnostics and links of a job."""
-    view = await parts.off_loop(lambda: parts.broker.view(job_id))
-    return delivery.reply(view, None if view.status.over else await parts.queue_state())
+    view = await parts.job(job_id)
+    return delivery.reply(view, None if view.status.over else eta_s(view, await parts.queue_state()))
 
 
 @router.delete("/{job_id}")
@@ -67,7 +68,7 @@ class Told(NamedTuple):
 
 async def _told(job_id: JobId, parts: ThisApp, last_event_id: Annotated[str, Header(pattern=EVENT_ID)] = "0") -> Told:
     """Events after Last-Event-ID. 404 for an unknown job; 204, which tells a browser to stop asking, where none can follow."""
-    view = await parts.off_loop(lambda: parts.broker.view(job_id))
+    view = await parts.job(job_id)
     news = await parts.off_loop(lambda: parts.broker.events(job_id, last_event_id))
     if not news and view.status.over:
         raise HTTPException(204)

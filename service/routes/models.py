@@ -7,11 +7,11 @@ from fastapi.responses import FileResponse
 
 from models.cards import ModelCard
 from models.checkpoints import Store
-from service.errors import Refusal
-from service.negotiation import PNG
-from service.parts import ThisApp
-from service.resolving import find
-from service.schemas import ModelList, ModelReply
+from service.admission.dependencies import ThisApp
+from service.admission.resolving import find
+from service.protocol.errors import Refusal
+from service.protocol.negotiation import PNG
+from service.protocol.schemas import ModelList, ModelReply
 
 router = APIRouter(tags=["models"], prefix="/models")
 Reference = Annotated[str, Path(max_length=100, description="name, or name@version")]

@@ -22,7 +22,7 @@ import torch
 
 from models.cards import ModelCard
 from models.checkpoints import Store
-from workers.engine import Engine, EngineSettings
+from workers.engine.engine import Engine, EngineSettings
 from workers.jobs import GenerateJob
 
 CAPACITY = 64

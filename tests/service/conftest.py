@@ -20,11 +20,11 @@ from rq.serializers import JSONSerializer
 from models.checkpoints import Store
 from service.app import create_app
 from service.settings import Settings
-from workers import keys
-from workers.artifacts import Artifacts
-from workers.broker import Broker
 from workers.jobs import AnyResult, ChainReport, Diagnostics, GenerateJob, GenerateResult, Timings, TrainJob, TrainResult
-from workers.queues import QUEUES
+from workers.queue import keys
+from workers.queue.artifacts import Artifacts
+from workers.queue.broker import Broker
+from workers.queue.routing import QUEUES
 
 LIMIT_S = 10.0
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.cli import main
 from service.client import Client, Refused, Unreachable
+from service.command.cli import main
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

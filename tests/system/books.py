@@ -8,7 +8,7 @@ from rq import Queue, Worker
 from rq.registry import CanceledJobRegistry, FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
 
 from tests.system.house import House, until
-from workers.queues import ALONE_QUEUE, QUEUES
+from workers.queue.routing import ALONE_QUEUE, QUEUES
 
 REGISTRIES = {"finished": FinishedJobRegistry, "failed": FailedJobRegistry, "canceled": CanceledJobRegistry}
 KEPT_FOR_EVER = ("rq:queues", "rq:workers", "rq:finished:", "rq:failed:", "rq:canceled:", "ebbtide:recent", "ebbtide:backlog")

@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 from redis import Redis
 
-from service.up import valkey_command
-from workers.broker import Broker, BrokerLimits
+from service.command.up import valkey_command
+from workers.queue.broker import Broker, BrokerLimits
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 90.0

@@ -3,8 +3,8 @@
 import os
 import signal
 
-from workers.engine import Engine
-from workers.generation import main
+from workers.engine.engine import Engine
+from workers.generation.__main__ import main
 
 POISON, POISON_FOR_THE_ENGINE = 666, 667
 

@@ -13,14 +13,14 @@ import pytest
 from redis import Redis
 from rq import Queue
 
-from tests.workers.fake_engine import FakeEngine, worker
-from workers import keys
-from workers.batch_worker import BatchWorker
-from workers.broker import Broker
-from workers.queues import GENERATE_QUEUES
-from workers.rq_bulk import Bulk, Taken, handed
+from tests.workers.generation.fake_engine import FakeEngine, worker
+from workers.capacity import Room
+from workers.generation.worker import BatchWorker
+from workers.leases.leases import Bulk, Taken, handed
+from workers.queue import keys
+from workers.queue.broker import Broker
+from workers.queue.routing import GENERATE_QUEUES
 from workers.settings import WorkerSettings
-from workers.stepping import Room
 
 ROOT = Path(__file__).parents[2]
 ROOM = Room(8, frozenset())
@@ -60,7 +60,7 @@ class Process:
     def __init__(self, settings: WorkerSettings, tick_s: float) -> None:
         names = ("redis_url", "data", "result_ttl_s", "failure_ttl_s", "heartbeat_s", "lease_s", "maintenance_s", "capacity")
         env = {f"EBBTIDE_{name.upper()}": str(getattr(settings, name)) for name in names}
-        command = [sys.executable, "-m", "tests.workers.fake_engine", "--tick", str(tick_s)]
+        command = [sys.executable, "-m", "tests.workers.generation.fake_engine", "--tick", str(tick_s)]
         self._process = subprocess.Popen(command, env=os.environ | env | {"OMP_NUM_THREADS": "1"}, cwd=ROOT, stderr=subprocess.DEVNULL)
 
     @property

@@ -10,11 +10,11 @@ import pytest
 from prometheus_client import CollectorRegistry, start_http_server
 from redis import exceptions
 
-from tests.workers.fake_engine import FakeEngine
+from tests.workers.generation.fake_engine import FakeEngine
 from workers import health
-from workers.connection import connect
-from workers.metrics import WorkerMetrics
-from workers.train_worker import TrainingCollector, TrainWorker
+from workers.generation.metrics import WorkerMetrics
+from workers.queue.connection import connect
+from workers.training.worker import TrainingCollector, TrainWorker
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,0 +1,1 @@
+"""Unnormalised densities over latents, as energies: one target a file."""

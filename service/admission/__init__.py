@@ -1,0 +1,1 @@
+"""Who may ask for how much, and what a request becomes. Imports `protocol`."""

@@ -1,0 +1,91 @@
+"""From what a caller left open to a job with every choice made: version, sampler, kernel settings, seed."""
+
+import re
+import secrets
+from typing import Any
+
+from pydantic import ValidationError
+
+from models import datasets, families
+from models.cards import ModelCard
+from models.checkpoints import Store, UnknownModel
+from models.kernels import KERNELS, Kernel
+from service.protocol.errors import Refusal
+from service.protocol.schemas import Fault, GenerateRequest, TrainRequest
+from service.protocol.validation import faults_of, shown, summary
+from workers.jobs import GenerateJob, TrainJob
+
+REFERENCE = re.compile(r"([a-z0-9][a-z0-9-]{0,62})(?:@([1-9][0-9]{0,8}))?")
+
+
+def find(store: Store, reference: str) -> ModelCard:
+    """The card of `name` or `name@version`. Raises UnknownModel."""
+    match = REFERENCE.fullmatch(reference)
+    if match is None:
+        raise UnknownModel(reference, tuple(card.name for card in store.cards()))
+    name, version = match.groups()
+    return store.card(name, int(version) if version else None)
+
+
+def generate_job(request: GenerateRequest, store: Store, max_images: int, caller: str = "") -> GenerateJob:
+    """The job that a request asks for. Raises Refusal naming the field."""
+    try:
+        card = find(store, request.model)
+    except UnknownModel as error:
+        raise _refuse("model", request.model, "unknown model", error.choices) from None
+    sampler = request.sampler or card.default_sampler
+    if sampler not in card.samplers:
+        raise _refuse("sampler", sampler, f"{card.name} does not offer it", tuple(card.samplers))
+    if request.num_images > max_images:
+        raise _refuse("num_images", request.num_images, f"must be at most {max_images} here")
+    return GenerateJob(
+        model=card.name,
+        version=card.version,
+        digest=card.digest,
+        sampler=sampler,
+        mcmc=_kernel(request.mcmc, sampler, card),
+        num_images=request.num_images,
+        seed=_seed(request.seed),
+        layout=request.layout,
+        priority=request.priority,
+        deadline_s=request.deadline_s,
+        caller=caller,
+    )
+
+
+def train_job(request: TrainRequest) -> TrainJob:
+    """The training that a request asks for. Raises Refusal naming the field."""
+    for field, value, choices in (("family", request.family, families.names()), ("dataset", request.dataset, datasets.names())):
+        if value not in choices:
+            raise _refuse(field, value, "unknown", choices)
+    return TrainJob(**request.model_dump(exclude={"seed"}), seed=_seed(request.seed))
+
+
+def _kernel(given: dict[str, Any] | None, sampler: str, card: ModelCard) -> Kernel | None:
+    """The kernel asked for, its gaps filled from the card's default if that is the same kernel, else from the kernel's own."""
+    default = card.samplers[sampler]  # type: ignore[index]  # checked against the card
+    if default is None:
+        if given is not None:
+            others = tuple(name for name, kernel in card.samplers.items() if kernel is not None)
+            raise _refuse("mcmc", given, f"sampler {sampler} runs no chain and takes no settings; samplers that do are the choices", others)
+        return None
+    if not given:
+        return default
+    name = given.get("kernel", default.kernel)
+    if not isinstance(name, str) or name not in KERNELS:
+        raise _refuse("mcmc.kernel", name, "unknown kernel", tuple(KERNELS))
+    filled = {**(default.model_dump() if name == default.kernel else {"kernel": name}), **given}
+    try:
+        return KERNELS[name].model_validate(filled, strict=True)
+    except ValidationError as error:
+        faults = faults_of(error.errors(include_url=False), model=KERNELS[name], within="mcmc")
+        raise Refusal("invalid-request", summary(faults), *faults) from None
+
+
+def _seed(given: int | None) -> int:
+    return secrets.randbits(32) if given is None else given
+
+
+def _refuse(field: str, value: object, reason: str, choices: tuple[str, ...] = ()) -> Refusal:
+    fault = Fault(field=field, value=shown(value), reason=reason, choices=choices)
+    return Refusal("invalid-request", summary((fault,)), fault)

@@ -1,0 +1,1 @@
+"""The `ebbtide` command: the API's requests on a terminal, and everything started on one machine."""

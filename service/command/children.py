@@ -1,0 +1,105 @@
+"""A child process kept alive: its log in a file, its death told, its restart put off a little longer each time."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+STEADY_S = 60.0  # a child that lived so long starts over with the shortest pause
+LONGEST_PAUSE_S = 30.0
+LAST_WORDS = 5  # lines of the log shown when a child dies
+PR_SET_PDEATHSIG = 1
+
+
+class Child:
+    """One process; signals to the terminal do not reach it, only ours do."""
+
+    def __init__(self, name: str, command: Sequence[str], *, env: Mapping[str, str], log: Path, nice: int = 0) -> None:
+        self.name = name
+        self.log = log
+        self._command, self._env, self._nice = list(command), dict(env), nice
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started = 0.0
+        self._pause_s = 0.5
+        self._restart_at: float | None = None
+        self._log_begin = 0
+
+    def start(self) -> None:
+        """Starts the process; it gets a SIGTERM of its own should this process be killed."""
+        prepare = _preparation(self._nice, os.getpid())
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self._log_begin = log.tell()
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **self._env},
+                cwd=Path(__file__).parents[2],
+                start_new_session=True,
+                preexec_fn=prepare,
+            )
+        self._started = time.monotonic()
+
+    def argument(self, option: str) -> str:
+        """The value of an option of its command."""
+        return self._command[self._command.index(option) + 1]
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def tend(self, say: Callable[[str], None]) -> None:
+        """Restarts the process if it died, after a pause; to be called often."""
+        if self.alive or self._process is None:
+            return
+        now = time.monotonic()
+        if self._restart_at is None:
+            if now - self._started > STEADY_S:
+                self._pause_s = 0.5
+            say(f"{self.name} ended ({_ending(self._process.returncode)}); starting it again in {self._pause_s:g} s\n{self.last_words()}")
+            self._restart_at = now + self._pause_s
+            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+        elif now >= self._restart_at:
+            self._restart_at = None
+            self.start()
+
+    def ask_to_stop(self) -> None:
+        if self._process is not None and self.alive:
+            self._process.terminate()
+
+    def kill(self) -> None:
+        """Ends the process and every process it started, at once."""
+        if self._process is not None and self.alive:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def last_words(self) -> str:
+        """The last lines it wrote since it was started."""
+        written = self.log.read_bytes()[self._log_begin :] if self.log.is_file() else b""
+        lines = written.decode(errors="replace").splitlines()
+        return "\n".join(f"    {line}" for line in lines[-LAST_WORDS:])
+
+
+def _preparation(nice: int, parent: int) -> Callable[[], None]:
+    """What a child does between fork and exec. Looked up beforehand: between the two only system calls are safe."""
+    prctl = ctypes.CDLL(None, use_errno=True).prctl if sys.platform == "linux" else None
+
+    def prepare() -> None:
+        if nice:
+            os.nice(nice)
+        if prctl is not None:
+            prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() != parent:  # it died before the line above
+                os._exit(1)
+
+    return prepare
+
+
+def _ending(code: int) -> str:
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

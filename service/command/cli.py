@@ -1,0 +1,179 @@
+"""`ebbtide`: start everything on this machine, and the API's requests as commands; it speaks HTTP and nothing else."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from service.client import HERE, Client, ClientError
+from service.protocol.schemas import JobReply
+from workers.jobs import Event, GenerateJob, Status
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Images from GANs and energy-based models.")
+jobs_app = typer.Typer(no_args_is_help=True, help="What became of jobs.")
+app.add_typer(jobs_app, name="jobs")
+out, err = Console(), Console(stderr=True)
+Address = Annotated[str, typer.Option("--url", envvar="EBBTIDE_URL", help="Where the API is.")]
+
+
+def main() -> None:
+    """Entry point: what the API refuses is one readable line and exit code 1."""
+    try:
+        app()
+    except ClientError as error:
+        _fail(error)
+
+
+@app.command()
+def up(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the API.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address the API listens on.")] = "127.0.0.1",
+    data: Annotated[Path, typer.Option(envvar="EBBTIDE_DATA", help="Folder of everything kept on disk.")] = Path("data"),
+    trainer: Annotated[bool, typer.Option(help="Start a training worker too.")] = True,
+) -> None:
+    """Starts the API, its workers and, unless EBBTIDE_REDIS_URL is set, a Valkey; Ctrl-C ends them all."""
+    from service.command.up import UpError, run
+
+    try:
+        run(host=host, port=port, data=data, trainer=trainer)
+    except UpError as error:
+        _fail(error)
+
+
+@app.command()
+def generate(  # one parameter an option: that is how typer reads them
+    model: Annotated[str, typer.Argument(help="A checkpoint: name or name@version.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The PNG to write.")] = Path("out.png"),
+    images: Annotated[int, typer.Option("--images", "-n", help="How many.")] = 1,
+    seed: Annotated[int | None, typer.Option(help="Default: drawn and told.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="Default: the checkpoint's.")] = None,
+    kernel: Annotated[str | None, typer.Option(help="MCMC transition. Default: the checkpoint's.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Transitions of each chain.")] = None,
+    step_size: Annotated[float | None, typer.Option()] = None,
+    noise_scale: Annotated[float | None, typer.Option()] = None,
+    temperature: Annotated[float | None, typer.Option()] = None,
+    priority: Annotated[str | None, typer.Option(help="high, normal or low.")] = None,
+    url: Address = HERE,
+) -> None:
+    """Draws images and writes them as one PNG."""
+    mcmc = _given(kernel=kernel, steps=steps, step_size=step_size, noise_scale=noise_scale, temperature=temperature)
+    settings = _given(seed=seed, sampler=sampler, mcmc=mcmc or None, priority=priority)
+    with Client(url) as client:
+        job = _followed(client, client.submit(model, num_images=images, **settings))
+        picture = client.picture(job)
+    picture.save(output)
+    out.print(f"{output}: {images} x {model}, seed {picture.seed}", highlight=False)
+
+
+@app.command()
+def train(
+    name: Annotated[str, typer.Argument(help="Name of the model.")],
+    family: Annotated[str, typer.Option()] = "sngan",
+    dataset: Annotated[str, typer.Option()] = "digits",
+    steps: Annotated[int | None, typer.Option()] = None,
+    batch_size: Annotated[int | None, typer.Option()] = None,
+    width: Annotated[int | None, typer.Option(help="Channels of the widest layers.")] = None,
+    latent_size: Annotated[int | None, typer.Option()] = None,
+    seed: Annotated[int | None, typer.Option(help="Default: drawn and told.")] = None,
+    calibrate: Annotated[bool | None, typer.Option(help="Fit a ratio head afterwards.")] = None,
+    url: Address = HERE,
+) -> None:
+    """Trains a model and publishes it as a new version."""
+    settings = _given(steps=steps, batch_size=batch_size, width=width, latent_size=latent_size, seed=seed, calibrate=calibrate)
+    with Client(url) as client:
+        job = _followed(client, client.train(name, family, dataset, **settings))
+    if job.result is None or job.result.kind != "train":
+        raise ClientError(_failure(job))
+    out.print(f"{job.result.model}@{job.result.version} in {job.result.seconds:.0f} s", highlight=False)
+
+
+@app.command()
+def models(url: Address = HERE) -> None:
+    """Lists what can be drawn from."""
+    table = Table("model", "versions", "family", "samplers", "image", box=None)
+    with Client(url) as client:
+        for card in client.models():
+            samplers = ", ".join(name + ("*" if name == card.default_sampler else "") for name in card.samplers)
+            table.add_row(card.name, ", ".join(map(str, card.versions)), card.family, samplers, "x".join(map(str, card.image_shape)))
+    out.print(table)
+
+
+@jobs_app.command("list")
+def jobs_list(limit: Annotated[int, typer.Option("-n", min=1, max=200)] = 20, url: Address = HERE) -> None:
+    """Lists recent jobs, newest first."""
+    table = Table("job", "status", "what", "progress", box=None)
+    with Client(url) as client:
+        for job in client.jobs(limit):
+            table.add_row(job.id, job.status, _what(job), f"{job.progress.done}/{job.progress.total}" if job.progress else "")
+    out.print(table)
+
+
+@jobs_app.command("show")
+def jobs_show(job_id: str, url: Address = HERE) -> None:
+    """Tells everything known of a job."""
+    with Client(url) as client:
+        out.print_json(client.job(job_id).model_dump_json(exclude_none=True))
+
+
+@jobs_app.command("cancel")
+def jobs_cancel(job_id: str, url: Address = HERE) -> None:
+    """Cancels a job, queued or running."""
+    with Client(url) as client:
+        job = client.cancel(job_id)
+    out.print("will stop in a moment" if not job.status.over else job.status, highlight=False)
+
+
+def _followed(client: Client, job: JobReply) -> JobReply:
+    """Shows a job's progress until it is over; Ctrl-C cancels it."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        task = progress.add_task("waiting", total=None)
+        try:
+            ended = client.wait(job.id, lambda event: _show(progress, task, event))
+        except KeyboardInterrupt:
+            client.cancel(job.id)
+            raise ClientError("canceled") from None
+    if ended.status is not Status.FINISHED:
+        raise ClientError(_failure(ended))
+    return ended
+
+
+def _show(progress: Progress, task: TaskID, event: Event) -> None:
+    match event.name:
+        case "started":
+            progress.update(task, description="running")
+        case "progress":
+            progress.update(task, completed=_number(event.data.get("done")), total=_number(event.data.get("total")))
+        case "metrics":
+            figures = (f"{name} {value:.3g}" for name, value in event.data.items() if isinstance(value, float) and name != "step")
+            progress.update(task, description=" ".join(figures))
+
+
+def _number(value: object) -> float | None:
+    return value if isinstance(value, int | float) else None
+
+
+def _failure(job: JobReply) -> str:
+    return f"{job.problem.reason}: {job.problem.detail}" if job.problem else f"the job is {job.status}"
+
+
+def _what(job: JobReply) -> str:
+    if isinstance(job.job, GenerateJob):
+        return f"{job.job.num_images} x {job.job.model}@{job.job.version} by {job.job.sampler}"
+    return f"train {job.job.name}: {job.job.family} on {job.job.dataset}"
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _fail(error: Exception) -> NoReturn:
+    """One line, exit code 1."""
+    err.print("ebbtide:", style="red", end=" ")
+    err.print(str(error), markup=False, highlight=False, soft_wrap=True)
+    sys.exit(1)

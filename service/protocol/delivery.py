@@ -1,0 +1,107 @@
+"""A job as answers: its view with links, its picture, all its pictures in a ZIP, or why there are none."""
+
+import io
+import zipfile
+from typing import Protocol
+
+from fastapi import Response
+
+from service.protocol.errors import Refusal
+from service.protocol.negotiation import JSON, PNG, ZIP
+from service.protocol.schemas import JobLinks, JobReply
+from workers.jobs import AnyJob, GenerateJob, GenerateResult, JobView, Status
+
+GRID = "grid.png"
+FOR_EVER = {"Cache-Control": "private, max-age=31536000, immutable"}  # a job's images never change
+ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # equal jobs, equal archives
+
+
+class Source(Protocol):
+    """Where jobs and their files come from."""
+
+    async def job(self, job_id: str) -> JobView: ...
+
+    async def image(self, job_id: str, name: str) -> bytes | None: ...
+
+
+def address(job_id: str) -> str:
+    """Where a job is."""
+    return f"/jobs/{job_id}"
+
+
+def picture(job: GenerateJob) -> str:
+    """The file that shows all images of a job."""
+    return GRID if job.num_images > 1 else "0.png"
+
+
+def offers(job: GenerateJob) -> tuple[str, ...]:
+    """Media types a finished job can be had in, the usual one first; several separate images are no one picture."""
+    return (ZIP, JSON) if job.layout == "images" and job.num_images > 1 else (PNG, JSON, ZIP)
+
+
+def image_address(job_id: str, name: str) -> str:
+    """Where one of a job's images is."""
+    return f"{address(job_id)}/images/{name.removesuffix('.png')}"
+
+
+def artifact_address(job_id: str, name: str) -> str:
+    """Where a file is that a job left under a name."""
+    return f"{address(job_id)}/artifacts/{name}"
+
+
+def reply(view: JobView, eta_s: float | None = None) -> JobReply:
+    """A job with its links; `eta_s` is the estimate of the seconds it still needs."""
+    told = {name: getattr(view, name) for name in JobView.model_fields} | {"job": _without_caller(view.job)}
+    return JobReply(**told, eta_s=eta_s, links=_links(view))
+
+
+def _without_caller(job: AnyJob) -> AnyJob:
+    """Who asked is nobody else's business: it may be an address."""
+    return job.model_copy(update={"caller": ""}) if isinstance(job, GenerateJob) else job
+
+
+def _links(view: JobView) -> JobLinks:
+    here = address(view.id)
+    files = view.result.artifacts if view.result else ()
+    if not isinstance(view.result, GenerateResult):
+        return JobLinks(self=here, events=f"{here}/events", artifacts=tuple(artifact_address(view.id, name) for name in files))
+    images = tuple(image_address(view.id, name) for name in files if name != GRID)
+    return JobLinks(self=here, events=f"{here}/events", images=images, grid=image_address(view.id, GRID) if GRID in files else None)
+
+
+def refuse_unfinished(view: JobView) -> None:
+    """Raises the Refusal that says why a job has no images; returns where it should have them."""
+    here = address(view.id)
+    if not view.status.over:
+        raise Refusal("no-image", f"the job is {view.status}; its images are not there yet", job=here)
+    if view.problem is not None:
+        raise Refusal(view.problem.reason, view.problem.detail, job=here)
+    if view.status is not Status.FINISHED:
+        raise Refusal("canceled" if view.status is Status.CANCELED else "internal", f"the job is {view.status}", job=here)
+
+
+async def picture_response(source: Source, job_id: str, name: str, headers: dict[str, str]) -> Response:
+    """One file of a job. Raises Refusal where there is none."""
+    content = await source.image(job_id, name)
+    if content is not None:
+        return Response(content, media_type=PNG, headers=headers)
+    view = await source.job(job_id)
+    refuse_unfinished(view)
+    if view.result and name in view.result.artifacts:
+        raise Refusal("image-gone", f"{name} of this job is no longer kept", job=address(job_id))
+    raise Refusal("no-image", f"this job has no {name}", job=address(job_id))
+
+
+async def zip_response(source: Source, view: JobView, headers: dict[str, str]) -> Response:
+    """All images of a finished job. Raises Refusal where it has none."""
+    refuse_unfinished(view)
+    names = view.result.artifacts if view.result else ()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:  # PNGs are compressed already
+        for name in names:
+            content = await source.image(view.id, name)
+            if content is None:
+                raise Refusal("image-gone", f"{name} of this job is no longer kept", job=address(view.id))
+            archive.writestr(zipfile.ZipInfo(name, ZIP_DATE), content)
+    disposition = {"Content-Disposition": f'attachment; filename="{view.id}.zip"'}
+    return Response(buffer.getvalue(), media_type=ZIP, headers=headers | disposition)

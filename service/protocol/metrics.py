@@ -1,0 +1,129 @@
+"""Every figure the API exports: one registry an app, names and buckets here and nowhere else."""
+
+import platform
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from workers.queue.broker import QueueView, WorkerView
+from workers.version import version
+
+# Waiting for a picture takes milliseconds for `prior` and minutes for long chains.
+REQUEST_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
+METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"})
+WORKER_KINDS = ("generate", "train")
+HANG_UP = 499  # nginx's status for a client that left before the answer
+
+
+@dataclass(frozen=True)
+class QueueState:
+    """What Redis knew of queues and workers at a scrape."""
+
+    queues: tuple[QueueView, ...]
+    workers: tuple[WorkerView, ...]
+
+
+class QueueCollector(Collector):
+    """Queues and workers as last looked at; None says that Redis was away."""
+
+    def __init__(self) -> None:
+        self.state: QueueState | None = None
+
+    def describe(self) -> Iterable[Metric]:
+        return _families()
+
+    def collect(self) -> Iterator[Metric]:
+        up, depth, oldest, backlog, alive, heartbeat = families = _families()
+        up.add_metric([], 0 if self.state is None else 1)
+        if self.state is None:
+            yield up
+            return
+        for queue in self.state.queues:
+            depth.add_metric([queue.name], queue.depth)
+            oldest.add_metric([queue.name], queue.oldest_age_s or 0)
+            backlog.add_metric([queue.name], queue.backlog_chain_steps or 0)
+        for kind in WORKER_KINDS:
+            of_kind = [worker for worker in self.state.workers if worker.kind == kind]
+            alive.add_metric([kind], len(of_kind))
+            if of_kind:
+                heartbeat.add_metric([kind], max(worker.heartbeat_age_s for worker in of_kind))
+        yield from families
+
+
+def _families() -> tuple[GaugeMetricFamily, ...]:
+    return (
+        GaugeMetricFamily("ebbtide_redis_up", "Whether Redis answered this scrape"),
+        GaugeMetricFamily("ebbtide_queue_depth", "Jobs waiting", labels=["queue"]),
+        GaugeMetricFamily("ebbtide_queue_oldest_age_seconds", "Age of the job that waits longest", labels=["queue"]),
+        GaugeMetricFamily("ebbtide_queue_backlog_chain_steps", "Chain-steps that waiting jobs ask for", labels=["queue"]),
+        GaugeMetricFamily("ebbtide_workers_alive", "Workers whose heartbeat is fresh", labels=["kind"]),
+        GaugeMetricFamily("ebbtide_worker_heartbeat_age_seconds", "Age of the stalest heartbeat among live workers", labels=["kind"]),
+    )
+
+
+class ApiMetrics:
+    """The figures of one app."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter("ebbtide_http_requests_total", "Requests answered", ["route", "method", "status"], registry=self.registry)
+        self.duration = Histogram(
+            "ebbtide_http_request_duration_seconds",
+            "From the request's first byte to the answer's last",
+            ["route", "method", "status"],
+            buckets=REQUEST_BUCKETS,
+            registry=self.registry,
+        )
+        self.in_progress = Gauge("ebbtide_http_requests_in_progress", "Requests being answered", registry=self.registry)
+        self.rejected = Counter("ebbtide_rejected_total", "Requests refused", ["reason"], registry=self.registry)
+        self.event_streams = Gauge("ebbtide_event_streams", "Open event streams", registry=self.registry)
+        self.queues = QueueCollector()
+        self.registry.register(self.queues)
+        Info("ebbtide_build", "What is running", registry=self.registry).info({"version": version(), "python": platform.python_version()})
+        ProcessCollector(registry=self.registry)
+        self._series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}  # finding them by labels takes longer than counting
+
+    def answered(self, scope: Scope, status: int, seconds: float) -> None:
+        """Counts an answer under the template of its route."""
+        route = getattr(scope.get("route"), "path", "unmatched")
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        key = (route, method, status)
+        if (series := self._series.get(key)) is None:
+            series = self._series[key] = self.requests.labels(*key), self.duration.labels(*key)
+        counter, histogram = series
+        counter.inc()
+        histogram.observe(seconds)
+
+
+class MetricsMiddleware:
+    """Times and counts each request under the template of its route."""
+
+    def __init__(self, app: ASGIApp, metrics: ApiMetrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = HANG_UP
+        begun = time.perf_counter()
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        self._metrics.in_progress.inc()
+        try:
+            await self._app(scope, receive, watched)
+        finally:
+            self._metrics.in_progress.dec()
+            self._metrics.answered(scope, status, time.perf_counter() - begun)

@@ -1,0 +1,109 @@
+"""How jobs come in: looked for in the queues, or sent by a submission."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from workers.capacity import Room
+from workers.generation.engine_process import EngineProcess
+from workers.jobs import Problem
+from workers.leases.leases import Bulk, Ended, Taken, handed
+from workers.leases.quarantine import Quarantine
+from workers.messages import Admit
+
+ON_ITS_WAY_S = 1.0  # for which a job that was started for us may not have come yet
+LOOK_EVERY_S = 0.5  # for jobs whose submission nobody announced, such as those requeued by hand
+
+
+class Intake:
+    """The jobs a worker has started and not ended, and how it comes by more."""
+
+    def __init__(self, bulk: Bulk, quarantine: Quarantine, engine: EngineProcess, refuse: Callable[[Taken, Problem], None]) -> None:
+        self._bulk, self._quarantine, self._engine, self._refuse = bulk, quarantine, engine, refuse
+        self.running: dict[str, Taken] = {}  # by execution, as a job may come back
+        self.offering = True  # whether jobs may be sent here
+        self.unheard = False  # Redis may have started jobs for us that never came
+        self.open = True  # for good not, once the worker is to leave
+        self._rang = self._left_some = False  # why to look into the queues before it is time to
+        self._look_at = 0.0
+
+    def hear_submission(self, message: Any) -> None:
+        """A job waits that may be wanted here."""
+        self._rang = True
+
+    def hear_jobs(self, message: Any) -> None:
+        """Jobs that a submission started for this worker; where they cannot run any more they go back."""
+        if self.open and not self._quarantine.closed(self.running):
+            self._accept(handed(message["data"]))
+        else:
+            self.miss_messages()
+
+    def miss_messages(self) -> None:
+        """Jobs may have been sent that are not here, as when the connection is a new one."""
+        self.unheard = True
+
+    def stop(self, payload: dict[str, Any]) -> None:
+        """RQ's commands to end a job, or one execution of it."""
+        for job in self.running.values():
+            if job.id == payload["job_id"] and payload.get("execution_id", job.execution_id) == job.execution_id:
+                self.cancel(job, Problem(reason="canceled", detail="canceled on request"))
+
+    def should_look(self) -> bool:
+        """Whether there may be something to take."""
+        return self._rang or self._left_some or time.monotonic() >= self._look_at
+
+    def take(self) -> Sequence[Taken] | None:
+        """Starts what fits, once all that was sent before is admitted: until then, or where nothing may join what runs, None."""
+        room = self._engine.room
+        if room is None or self._quarantine.closed(self.running):
+            return None
+        self._rang, self._look_at = False, time.monotonic() + LOOK_EVERY_S
+        taken = self._quarantine.take(room, idle=not self.running, offering=self.offering)
+        self._left_some = self._quarantine.waiting > 0 or self._bulk.may_have_left_some(taken, room)
+        self._accept(taken)
+        return taken
+
+    def room_beside(self, ended: Sequence[Ended]) -> Room | None:
+        """What may be sent here once some jobs are gone; None where nothing may, or that is not known."""
+        over = {one.taken.execution_id for one in ended}
+        left = {label: job for label, job in self.running.items() if label not in over}
+        shut = not self.offering or self._quarantine.waiting > 0 or self._quarantine.closed(left)
+        return None if shut else self._engine.room_to_come
+
+    def look_again(self) -> None:
+        """Jobs wait already, so that none will be sent."""
+        self._left_some = True
+
+    def forget(self, jobs: Sequence[Taken]) -> None:
+        """Jobs that are over, or somebody else's."""
+        for job in jobs:
+            self.running.pop(job.execution_id, None)
+
+    def cancel(self, job: Taken, problem: Problem) -> None:
+        """Ends a job at the next tick."""
+        self._engine.cancel(job.execution_id, problem)
+
+    def offer(self, offering: bool) -> None:
+        """Says whether jobs may be sent here."""
+        self.offering = offering
+        if not offering:
+            self._bulk.withdraw()
+
+    def close(self) -> None:
+        """Takes nothing more; what was sent and did not come goes back."""
+        self.offer(False)
+        self.open, self.unheard = False, True
+
+    def return_unheard(self) -> None:
+        """Jobs that Redis started for us and that never came go back, and no try of theirs is spent."""
+        self.unheard = False
+        unheard = self._bulk.return_unheard(self.running.values(), on_its_way_s=ON_ITS_WAY_S if self.open else 0.0)
+        self.unheard |= unheard.on_their_way > 0
+
+    def _accept(self, taken: Sequence[Taken]) -> None:
+        self.running |= {job.execution_id: job for job in taken}
+        sound = [(job, job.request) for job in taken if job.request and not job.refused]
+        self._engine.admit(Admit(label=job.execution_id, job=request, expires_at=job.expires_at) for job, request in sound)
+        for job in taken:
+            if job.refused:
+                self._refuse(job, job.refused)

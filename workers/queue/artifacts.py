@@ -1,0 +1,168 @@
+"""Where images go and come from: Redis by default, with a time to live; any fsspec URL otherwise. All of a job's files arrive, or none."""
+
+import contextlib
+import re
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import uuid4
+
+import fsspec
+from redis import Redis
+from redis.exceptions import ResponseError
+
+from workers.queue import keys
+from workers.queue.connection import BrokerError, guarded
+
+_JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_EXPIRES = ".expires"  # beside a job's files: Unix seconds of the end of their time; no artifact can have that name
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\.[a-z0-9]{1,8}")
+
+
+class ArtifactError(BrokerError):
+    """The store refused a file (full, read-only, out of reach) or was asked for a name no file can have."""
+
+
+class Artifacts(ABC):
+    """Files by job and name."""
+
+    in_redis = False  # whether a job's files can be stored in the step that ends it
+
+    @staticmethod
+    def open(url: str, redis: Redis) -> "Artifacts":
+        """The store that `url` names; an empty one is Redis itself."""
+        return FileArtifacts(url) if url else RedisArtifacts(redis)
+
+    def put(self, job_id: str, name: str, data: bytes, ttl_s: int) -> None:
+        """Stores one file; raises ArtifactError and leaves nothing behind when the store cannot take it."""
+        self.put_many(job_id, {name: data}, ttl_s)
+
+    @abstractmethod
+    def put_many(self, job_id: str, files: Mapping[str, bytes], ttl_s: int) -> None:
+        """Stores all the files, or none of them."""
+
+    @abstractmethod
+    def get(self, job_id: str, name: str) -> bytes | None:
+        """The file, or None where there is none (any more)."""
+
+    def get_each(self, wanted: Sequence[tuple[str, str]]) -> list[bytes | None]:
+        """Files by job and name, in the order asked for."""
+        return [self.get(job_id, name) for job_id, name in wanted]
+
+    def put_each(self, jobs: Mapping[str, Mapping[str, bytes]], ttl_s: int) -> dict[str, ArtifactError]:
+        """Stores the files of several jobs; returns the jobs refused, of which nothing is stored."""
+        refused = {}
+        for job_id, files in jobs.items():
+            try:
+                self.put_many(job_id, files, ttl_s)
+            except ArtifactError as error:
+                refused[job_id] = error
+        return refused
+
+    def sweep(self) -> int:
+        """Deletes what has outlived its time, where the store does not do so itself; returns the number of jobs forgotten."""
+        return 0
+
+
+class RedisArtifacts(Artifacts):
+    """Files as Redis strings that vanish after their time."""
+
+    in_redis = True
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    def put_many(self, job_id: str, files: Mapping[str, bytes], ttl_s: int) -> None:
+        entries = {keys.artifact(*_checked(job_id, name)): data for name, data in files.items()}
+        self._set(entries, ttl_s)
+
+    def get(self, job_id: str, name: str) -> bytes | None:
+        with guarded():
+            data: Any = self._redis.get(keys.artifact(*_checked(job_id, name)))
+        return bytes(data) if data is not None else None
+
+    def get_each(self, wanted: Sequence[tuple[str, str]]) -> list[bytes | None]:
+        with guarded():
+            found: Any = self._redis.mget([keys.artifact(*_checked(job_id, name)) for job_id, name in wanted])
+        return list(found)
+
+    def _set(self, entries: Mapping[str, bytes], ttl_s: int) -> None:
+        """Raises BrokerUnavailable for a lost connection, ArtifactError where Redis refuses: out of memory, a read-only replica."""
+        with guarded(), self._redis.pipeline() as pipe:
+            for key, data in entries.items():
+                pipe.set(key, data, ex=ttl_s)
+            try:
+                pipe.execute()
+            except ResponseError as error:
+                raise ArtifactError(f"Redis takes no images: {error}") from error
+
+
+class FileArtifacts(Artifacts):
+    """Files in a folder per job on any fsspec file system. Old ones are deleted by `sweep` in a folder, by lifecycle rules in a bucket."""
+
+    def __init__(self, url: str) -> None:
+        self._fs, self._root = fsspec.core.url_to_fs(url)
+
+    def put_many(self, job_id: str, files: Mapping[str, bytes], ttl_s: int) -> None:
+        paths = {self._path(job_id, name): data for name, data in files.items()}
+        written: list[str] = []
+        try:
+            self._fs.makedirs(f"{self._root}/{job_id}", exist_ok=True)
+            for path, data in paths.items():
+                written.append(path)
+                self._write(path, data)
+            if self._is_folder:
+                self._write(f"{self._root}/{job_id}/{_EXPIRES}", str(time.time() + ttl_s).encode())
+        except Exception as error:  # every file system has its own errors
+            for path in written:
+                self._discard(path)
+            raise ArtifactError(f"cannot store images under {self._root}: {error}") from error
+
+    def get(self, job_id: str, name: str) -> bytes | None:
+        try:
+            data: bytes = self._fs.cat_file(self._path(job_id, name))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise ArtifactError(f"cannot read images under {self._root}: {error}") from error
+        return data
+
+    def sweep(self) -> int:
+        if not self._is_folder:
+            return 0
+        markers = [path for path in self._fs.glob(f"{self._root}/*/{_EXPIRES}") if float(self._fs.cat_file(path)) < time.time()]
+        for marker in markers:
+            self._fs.rm(marker.rpartition("/")[0], recursive=True)
+        return len(markers)
+
+    def _path(self, job_id: str, name: str) -> str:
+        return "/".join((self._root, *_checked(job_id, name)))
+
+    def _write(self, path: str, data: bytes) -> None:
+        """A reader sees the whole file or none: object stores publish at the end, folders by renaming."""
+        if not self._is_folder:
+            self._fs.pipe_file(path, data)
+            return
+        partial = f"{path}.{uuid4().hex}.part"
+        try:
+            self._fs.pipe_file(partial, data)
+            self._fs.mv(partial, path)
+        finally:
+            self._discard(partial)
+
+    def _discard(self, path: str) -> None:
+        with contextlib.suppress(OSError):  # most often it is not there; and the error worth telling came before
+            self._fs.rm_file(path)
+
+    @property
+    def _is_folder(self) -> bool:
+        return "file" in self._fs.protocol
+
+
+def _checked(job_id: str, name: str) -> tuple[str, str]:
+    if not _JOB_ID.fullmatch(job_id):
+        raise ArtifactError(f"no job has the id {job_id!r}")
+    if not _NAME.fullmatch(name):
+        raise ArtifactError(f"no artifact has the name {name!r}: small letters, digits and hyphens with an ending, as in 0.png")
+    return job_id, name

@@ -1,0 +1,80 @@
+"""`python -m workers.training` serves the queue of training jobs; with `--name` it trains one model here and now, without Redis."""
+
+import argparse
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, start_http_server
+
+from models import datasets, families
+from models.checkpoints import Store
+from workers.queue.broker import Broker
+from workers.settings import WorkerSettings
+from workers.training.job import command_line
+from workers.training.worker import TrainingCollector, TrainWorker
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of both modes."""
+    settings = WorkerSettings()
+    given = _parser(settings).parse_args(arguments)
+    os.environ.setdefault("OMP_NUM_THREADS", str(settings.threads))  # read by torch when it is first imported
+    if given.name is not None:
+        raise SystemExit(train_here(given, settings))
+    serve(settings, burst=given.burst)
+
+
+def serve(settings: WorkerSettings, *, burst: bool) -> None:
+    """Takes training jobs until SIGTERM or SIGINT; this process never imports torch, so that its children may use a GPU."""
+    worker = TrainWorker(Broker.connect_patiently(settings), settings)
+    if settings.metrics_port:
+        registry = CollectorRegistry()
+        registry.register(TrainingCollector(worker))
+        start_http_server(settings.metrics_port, settings.metrics_host, registry=registry)
+    worker.work(burst=burst)
+
+
+def train_here(given: argparse.Namespace, settings: WorkerSettings) -> int:
+    """Trains in the foreground and publishes into `--checkpoints`; Ctrl-C saves, and the same command goes on."""
+    import torch
+
+    from models.training.trainer import TrainingStopped, TrainSettings, train
+    from workers.training.reports import StopFlag, Terminal
+
+    stop = StopFlag()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop.note)
+    torch.set_num_threads(settings.threads)
+    wanted = TrainSettings.model_validate({name: getattr(given, name) for name in TrainSettings.model_fields})
+    run_folder = settings.runs_folder / given.name
+    command = command_line(wanted)
+    print(command, flush=True)
+    try:
+        card = train(wanted, run_folder=run_folder, store=Store(given.checkpoints), command=command, reporter=Terminal(stop))
+    except TrainingStopped as stopped:
+        print(f"{stopped}; the same command goes on from {run_folder}")
+        return 130
+    print(f"published {card.name} version {card.version} in {given.checkpoints / card.name / str(card.version)}")
+    return 0
+
+
+def _parser(settings: WorkerSettings) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m workers.training", description=__doc__)
+    parser.add_argument("--name", help="train this model in the foreground; without it, serve the queue")
+    parser.add_argument("--family", choices=families.names(), default="sngan")
+    parser.add_argument("--dataset", choices=datasets.names(), default="mnist")
+    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--width", type=int, default=64, help="channels of the widest layers")
+    parser.add_argument("--latent-size", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-calibrate", dest="calibrate", action="store_false", help="skip the ratio head")
+    parser.add_argument("--checkpoints", type=Path, default=settings.checkpoints, help="folder to publish into (%(default)s)")
+    parser.add_argument("--burst", action="store_true", help="serving: leave when the queue is empty")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Who hears how a training run goes: a terminal, or the events of a job; both may tell it to stop."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TextIO
+
+from models.images import encode_png, grid
+from workers.queue.artifacts import Artifacts
+from workers.queue.broker import Broker
+
+if TYPE_CHECKING:
+    import numpy as np
+
+LOOK_EVERY_S = 0.5  # between two questions to Redis whether the job shall stop
+
+
+class StopFlag:
+    """Remembers that a signal came; calling it asks whether to stop."""
+
+    def __init__(self) -> None:
+        self._noted = False
+
+    def note(self, number: int, frame: object) -> None:
+        self._noted = True
+
+    def __call__(self) -> bool:
+        return self._noted
+
+
+class Terminal:
+    """Prints a line a report; stops when `stop_requested` says so."""
+
+    def __init__(self, stop_requested: Callable[[], bool], out: TextIO = sys.stdout) -> None:
+        self.should_stop = stop_requested
+        self._out = out
+        self._started = time.monotonic()
+        self._line = ""
+
+    def progress(self, step: int, total: int) -> None:
+        self._line = f"step {step}/{total}  {time.monotonic() - self._started:7.1f} s"
+
+    def metrics(self, step: int, values: dict[str, float]) -> None:
+        print(self._line, *(f"{name} {value:.4g}" for name, value in values.items()), sep="  ", file=self._out, flush=True)
+
+    def sample(self, step: int, images: "np.ndarray") -> None:
+        """A terminal shows no images; the published version carries samples.png."""
+
+
+class JobEvents:
+    """Publishes a run as the events and artifacts of its job; stops it when asked to, or when the job is no longer its worker's."""
+
+    def __init__(self, job_id: str, worker: str, broker: Broker, artifacts: Artifacts, stop_requested: Callable[[], bool]) -> None:
+        self.job_id = job_id
+        self.samples: list[str] = []
+        self.canceled = self.lost = False
+        self._worker = worker
+        self._broker, self._artifacts, self._stop_requested = broker, artifacts, stop_requested
+        self._worker_pid = os.getppid()
+        self._look_at = 0.0
+
+    def progress(self, step: int, total: int) -> None:
+        self._broker.report_progress(self.job_id, done=step, total=total)
+
+    def metrics(self, step: int, values: dict[str, float]) -> None:
+        self._broker.publish(self.job_id, "metrics", {"step": step, **values})
+
+    def sample(self, step: int, images: "np.ndarray") -> None:
+        name = f"sample-{step}.png"
+        self._artifacts.put(self.job_id, name, encode_png(grid(images), {"step": str(step)}), self._broker.limits.failure_ttl_s)
+        self._broker.publish(self.job_id, "sample", {"step": step, "artifact": name})
+        self.samples.append(name)
+
+    def should_stop(self) -> bool:
+        """`lost` tells that somebody else has the job, or will: two must not train in one folder, nor publish one version twice."""
+        if time.monotonic() >= self._look_at:
+            held, self.canceled = self._broker.standing(self.job_id, self._worker)
+            self.lost = not held
+            self._look_at = time.monotonic() + LOOK_EVERY_S
+        self.lost = self.lost or os.getppid() != self._worker_pid
+        return self.canceled or self.lost or self._stop_requested()
