@@ -18,7 +18,7 @@ from service.protocol.metrics import ApiMetrics, QueueState
 from service.settings import Settings
 from workers.jobs import AnyJob, JobView
 from workers.queue.artifacts import Artifacts
-from workers.queue.broker import Broker, Finishes, new_id
+from workers.queue.broker import Broker, Completions, new_id
 from workers.queue.submissions import AsyncSubmissions, Submission
 
 T = TypeVar("T")
@@ -33,7 +33,7 @@ class Parts:
         self.broker = broker
         self.store = store
         self.metrics = metrics
-        self.finishes = Finishes(settings.redis_url)
+        self.finishes = Completions(settings.redis_url)
         self.closing = asyncio.Event()
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="broker")
         self._submissions = AsyncSubmissions(broker.redis, settings.redis_url, broker.limits)

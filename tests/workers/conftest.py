@@ -16,7 +16,7 @@ from rq import Queue
 from tests.workers.generation.fake_engine import FakeEngine, worker
 from workers.capacity import Room
 from workers.generation.worker import BatchWorker
-from workers.leases.leases import Bulk, Taken, handed
+from workers.leases.leases import Leases, Taken, read_jobs
 from workers.queue import keys
 from workers.queue.broker import Broker
 from workers.queue.routing import GENERATE_QUEUES
@@ -98,22 +98,22 @@ class Ear:
     """Offers to take jobs in a worker's name, and hears what is sent to it."""
 
     def __init__(self, redis: Redis, broker: Broker, name: str) -> None:
-        self.name, self.bulk = name, Bulk(broker, name, f"rq:worker:{name}", 90)
+        self.name, self.leases = name, Leases(broker, name, f"rq:worker:{name}", 90)
         self.queues = [Queue(queue, connection=redis, serializer="json") for queue in GENERATE_QUEUES]
         self._pubsub = redis.pubsub(ignore_subscribe_messages=True)
 
     def listen(self) -> None:
-        self._pubsub.subscribe(keys.handed(self.name), keys.SUBMITTED)
+        self._pubsub.subscribe(keys.assigned(self.name), keys.SUBMITTED)
         for _ in range(2):  # the answers to the subscriptions
             assert self._pubsub.get_message(timeout=5) is None
 
     def offer(self, room: Room = ROOM) -> None:
-        assert self.bulk.take(self.queues, room, offering=True) == []
+        assert self.leases.take(self.queues, room, offering=True) == []
 
     def heard(self, timeout: float = 5) -> list[Taken] | None:
         """The jobs of the next message; an empty list where it only says that some wait."""
         message = self.message(timeout)
-        return message and (handed(message["data"]) if message["channel"].decode() == keys.handed(self.name) else [])
+        return message and (read_jobs(message["data"]) if message["channel"].decode() == keys.assigned(self.name) else [])
 
     def message(self, timeout: float = 5) -> Any:
         return self._pubsub.get_message(timeout=timeout)

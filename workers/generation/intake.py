@@ -7,7 +7,7 @@ from typing import Any
 from workers.capacity import Room
 from workers.generation.engine_process import EngineProcess
 from workers.jobs import Problem
-from workers.leases.leases import Bulk, Ended, Taken, handed
+from workers.leases.leases import Ended, Leases, Taken, read_jobs
 from workers.leases.quarantine import Quarantine
 from workers.messages import Admit
 
@@ -18,8 +18,8 @@ LOOK_EVERY_S = 0.5  # for jobs whose submission nobody announced, such as those 
 class Intake:
     """The jobs a worker has started and not ended, and how it comes by more."""
 
-    def __init__(self, bulk: Bulk, quarantine: Quarantine, engine: EngineProcess, refuse: Callable[[Taken, Problem], None]) -> None:
-        self._bulk, self._quarantine, self._engine, self._refuse = bulk, quarantine, engine, refuse
+    def __init__(self, leases: Leases, quarantine: Quarantine, engine: EngineProcess, refuse: Callable[[Taken, Problem], None]) -> None:
+        self._leases, self._quarantine, self._engine, self._refuse = leases, quarantine, engine, refuse
         self.running: dict[str, Taken] = {}  # by execution, as a job may come back
         self.offering = True  # whether jobs may be sent here
         self.unheard = False  # Redis may have started jobs for us that never came
@@ -34,7 +34,7 @@ class Intake:
     def hear_jobs(self, message: Any) -> None:
         """Jobs that a submission started for this worker; where they cannot run any more they go back."""
         if self.open and not self._quarantine.closed(self.running):
-            self._accept(handed(message["data"]))
+            self._accept(read_jobs(message["data"]))
         else:
             self.miss_messages()
 
@@ -59,7 +59,7 @@ class Intake:
             return None
         self._rang, self._look_at = False, time.monotonic() + LOOK_EVERY_S
         taken = self._quarantine.take(room, idle=not self.running, offering=self.offering)
-        self._left_some = self._quarantine.waiting > 0 or self._bulk.may_have_left_some(taken, room)
+        self._left_some = self._quarantine.waiting > 0 or self._leases.may_have_left_some(taken, room)
         self._accept(taken)
         return taken
 
@@ -87,7 +87,7 @@ class Intake:
         """Says whether jobs may be sent here."""
         self.offering = offering
         if not offering:
-            self._bulk.withdraw()
+            self._leases.withdraw()
 
     def close(self) -> None:
         """Takes nothing more; what was sent and did not come goes back."""
@@ -97,7 +97,7 @@ class Intake:
     def return_unheard(self) -> None:
         """Jobs that Redis started for us and that never came go back, and no try of theirs is spent."""
         self.unheard = False
-        unheard = self._bulk.return_unheard(self.running.values(), on_its_way_s=ON_ITS_WAY_S if self.open else 0.0)
+        unheard = self._leases.return_undelivered(self.running.values(), on_its_way_s=ON_ITS_WAY_S if self.open else 0.0)
         self.unheard |= unheard.on_their_way > 0
 
     def _accept(self, taken: Sequence[Taken]) -> None:

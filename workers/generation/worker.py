@@ -24,10 +24,10 @@ from workers.generation.engine_process import EngineProcess
 from workers.generation.intake import LOOK_EVERY_S, Intake
 from workers.generation.metrics import WorkerMetrics
 from workers.jobs import Problem, Progress
-from workers.leases.leases import LOST, STOP, Bulk, Ended
+from workers.leases.leases import LOST, STOP, Ended, Leases
 from workers.leases.maintenance import maintain
 from workers.leases.quarantine import Quarantine
-from workers.leases.subscription import Listening
+from workers.leases.subscription import Subscription
 from workers.messages import Failed, Turn
 from workers.queue import keys, routing
 from workers.queue.artifacts import Artifacts
@@ -52,11 +52,11 @@ class BatchWorker(BaseWorker):
         super().__init__([*self._shared, alone], connection=broker.redis, serializer=JSONSerializer, worker_ttl=settings.lease_s)
         self._engine, self._settings, self._metrics = engine, settings, metrics
         engine.await_ready()
-        self._bulk = Bulk(broker, self.name, self.key, settings.lease_s)
-        self._quarantine = Quarantine(self._bulk, self._shared, alone)
+        self._leases = Leases(broker, self.name, self.key, settings.lease_s)
+        self._quarantine = Quarantine(self._leases, self._shared, alone)
         about = settings.model_copy(update={"device": engine.device})
         self._encoders = Encoders(artifacts, about, self.name, engine.wake)
-        self._intake = Intake(self._bulk, self._quarantine, engine, self._encoders.fail)
+        self._intake = Intake(self._leases, self._quarantine, engine, self._encoders.fail)
         self._ended: list[Ended] = []  # over here, not yet in Redis
         self._told: dict[str, Progress] = {}
         self._due = {self._beat: 0.0, self._maintain: 0.0, self._sweep: 0.0, self._show_state: 0.0}
@@ -72,7 +72,7 @@ class BatchWorker(BaseWorker):
         self._install_signal_handlers()  # type: ignore[no-untyped-call]
         try:
             while self._turn_or_retry():
-                self._engine.wait(self._pause(), self._listening)
+                self._engine.wait(self._pause(), self._subscription)
         except BaseException:
             self._give_up()
             raise
@@ -102,12 +102,12 @@ class BatchWorker(BaseWorker):
 
     def subscribe(self) -> None:
         """From now on `_turn` hears commands to this worker, submissions, and jobs that one of them started for it."""
-        ours = {keys.SUBMITTED: self._intake.hear_submission, keys.handed(self.name): self._intake.hear_jobs}
+        ours = {keys.SUBMITTED: self._intake.hear_submission, keys.assigned(self.name): self._intake.hear_jobs}
         handlers = {self.pubsub_channel_name: self.handle_payload} | ours
-        self._listening = Listening(self.connection, handlers, self._intake.miss_messages)
+        self._subscription = Subscription(self.connection, handlers, self._intake.miss_messages)
 
     def unsubscribe(self) -> None:
-        self._listening.stop()
+        self._subscription.close()
 
     def handle_payload(self, message: Any) -> None:
         """`stop-job` and `stop-execution` end that job alone; RQ's own look at one job a worker."""
@@ -132,7 +132,7 @@ class BatchWorker(BaseWorker):
         self._turned_at = time.monotonic()
         for turn in self._engine.receive():
             self._hear_engine(turn)
-        self._listening.hear()
+        self._subscription.read()
         if self._stop_requested and self._intake.open:
             self._intake.close()
         if self._intake.unheard:
@@ -161,7 +161,7 @@ class BatchWorker(BaseWorker):
         if not self._ended:
             return
         room = self._intake.room_beside(self._ended)
-        ours, offered = self._bulk.end_and_offer(self._ended, self._shared, room)
+        ours, offered = self._leases.end_and_offer(self._ended, self._shared, room)
         if room and not offered:
             self._intake.look_again()
         self._intake.forget([one.taken for one in self._ended])
@@ -173,7 +173,7 @@ class BatchWorker(BaseWorker):
         """Signs of life: for the worker and every running job. What comes back tells of jobs to stop and jobs lost."""
         jobs, progress = list(self._intake.running.values()), self._engine.progress
         news = {label: told for label, told in progress.items() if self._told.get(label) != told}
-        for job, answer in zip(jobs, self._bulk.beat(jobs, news), strict=True):
+        for job, answer in zip(jobs, self._leases.beat(jobs, news), strict=True):
             if answer == STOP:
                 self._intake.cancel(job, Problem(reason="canceled", detail="canceled on request"))
             elif answer == LOST:
@@ -194,7 +194,7 @@ class BatchWorker(BaseWorker):
             pipe.hset(self.key, mapping=about)
             pipe.llen(self._quarantine.alone.key)
             newly_known, *_, alone = pipe.execute()
-        self._quarantine.told(alone)
+        self._quarantine.note_waiting(alone)
         if newly_known:  # it had expired while Redis or this process was away
             with self.connection.pipeline() as pipe:
                 pipe.hset(self.key, mapping=self.serialize())
@@ -227,7 +227,7 @@ class BatchWorker(BaseWorker):
         try:
             self._intake.close()
             self._intake.return_unheard()
-            self._bulk.abandon(list(self._intake.running.values()))
+            self._leases.abandon(list(self._intake.running.values()))
             maintain(self, self._watched)
         except AWAY as away:
             self.log.warning("Worker %s: left without Redis: %s", self.name, away)

@@ -1,1 +1,1 @@
-"""What workers alone do in RQ's records: start jobs, keep them alive, end them, recover those of dead workers. Imports `queue`."""
+"""What only workers do in RQ's records: start jobs, keep them alive, end them, recover those of dead workers. Imports `queue`."""

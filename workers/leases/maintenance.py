@@ -1,4 +1,7 @@
-"""Finds jobs whose worker died and gives them their second chance, or ends them with the reason; any one live worker does it for all."""
+"""Maintenance of the queues: jobs whose worker died get their second chance or fail, and RQ's registries forget what is old.
+
+One live worker at a time does it for all.
+"""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -14,37 +17,37 @@ from rq.utils import current_timestamp
 from rq.worker import BaseWorker
 from rq.worker_registration import clean_worker_registry
 
-from workers.leases.recovery import Found, reclaim
+from workers.leases.recovery import Reclaimed, reclaim
 from workers.queue import keys
 from workers.queue.broker import EVENTS_KEPT
 from workers.queue.routing import TRAIN_QUEUE
 
-LOCK_S = 10  # a worker that dies while it looks holds up the others for no longer
+LOCK_S = 10  # a worker that dies during maintenance keeps the others from it for this long
 
 
-def maintain(worker: BaseWorker, queues: Sequence[Queue]) -> Found:
-    """Looks through all queues, unless another worker is doing so; says what it found."""
-    found, redis = Found(), worker.connection
+def maintain(worker: BaseWorker, queues: Sequence[Queue]) -> Reclaimed:
+    """Maintains all these queues, unless another worker is doing so; returns the jobs whose worker died."""
+    reclaimed, redis = Reclaimed(), worker.connection
     if not redis.set(keys.MAINTENANCE, worker.name, nx=True, ex=LOCK_S):
-        return found
+        return reclaimed
     try:
-        found = reclaim(redis, [queue for queue in queues if queue.name != TRAIN_QUEUE])
+        reclaimed = reclaim(redis, [queue for queue in queues if queue.name != TRAIN_QUEUE])
         for queue in queues:
             if queue.name == TRAIN_QUEUE:
-                _reclaim_training(queue, found)
+                _reclaim_training(queue, reclaimed)
             _clean(worker, queue)
     finally:
         redis.delete(keys.MAINTENANCE)
-    return found
+    return reclaimed
 
 
-def _reclaim_training(queue: Queue, found: Found) -> None:
-    """Training jobs are RQ's own worker's, and RQ's own cleanup's; it tells nobody, so we do."""
+def _reclaim_training(queue: Queue, reclaimed: Reclaimed) -> None:
+    """RQ's own cleanup reclaims training jobs, which RQ's own worker runs; it publishes nothing, so the events are added here."""
     requeued: list[Job] = []
     failed: list[Job] = []
 
     def note(job: Job, kind: type[BaseException], *rest: Any) -> bool:
-        """RQ calls it for each abandoned job before it decides by the tries left; True lets RQ go on."""
+        """RQ calls this for each abandoned job before it looks at the retries left; True lets RQ go on."""
         if issubclass(kind, AbandonedJobError):
             (requeued if job.retries_left else failed).append(job)
         return True
@@ -52,8 +55,8 @@ def _reclaim_training(queue: Queue, found: Found) -> None:
     started = StartedJobRegistry(queue=queue, job_class=queue.job_class, death_penalty_class=TimerDeathPenalty)
     started.cleanup(exception_handlers=[note])
     _announce(queue.connection, requeued, failed)
-    found.requeued += [job.id for job in requeued]
-    found.failed += [job.id for job in failed]
+    reclaimed.requeued += [job.id for job in requeued]
+    reclaimed.failed += [job.id for job in failed]
 
 
 def _clean(worker: BaseWorker, queue: Queue) -> None:
@@ -67,8 +70,8 @@ def _clean(worker: BaseWorker, queue: Queue) -> None:
 def _announce(redis: Redis, requeued: Iterable[Job], failed: Iterable[Job]) -> None:
     with redis.pipeline() as pipe:
         for job in requeued:
-            told = {"queue": job.origin, "retried": True}
-            pipe.xadd(keys.events(job.id), {"name": "queued", "data": json.dumps(told)}, maxlen=EVENTS_KEPT)
+            event = {"queue": job.origin, "retried": True}
+            pipe.xadd(keys.events(job.id), {"name": "queued", "data": json.dumps(event)}, maxlen=EVENTS_KEPT)
         for job in failed:
             pipe.expire(keys.events(job.id), job.failure_ttl or 1)
             pipe.delete(keys.progress(job.id))

@@ -1,7 +1,7 @@
-"""Jobs whose worker died twice while others ran beside them: nobody knows who it was, so each runs alone from then on.
+"""Quarantine: jobs whose worker died twice while other jobs ran beside them run alone, as any of them may be the cause.
 
-They wait in a queue of their own, where `rq_recovery` puts them. A worker takes one when it runs nothing, and nothing else until it is
-over. While some wait, they and all others have about the same time of the worker: neither starves.
+`recovery` puts them into a queue of their own. A worker takes one when it runs nothing else, and takes no other job until that one has
+ended. While jobs wait in quarantine, the worker gives them and all others about the same time, so that neither starve.
 """
 
 import time
@@ -10,33 +10,33 @@ from collections.abc import Mapping, Sequence
 from rq import Queue
 
 from workers.capacity import Room
-from workers.leases.leases import Bulk, Taken
+from workers.leases.leases import Leases, Taken
 
 
 class Quarantine:
-    """What one worker takes next: jobs that run together from the `shared` queues, or one that has to run alone."""
+    """Chooses what a worker takes next: jobs that run together, from the `shared` queues, or one from the queue `alone`."""
 
-    def __init__(self, bulk: Bulk, shared: Sequence[Queue], alone: Queue) -> None:
+    def __init__(self, leases: Leases, shared: Sequence[Queue], alone: Queue) -> None:
         self.alone = alone
-        self._bulk, self._shared = bulk, shared
-        self.waiting = 0  # jobs that have to run alone, when last told
-        self._began_at: float | None = None  # when the job was taken that runs alone
+        self._leases, self._shared = leases, shared
+        self.waiting = 0  # jobs in quarantine, when last noted
+        self._began_at: float | None = None  # when the job in quarantine that runs now was taken
         self._others_until = 0.0  # until then all others go first
 
-    def told(self, waiting: int) -> None:
-        """How many jobs wait to run alone; from the first one on, time is shared."""
+    def note_waiting(self, waiting: int) -> None:
+        """Notes how many jobs wait in quarantine; the worker's time is shared from the first one on."""
         if waiting and not self.waiting:
             self._others_until = max(self._others_until, time.monotonic())
         self.waiting = waiting
 
     def closed(self, running: Mapping[str, Taken]) -> bool:
-        """Whether nothing may join what runs: a job that has to run alone runs, or waits for the others to be done."""
+        """Whether no job may be added to those running, because one in quarantine runs or is the next to run."""
         return bool(running) and (self._due or next(iter(running.values())).queue == self.alone.name)
 
     def take(self, room: Room, *, idle: bool, offering: bool = False) -> list[Taken]:
-        """Starts what fits beside what runs, or, where nothing runs, what has to run alone; in turn where both wait.
+        """Takes shared jobs or, in an idle worker, a job in quarantine; alternately where both wait.
 
-        With `offering`, jobs may be sent later where nothing was found: see `Bulk.take`.
+        With `offering`, submissions may send jobs later: see `Leases.take`.
         """
         if not idle:
             return self._take_shared(room, offering)
@@ -50,18 +50,18 @@ class Quarantine:
         return self.waiting > 0 and time.monotonic() >= self._others_until
 
     def _take_shared(self, room: Room, offering: bool) -> list[Taken]:
-        return self._bulk.take(self._shared, room, offering=offering and not self.waiting)
+        return self._leases.take(self._shared, room, offering=offering and not self.waiting)
 
     def _take_alone(self) -> list[Taken]:
-        taken = self._bulk.take_one(self.alone)
+        taken = self._leases.take_one(self.alone)
         if taken:
             self._began_at = time.monotonic()
         else:
-            self.told(0)
+            self.note_waiting(0)
         return taken
 
     def _settle(self) -> None:
-        """Others are owed the time that the last job had alone, but for what they had before."""
+        """Gives the others as much time as the last job in quarantine took, less what they had before it."""
         if self._began_at is not None:
             now, took = time.monotonic(), time.monotonic() - self._began_at
             self._others_until = min(self._others_until + 2 * took, now + took)

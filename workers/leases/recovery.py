@@ -1,6 +1,7 @@
-"""Jobs whose worker is gone, and jobs that a worker took without hearing of it: each gets its next chance, or its end, in one step.
+"""Recovers jobs whose worker died, and jobs that were started for a worker and never reached it.
 
-RQ's own cleanup reads a job and decides about it later; a worker that comes back in between would have its job run and end twice.
+One script reads and requeues or fails them. RQ's own cleanup decides about a job after it has read it: a worker that comes back in between
+would run and end its job twice.
 """
 
 import json
@@ -23,178 +24,49 @@ from workers.jobs import Problem
 from workers.queue import views
 from workers.queue.broker import EVENTS_KEPT
 from workers.queue.routing import ALONE_QUEUE
-from workers.queue.script_names import named
-from workers.queue.turns import CLOCK
+from workers.queue.scripts import script
 
-KEPT_S = 86400  # of a failure whose job does not say how long
-
-# A job that has a try left goes to the front of its queue. One that has none ends where it alone can have killed its worker; where others
-# ran beside it, it goes to the queue of those that run alone.
-RECLAIM = (
-    """
-local p, g, found = NAMES, cjson.decode(ARGV[1]), {}
-local lost, ran = {}, {}  -- jobs without a worker; how many of them each worker ran
-"""
-    + CLOCK
-    + """
-local now = clock()
-
-local function runs_elsewhere(origin, id)
-    local execution = redis.call('HGET', p.job .. id, 'execution')
-    local lease = execution and redis.call('ZSCORE', p.started .. origin, id .. ':' .. execution)
-    return lease and tonumber(lease) > now
-end
-
-local function put_back(origin, id, job, kept)
-    redis.call('HSET', job, 'status', 'queued', 'enqueued_at', g.now, 'eventful', 1)
-    redis.call('LPUSH', p.queue .. origin, id)
-    local data = cjson.encode({queue = origin, retried = true})
-    redis.call('XADD', p.events .. id, 'MAXLEN', '~', g.events_kept, '*', 'name', 'queued', 'data', data)
-    redis.call('EXPIRE', p.events .. id, kept)
-    table.insert(found, {id, 'requeued'})
-end
-
-local function quarantine(id, job, kept)
-    redis.call('SADD', p.queues, p.queue .. g.alone)
-    redis.call('ZADD', p.turns .. g.alone, now, id)
-    redis.call('HSET', job, 'origin', g.alone)
-    put_back(g.alone, id, job, kept)
-end
-
-local function fail(origin, id, job, kept)
-    local result = origin == g.alone and g.died_alone or g.died_twice
-    redis.call('HSET', job, 'status', 'failed', 'ended_at', g.now)
-    redis.call('EXPIRE', job, kept)
-    redis.call('ZADD', p.failed .. origin, g.unix + kept, id)
-    redis.call('XADD', p.results .. id, 'MAXLEN', 10, '*', unpack(result))
-    redis.call('EXPIRE', p.results .. id, kept)
-    redis.call('EXPIRE', p.events .. id, kept)
-    redis.call('DEL', p.progress .. id)
-    redis.call('PUBLISH', p.ended, id)
-    table.insert(found, {id, 'failed'})
-end
-
--- Lets go of an execution, and notes its job as lost unless somebody else runs it.
-local function drop(started, composite)
-    local id, execution_id = string.match(composite, '^(.*):([^:]*)$')
-    redis.call('ZREM', started, composite)
-    redis.call('DEL', p.execution .. composite)
-    redis.call('ZREM', p.executions .. id, execution_id)
-    local status, origin, worker = unpack(redis.call('HMGET', p.job .. id, 'status', 'origin', 'worker_name'))
-    if status ~= 'started' or runs_elsewhere(origin, id) then return end
-    worker = worker or ''
-    ran[worker] = (ran[worker] or 0) + 1
-    table.insert(lost, {id = id, origin = origin, worker = worker})
-end
-
-local function reclaim(id, origin, worker)
-    local job = p.job .. id
-    local tries, kept = unpack(redis.call('HMGET', job, 'retries_left', 'failure_ttl'))
-    kept = tonumber(kept or g.kept)
-    if tonumber(tries or 0) > 0 then
-        redis.call('HINCRBY', job, 'retries_left', -1)
-        put_back(origin, id, job, kept)
-    elseif ran[worker] > 1 then
-        quarantine(id, job, kept)
-    else
-        fail(origin, id, job, kept)
-    end
-end
-
-for _, started in ipairs(KEYS) do
-    for _, composite in ipairs(redis.call('ZRANGEBYSCORE', started, '-inf', now)) do drop(started, composite) end
-end
--- A worker keeps all its jobs alive at once, so one that has lost a job has lost them all; those it took last have the later leases.
-for _, started in ipairs(next(ran) and KEYS or {}) do
-    for _, composite in ipairs(redis.call('ZRANGE', started, 0, -1)) do
-        if ran[redis.call('HGET', p.execution .. composite, 'worker_name') or ''] then drop(started, composite) end
-    end
-end
-for _, job in ipairs(lost) do reclaim(job.id, job.origin, job.worker) end
-if #found > 0 then redis.call('PUBLISH', p.submitted, '') end
-return found
-"""
-)
-
-# What the worker's own record lists and the worker does not know was taken by a call whose answer was lost on the way, or handed over in
-# a message that was, or that came when the worker could not have it any more.
-# One that was started just now may still be on its way; the second answer is how many such there are.
-RETURN = (
-    """
-local p, g, known, returned, young = NAMES, cjson.decode(ARGV[1]), {}, 0, 0
-"""
-    + CLOCK
-    + """
-local function give_back(id, execution_id, composite)
-    local job = p.job .. id
-    local origin, status = unpack(redis.call('HMGET', job, 'origin', 'status'))
-    local ends = tonumber(origin and redis.call('ZSCORE', p.started .. origin, composite) or 0)
-    if ends > clock() + g.lease - g.on_its_way then
-        young = young + 1
-        return
-    end
-    redis.call('SREM', KEYS[1], composite)
-    redis.call('DEL', p.execution .. composite)
-    redis.call('ZREM', p.executions .. id, execution_id)
-    if origin and redis.call('ZREM', p.started .. origin, composite) == 1 and status == 'started' then
-        redis.call('HSET', job, 'status', 'queued', 'eventful', 1)
-        redis.call('LPUSH', p.queue .. origin, id)
-        redis.call('XADD', p.events .. id, 'MAXLEN', '~', g.events_kept, '*', 'name', 'queued', 'data', cjson.encode({queue = origin}))
-        redis.call('EXPIRE', p.events .. id, g.kept)
-        returned = returned + 1
-    end
-end
-
-for _, composite in ipairs(cjson.decode(ARGV[2])) do known[composite] = true end
-for _, composite in ipairs(redis.call('SMEMBERS', KEYS[1])) do
-    if not known[composite] then
-        local id, execution_id = string.match(composite, '^(.*):([^:]*)$')
-        give_back(id, execution_id, composite)
-    end
-end
-if returned > 0 then redis.call('PUBLISH', p.submitted, '') end
-return {returned, young}
-"""
-)
+KEPT_S = 86400  # how long a failed job is kept that does not say how long
 
 
 @dataclass
-class Found:
-    """Ids of jobs that had no worker any more, by their fate."""
+class Reclaimed:
+    """Ids of jobs whose worker died, by what became of them."""
 
     requeued: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
 
 
-def reclaim(redis: Redis, queues: Iterable[Queue]) -> Found:
-    """Ends or puts back, each in one step, the jobs whose lease ran out."""
+def reclaim(redis: Redis, queues: Iterable[Queue]) -> Reclaimed:
+    """Requeues or fails the jobs of these queues whose lease ran out."""
     registries = [StartedJobRegistry(queue=queue).key for queue in queues]
-    found = Found()
-    answers: Any = redis.eval(named(RECLAIM), len(registries), *registries, json.dumps(_now()))
+    reclaimed = Reclaimed()
+    answers: Any = redis.register_script(script("reclaim"))(keys=registries, args=[json.dumps(_terms())])
     for job_id, fate in answers:
-        (found.requeued if fate == b"requeued" else found.failed).append(job_id.decode())
-    return found
+        (reclaimed.requeued if fate == b"requeued" else reclaimed.failed).append(job_id.decode())
+    return reclaimed
 
 
-class Unheard(NamedTuple):
-    """Jobs that Redis takes a worker to run and that it does not know."""
+class Undelivered(NamedTuple):
+    """Numbers of jobs that were started for a worker and that it does not know."""
 
-    returned: int
+    returned: int  # to their queues
     on_their_way: int  # perhaps: they were started just now
 
 
-def return_unheard(redis: Redis, worker: str, known: Iterable[str], *, lease_s: float, on_its_way_s: float) -> Unheard:
-    """Puts back jobs that a worker took in Redis's eyes alone, those of the last `on_its_way_s` excepted; `known` is what it has.
+def return_undelivered(redis: Redis, worker: str, known: Iterable[str], *, lease_s: float, on_its_way_s: float) -> Undelivered:
+    """Requeues jobs that were started for a worker over `on_its_way_s` seconds ago and are not `known` to it (as `job:execution`).
 
-    These are given as `job:execution`. `lease_s` is the worker's.
+    `lease_s` is how long the worker's leases last.
     """
-    record = Execution("", "", redis, worker).worker_executions_key
-    about = json.dumps(_now() | {"lease": lease_s, "on_its_way": on_its_way_s})
-    returned: Any = redis.eval(named(RETURN), 1, record, about, json.dumps(list(known)))
-    return Unheard(*returned)
+    executions = Execution("", "", redis, worker).worker_executions_key
+    terms = json.dumps(_terms() | {"lease": lease_s, "on_its_way": on_its_way_s})
+    returned: Any = redis.register_script(script("return_undelivered"))(keys=[executions], args=[terms, json.dumps(list(known))])
+    return Undelivered(*returned)
 
 
-def _now() -> dict[str, Any]:
+def _terms() -> dict[str, Any]:
+    """The scripts' first argument."""
     unix = time.time()
     return {
         "unix": f"{unix:.6f}",
@@ -208,7 +80,7 @@ def _now() -> dict[str, Any]:
 
 
 def _result(detail: str) -> list[str]:
-    """RQ's record of such an end, flat."""
+    """RQ's record of a job that failed because its worker died, as fields and values in turn."""
     problem = Problem(reason="abandoned", detail=detail)
     reason = b64encode(zlib.compress(views.reason_text(problem).encode())).decode()
     return ["type", str(Result.Type.FAILED.value), "worker_name", "", "exc_string", reason]

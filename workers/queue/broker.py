@@ -22,10 +22,9 @@ from rq.worker import BaseWorker
 
 from workers.jobs import EVENT_ID, AnyJob, Event, JobView, Progress, Status
 from workers.queue import keys, routing, views
-from workers.queue.completions import Expected, Finishes
+from workers.queue.completions import Completions, Expected
 from workers.queue.connection import BrokerError, BrokerLimits, BrokerUnavailable, ConnectionSettings, UnknownJob, connect, guarded
-from workers.queue.rq_scripts import CANCEL, SUBMIT
-from workers.queue.script_names import named
+from workers.queue.scripts import script
 from workers.queue.submissions import Submission, Submissions
 from workers.queue.views import QueueView, WorkerView
 
@@ -35,7 +34,7 @@ __all__ = [
     "BrokerLimits",
     "BrokerUnavailable",
     "Expected",
-    "Finishes",
+    "Completions",
     "QueueView",
     "UnknownJob",
     "WorkerView",
@@ -58,7 +57,7 @@ class Broker:
         self.redis = redis
         self.limits = limits
         self._submissions = Submissions(redis, limits)
-        self._submit, self._cancel = (redis.register_script(named(script)) for script in (SUBMIT, CANCEL))
+        self._submit, self._cancel = (redis.register_script(script(name)) for name in ("submit", "cancel"))
         self._queues = {name: Queue(name, connection=redis, serializer=JSONSerializer) for name in routing.QUEUES}
 
     @classmethod
@@ -94,7 +93,7 @@ class Broker:
         """Queues all the jobs in one round trip, or none of them."""
         chosen = [new_id() for _ in jobs] if ids is None else list(ids)
         with guarded():
-            self._submit(args=self._submissions.words([Submission(job, job_id) for job, job_id in zip(jobs, chosen, strict=True)]))
+            self._submit(args=self._submissions.arguments([Submission(job, job_id) for job, job_id in zip(jobs, chosen, strict=True)]))
         return chosen
 
     def cancel(self, job_id: str) -> JobView:

@@ -1,4 +1,4 @@
-"""Wakes whoever waits for a job: one pub/sub connection per process, however many wait, mended by itself when Redis was away."""
+"""Wakes the requests that wait for a job: one pub/sub connection a process, for any number of waiters, which reconnects by itself."""
 
 import asyncio
 import contextlib
@@ -18,22 +18,22 @@ from rq.job import Job
 from workers.queue import keys, views
 from workers.queue.connection import CONNECT_TIMEOUT_S, PROTOCOL, guarded
 
-LOOK_AGAIN_S = 2.0  # pub/sub forgets those who were away, and deadlines pass unannounced
-SILENCE_S = 5.0  # after which Redis is asked whether it is still there, and how long it may take to answer
+LOOK_AGAIN_S = 2.0  # pub/sub keeps no messages for a lost connection, and a deadline passes without a message
+SILENCE_S = 5.0  # without a message for this long Redis is pinged, and it may take as long to answer
 _AWAY = (RedisConnectionError, RedisTimeoutError, OSError)
 _logger = logging.getLogger(__name__)
 
 
 class Expected:
-    """The end of one job, for one who waits."""
+    """The end of one job, for one waiter."""
 
     def __init__(self) -> None:
-        self.submitted = False  # a look at Redis before that would take the job for one that is gone
-        self.picture: bytes | None = None  # where it came with the news
+        self.submitted = False  # before that Redis does not know the job, and it would count as gone
+        self.picture: bytes | None = None  # if it came with the announcement
         self._over: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
     async def within(self, timeout_s: float) -> bool:
-        """True once the job is over, False after `timeout_s` seconds or when `give_up` was called."""
+        """Returns True once the job is over, False after `timeout_s` seconds or after a call of `give_up`."""
         alarm = asyncio.get_running_loop().call_later(timeout_s, self.give_up)
         try:
             return await self._over
@@ -43,8 +43,8 @@ class Expected:
     def give_up(self) -> None:
         self._settle(over=False)
 
-    def tell(self, picture: bytes | None = None) -> None:
-        """The job is over."""
+    def end(self, picture: bytes | None = None) -> None:
+        """Wakes the waiter: the job is over."""
         self.picture = self.picture or picture
         self._settle(over=True)
 
@@ -53,12 +53,12 @@ class Expected:
             self._over.set_result(over)
 
 
-class Finishes:
-    """Use as `async with Finishes(url) as finishes: await finishes.wait(job_id, 30)`."""
+class Completions:
+    """Use as `async with Completions(url) as completions: await completions.wait(job_id, 30)`."""
 
     def __init__(self, redis_url: str) -> None:
         self._redis = Redis.from_url(redis_url, protocol=PROTOCOL, socket_connect_timeout=CONNECT_TIMEOUT_S, socket_timeout=SILENCE_S)
-        self.replies = f"{keys.REPLIES}:{uuid4().hex}"  # the channel on which pictures come here
+        self.replies = f"{keys.REPLIES}:{uuid4().hex}"  # the channel for pictures to this process
         self._waiting: defaultdict[str, set[Expected]] = defaultdict(set)
         self._tasks: list[asyncio.Task[None]] = []
         self._looks: set[asyncio.Task[None]] = set()
@@ -70,12 +70,12 @@ class Finishes:
         running = (*self._tasks, *self._looks)
         while pending := [task for task in running if not task.done()]:
             for task in pending:
-                task.cancel()  # again if need be: a cancel that meets redis-py in the middle of connecting may get lost
+                task.cancel()  # repeated, because redis-py may swallow a cancellation while it connects
             await asyncio.wait(pending, timeout=0.2)
         await asyncio.gather(*running, return_exceptions=True)
         await self._redis.aclose()
 
-    async def __aenter__(self) -> "Finishes":
+    async def __aenter__(self) -> "Completions":
         await self.start()
         return self
 
@@ -84,7 +84,7 @@ class Finishes:
 
     @contextlib.contextmanager
     def expecting(self, job_id: str) -> Iterator[Expected]:
-        """Hears of the end of a job from now on, even one that is yet to be submitted: who comes so early need not look."""
+        """Expects the end of a job from now on, also of one that is not submitted yet; Redis is not asked whether it is over already."""
         expected = Expected()
         self._waiting[job_id].add(expected)
         try:
@@ -95,20 +95,23 @@ class Finishes:
                 del self._waiting[job_id]
 
     async def wait(self, job_id: str, timeout_s: float) -> bool:
-        """True once the job is over or unknown, False after `timeout_s` seconds; raises BrokerUnavailable at the first look only."""
-        with self.expecting(job_id) as expected:  # before the look, so that no end falls between the two
+        """Returns True once the job is over or unknown, False after `timeout_s` seconds.
+
+        Raises BrokerUnavailable if Redis is away at the start; later it is waited for.
+        """
+        with self.expecting(job_id) as expected:  # before the look, so that no end is missed between the two
             expected.submitted = True
             with guarded():
                 await self._look([job_id])
             return await expected.within(timeout_s)
 
     def look_later(self, job_id: str, delay_s: float) -> asyncio.TimerHandle:
-        """Looks at a job some time from now, and not at all once the handle is cancelled: it may end unannounced then."""
+        """Asks Redis for a job's state in `delay_s` seconds, when it may end without a message; returns a handle that cancels this."""
         return asyncio.get_running_loop().call_later(delay_s, self._look_soon, job_id)
 
     def _look_soon(self, job_id: str) -> None:
         look = asyncio.create_task(self._look_if_there([job_id]))
-        self._looks.add(look)  # the loop itself forgets tasks
+        self._looks.add(look)  # the event loop keeps only weak references to tasks
         look.add_done_callback(self._looks.discard)
 
     async def _listen(self) -> None:
@@ -116,24 +119,24 @@ class Finishes:
             with contextlib.suppress(*_AWAY):
                 async with self._redis.pubsub() as pubsub:
                     await pubsub.subscribe(keys.ENDED, self.replies)
-                    await self._look(self._submitted())  # what ended while nobody listened
-                    await self._hear(pubsub)
+                    await self._look(self._submitted())  # jobs that ended without a subscription
+                    await self._read(pubsub)
             _logger.warning("lost the connection that announces ended jobs; trying again")
             await asyncio.sleep(0.5)
 
-    async def _hear(self, pubsub: PubSub) -> None:
-        """Until the connection breaks, or falls silent: packets may vanish without a word."""
-        asked = False
+    async def _read(self, pubsub: PubSub) -> None:
+        """Reads messages until the connection breaks or Redis stays silent after a ping: a lost network gives no error."""
+        pinged = False
         while True:
             message: Any = await pubsub.get_message(timeout=SILENCE_S)
-            if message is None and asked:
+            if message is None and pinged:
                 return
             if message is None:
                 await pubsub.ping()
             elif message["type"] == "message":
-                for job_id, picture in _news(message["channel"].decode(), message["data"]):
+                for job_id, picture in _announced(message["channel"].decode(), message["data"]):
                     self._wake(job_id, picture)
-            asked = message is None
+            pinged = message is None
 
     async def _look_again(self) -> None:
         while True:
@@ -160,11 +163,11 @@ class Finishes:
 
     def _wake(self, job_id: str, picture: bytes | None = None) -> None:
         for expected in self._waiting.get(job_id, ()):
-            expected.tell(picture)
+            expected.end(picture)
 
 
-def _news(channel: str, data: bytes) -> Iterator[tuple[str, bytes | None]]:
-    """Jobs that have ended: on the common channel their ids, on a process's own `id length picture` for each, spaces between."""
+def _announced(channel: str, data: bytes) -> Iterator[tuple[str, bytes | None]]:
+    """The jobs of a message: on the common channel ids, on a process's own `id length picture` for each; separated by spaces."""
     if channel == keys.ENDED:
         yield from ((job_id, None) for job_id in data.decode().split())
         return

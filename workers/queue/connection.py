@@ -1,4 +1,4 @@
-"""The connection to Redis, and the errors of everything that stands on it."""
+"""The connection to Redis and the errors of all modules that use it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,21 +14,21 @@ from redis.retry import Retry
 
 SOCKET_TIMEOUT_S = 10.0
 CONNECT_TIMEOUT_S = 3.0
-PROTOCOL = 2  # of Redis: in the newer one redis-py does more for every published message, and nothing of that is used here
+PROTOCOL = 2  # RESP2: with RESP3 redis-py does more work for each published message, for features that are not used here
 
 
 class BrokerError(Exception):
-    """Root of what a broker raises.
+    """Root of the errors a broker raises.
 
     BrokerError
     ├── UnknownJob           no job has that id (any more)
-    ├── BrokerUnavailable    Redis is away
-    └── ArtifactError        the store of images refused (workers/artifacts.py)
+    ├── BrokerUnavailable    Redis does not answer or has no room
+    └── ArtifactError        the store of images failed (artifacts.py)
     """
 
 
 class UnknownJob(BrokerError):
-    """No job has that id, or it was too long ago."""
+    """No job has that id, or its record has expired."""
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"no job {job_id!r}: ids are kept for a while after a job has ended")
@@ -39,7 +39,7 @@ class BrokerUnavailable(BrokerError):
     """Redis does not answer, or has no room."""
 
 
-# What a call raises while Redis is away or has no room.
+# The errors of a call while Redis is away or has no room.
 AWAY = (
     redis.exceptions.ConnectionError,
     redis.exceptions.TimeoutError,
@@ -51,24 +51,24 @@ AWAY = (
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Turns a lost connection, and a Redis that takes nothing, into BrokerUnavailable."""
+    """Raises BrokerUnavailable for redis-py's errors of a lost connection or of a Redis that accepts no writes."""
     try:
         yield
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
         raise BrokerUnavailable(f"Redis does not answer: {error}") from error
     except (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError) as error:
-        raise BrokerUnavailable(f"Redis takes nothing: {error}") from error
+        raise BrokerUnavailable(f"Redis accepts no writes: {error}") from error
 
 
 def connect(url: str) -> Redis:
-    """A connection pool for threads; commands fail after ten seconds rather than hang."""
+    """A client for threads, with a pool of connections; a command fails after SOCKET_TIMEOUT_S."""
     return Redis.from_url(
         url, protocol=PROTOCOL, socket_timeout=SOCKET_TIMEOUT_S, socket_connect_timeout=CONNECT_TIMEOUT_S, retry=Retry(NoBackoff(), 1)
     )
 
 
 def connect_async(url: str) -> AsyncRedis:
-    """The same for an event loop, as one connection of its own: a pool looks at a connection before each use."""
+    """A client for an event loop, with a single connection: a pool would check it before each use."""
     return AsyncRedis.from_url(
         url,
         protocol=PROTOCOL,
@@ -80,7 +80,7 @@ def connect_async(url: str) -> AsyncRedis:
 
 
 class ConnectionSettings(Protocol):
-    """What `Broker.connect` reads of a process's settings."""
+    """The settings of a process that `Broker.connect` reads."""
 
     @property
     def redis_url(self) -> str: ...
@@ -94,7 +94,7 @@ class ConnectionSettings(Protocol):
 
 @dataclass(frozen=True)
 class BrokerLimits:
-    """How long things are kept and may take, in seconds."""
+    """How long results and failures are kept and how long a job may run, in seconds."""
 
     result_ttl_s: int = 3600
     failure_ttl_s: int = 7 * 86400

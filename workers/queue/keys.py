@@ -1,28 +1,35 @@
-"""Every Redis key and channel of ours, beside RQ's own, and the fields we add to RQ's job hash."""
+"""The names in Redis: our keys and channels, the fields we add to RQ's job hash, and what the Lua scripts need of RQ's keys and ours."""
+
+from redis import Redis
+from rq import Queue, Worker
+from rq.executions import Execution, ExecutionRegistry
+from rq.job import Job
+from rq.registry import CanceledJobRegistry, FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
+from rq.results import Result
 
 PREFIX = "ebbtide"
 
 RECENT = f"{PREFIX}:recent"  # sorted set: job ids by creation
-BACKLOG = f"{PREFIX}:backlog"  # hash: queue -> chain-steps waiting in it
-TURN = f"{PREFIX}:turn"  # hash: queue -> the turn it has come to: that taken last, but none past a job that still waits
+BACKLOG = f"{PREFIX}:backlog"  # hash: queue -> chain-steps that wait in it
+TURN = f"{PREFIX}:turn"  # hash: queue -> its current turn, see scripts/turns.lua
 MAINTENANCE = f"{PREFIX}:maintenance"  # lock: one worker at a time looks for abandoned jobs
 SUBMITTED = f"{PREFIX}:submitted"  # channel: a job waits that a worker may want
-OFFERS = f"{PREFIX}:offers"  # sorted set: workers that wait for a job, by the chains they have room for
-ENDED = f"{PREFIX}:ended"  # channel: the ids of jobs that have ended, spaces between
-REPLIES = f"{PREFIX}:replies"  # begins the channel of each process that waits for pictures: their bytes, see `workers/finishes.py`
+OFFERS = f"{PREFIX}:offers"  # sorted set: workers that wait for jobs, by the number of chains they have room for
+ENDED = f"{PREFIX}:ended"  # channel: ids of jobs that have ended, separated by spaces
+REPLIES = f"{PREFIX}:replies"  # prefix of a channel for each process that waits for images: their bytes, see completions.py
 
-# In RQ's job hash, which keeps fields it does not know:
-CHAINS = "chains"  # images the job makes
-COST = "cost"  # chain-steps, 0 once they no longer count as waiting
-DECODES = "decodes"  # present where no chain runs: `prior`
+# Fields in RQ's job hash; RQ keeps fields that it does not know.
+CHAINS = "chains"  # number of images the job makes
+COST = "cost"  # chain-steps, 0 once the job no longer waits
+DECODES = "decodes"  # present when the job runs no chain: `prior`
 EXPIRES_AT = "expires_at"  # Unix seconds; absent without a deadline
-CALLER = "caller"  # who asked
-REPLY = "reply"  # channel and name of the file that goes there as soon as the job has ended; absent where nobody waits
+CALLER = "caller"  # who submitted it
+REPLY = "reply"  # a channel, a space and a file's name: the file is sent there when the job ends; absent when no request waits
 ENTERED_AT = "entered_at"  # Unix seconds of the submission
-CANCEL_REQUESTED = "cancel_requested"  # set while the job runs; survives the worker
-EXECUTION = "execution"  # the id of the execution that has it now, or had it last
-BEGAN = "began"  # queue and worker of a job that was started as it was submitted: its first two events, told nowhere else
-EVENTFUL = "eventful"  # present where a stream of events goes with the job
+CANCEL_REQUESTED = "cancel_requested"  # set when a started job was canceled; survives the worker
+EXECUTION = "execution"  # id of the job's current or last execution
+BEGAN = "began"  # queue and worker of a job that started as it was submitted; stands for its first two events
+EVENTFUL = "eventful"  # present when the job has a stream of events
 
 
 def turns(queue: str) -> str:
@@ -31,35 +38,65 @@ def turns(queue: str) -> str:
 
 
 def quick(queue: str) -> str:
-    """Sorted set: those of them that may not have to wait for room."""
+    """Sorted set: the quick ones among them, by turn."""
     return f"{PREFIX}:quick:{queue}"
 
 
 def record(queue: str) -> str:
-    """What the records of all jobs of a queue have in common, while some are being written."""
+    """Hash: the fields that all jobs of a queue have in common; exists only while `submit` copies it."""
     return f"{PREFIX}:record:{queue}"
 
 
 def callers(queue: str) -> str:
-    """Sorted set: callers of a queue by the turn of their next job, where that is later than anybody's."""
+    """Sorted set: callers of a queue by their next turn, where that is later than the current one."""
     return f"{PREFIX}:callers:{queue}"
 
 
-def handed(worker: str) -> str:
-    """Channel: jobs that a submission started for a worker that had offered to take them."""
-    return f"{PREFIX}:handed:{worker}"
+def assigned(worker: str) -> str:
+    """Channel: jobs that a submission started for a worker that had offered room."""
+    return f"{PREFIX}:assigned:{worker}"
 
 
 def events(job_id: str) -> str:
-    """Stream of what happened to a job, but for its end and what `BEGAN` tells: its record says that."""
+    """Stream: a job's events, except its end and what `BEGAN` stands for; the job hash has those."""
     return f"{PREFIX}:events:{job_id}"
 
 
 def progress(job_id: str) -> str:
-    """How far a running job is, as JSON."""
+    """String: how far a running job is, as JSON."""
     return f"{PREFIX}:progress:{job_id}"
 
 
 def artifact(job_id: str, name: str) -> str:
-    """One file a job made."""
+    """String: the bytes of a file that a job made."""
     return f"{PREFIX}:artifact:{job_id}:{name}"
+
+
+# The table `keys` of the Lua scripts: whole keys, and prefixes that a queue, a job, an execution or a worker completes.
+SCRIPT_KEYS = {
+    "queues": Queue.redis_queues_keys,
+    "queue": Queue.redis_queue_namespace_prefix,
+    "job": Job.redis_job_namespace_prefix,
+    "worker": Worker.redis_worker_namespace_prefix,
+    "started": StartedJobRegistry.key_template.format(""),
+    "canceled": CanceledJobRegistry.key_template.format(""),
+    "finished": FinishedJobRegistry.key_template.format(""),
+    "failed": FailedJobRegistry.key_template.format(""),
+    "executions": ExecutionRegistry.key_template.format(""),
+    "execution": Execution("", "", Redis()).key.removesuffix(":"),
+    "results": Result.get_key(""),  # type: ignore[no-untyped-call]
+    "events": events(""),
+    "progress": progress(""),
+    "artifact": artifact("", "").removesuffix(":"),
+    "assigned": assigned(""),
+    "turn": TURN,
+    "turns": turns(""),
+    "callers": callers(""),
+    "quick": quick(""),
+    "record": record(""),
+    "backlog": BACKLOG,
+    "recent": RECENT,
+    "offers": OFFERS,
+    "submitted": SUBMITTED,
+    "ended": ENDED,
+}

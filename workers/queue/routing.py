@@ -2,7 +2,8 @@
 
 from workers.jobs import AnyJob
 
-GENERATE_QUEUES = ("generate-high", "generate", "generate-low")  # in the order they are served; turns.py says how far
+GENERATE_QUEUES = ("generate-high", "generate", "generate-low")  # highest priority first, see scripts/turns.lua
+AGEING_S = 30.0  # how much younger than it is a job counts for each priority below the highest
 ALONE_QUEUE = "generate-alone"  # of any priority: jobs that run with no other beside them (quarantine.py says which)
 TRAIN_QUEUE = "train"
 QUEUES = (*GENERATE_QUEUES, ALONE_QUEUE, TRAIN_QUEUE)

@@ -1,4 +1,4 @@
-"""Puts jobs into RQ's queues, all of a call in one script: the record that RQ itself would write is made once and filled in for each."""
+"""Submits jobs: one script writes the hashes of all jobs of a call, each as RQ would write it, and queues or starts them."""
 
 import json
 import time
@@ -17,18 +17,17 @@ from workers.capacity import chain_steps
 from workers.jobs import AnyJob
 from workers.queue import keys, routing
 from workers.queue.connection import BrokerLimits, connect_async, guarded
-from workers.queue.rq_scripts import SUBMIT
-from workers.queue.script_names import named
-from workers.queue.turns import OFFER_S
+from workers.queue.scripts import script
 
 RECENT_KEPT = 1000
-QUICK_TICKS = 100  # a job whose chains need no more may not have to wait for room, so that workers are told of it at once
-OF_EACH = ("data", "created_at", "description", "status")  # RQ's fields that differ from job to job
-NOT_PACKED = 0  # zlib's level: RQ reads zlib, but a request is too short to be worth the time of packing and unpacking it
+OFFER_S = 2.0  # how long a worker's offer of room stands; a worker renews it more often than that
+QUICK_TICKS = 100  # a job whose chains need no more ticks is quick: a full worker may take it, so workers are woken for it
+OF_EACH = ("data", "created_at", "description", "status")  # fields of RQ's job hash that differ from job to job
+UNCOMPRESSED = 0  # zlib's level: RQ reads zlib's format, but compressing a short request costs more time than it saves
 
 
 class Submission(NamedTuple):
-    """A job under the id it will have; `reply` is where a file of it goes as soon as it has ended: a channel, a space and the name."""
+    """A job and its id. `reply` is a channel, a space and a file's name: that file is sent to the channel when the job has ended."""
 
     job: AnyJob
     job_id: str
@@ -36,65 +35,65 @@ class Submission(NamedTuple):
 
 
 class AsyncSubmissions:
-    """Submits from an event loop: a thread in between would cost more than the submission."""
+    """Submits from an event loop, without a thread, which would take longer than the submission."""
 
     def __init__(self, broker_redis: Redis, url: str, limits: BrokerLimits) -> None:
-        self._words = Submissions(broker_redis, limits).words
+        self._arguments = Submissions(broker_redis, limits).arguments
         self._redis = connect_async(url)
-        self._submit = self._redis.register_script(named(SUBMIT))
+        self._submit = self._redis.register_script(script("submit"))
 
     async def __call__(self, submissions: Sequence[Submission]) -> Sequence[int]:
-        """Queues all the jobs in one round trip, or none of them; for each, the chain-steps that wait now. Raises BrokerUnavailable."""
+        """Submits all the jobs in one round trip, or none; returns the backlog in chain-steps for each. Raises BrokerUnavailable."""
         with guarded():
-            waiting: int = await self._submit(args=self._words(submissions))
-        return [waiting] * len(submissions)
+            backlog: int = await self._submit(args=self._arguments(submissions))
+        return [backlog] * len(submissions)
 
     async def close(self) -> None:
         await self._redis.aclose()
 
 
 class Submissions:
-    """Writes what the script reads; whoever calls it, blocking or not, sends it."""
+    """Makes the arguments of the script `submit`; the caller runs it, blocking or from an event loop."""
 
     def __init__(self, redis: Redis, limits: BrokerLimits) -> None:
         self._limits = limits
         self._records = {name: self._record(Queue(name, connection=redis, serializer=JSONSerializer)) for name in routing.QUEUES}
 
-    def words(self, submissions: Sequence[Submission]) -> list[Any]:
-        """Arguments of SUBMIT, which queues all the jobs or none; one whose id is known already stays as it is."""
+    def arguments(self, submissions: Sequence[Submission]) -> list[Any]:
+        """Arguments that submit all the jobs or none; a job whose id is known already is left as it is."""
         now = time.time()
         moment = utcformat(datetime.fromtimestamp(now, UTC))
         terms = {"unix": f"{now:.6f}", "now": moment, "kept": self._limits.failure_ttl_s, "execution": uuid4().hex[:29]}
         origins = {routing.queue_of(submission.job) for submission in submissions}
         times = ("created_at", moment, "enqueued_at", moment, keys.ENTERED_AT, f"{now:.6f}")
         records = {origin: [*self._records[origin], *times] for origin in origins}
-        words: list[Any] = [json.dumps(terms | {"recent_kept": RECENT_KEPT, "offer_lasts": OFFER_S, "records": records})]
+        arguments: list[Any] = [json.dumps(terms | {"recent_kept": RECENT_KEPT, "offer_lasts": OFFER_S, "records": records})]
         for submission in submissions:
-            words += self._words(submission, now)
-        return words
+            arguments += self._arguments(submission, now)
+        return arguments
 
-    def _words(self, submission: Submission, now: float) -> tuple[str, bytes]:
-        """What the script reads of one job, as JSON, and RQ's record of the call: few words, since each takes redis-py its time."""
+    def _arguments(self, submission: Submission, now: float) -> tuple[str, bytes]:
+        """A job as JSON and RQ's record of the call. Only two arguments a job, as redis-py takes time for each."""
         job, job_id, reply = submission
         queue, cost, deadline_s = routing.queue_of(job), chain_steps(job), getattr(job, "deadline_s", None)
         caller, chains = getattr(job, "caller", ""), getattr(job, "num_images", 1)
         fields = ["description", routing.describe(job), keys.CHAINS, str(chains), keys.CALLER, caller]
-        told: dict[str, Any] = {"id": job_id, "origin": queue, "cost": cost, "caller": caller, "chains": chains, "record": fields}
+        entry: dict[str, Any] = {"id": job_id, "origin": queue, "cost": cost, "caller": caller, "chains": chains, "record": fields}
         if job.kind == "generate":
-            told["quick"] = cost <= QUICK_TICKS * chains
+            entry["quick"] = cost <= QUICK_TICKS * chains
             if not job.mcmc:
-                told["decodes"] = True
+                entry["decodes"] = True
                 fields += [keys.DECODES, "1"]
         if deadline_s is not None:  # kept long enough to say that it expired
-            told |= {"ttl": int(deadline_s) + 1 + self._limits.result_ttl_s, "expires_at": str(now + deadline_s)}
-            fields += [keys.EXPIRES_AT, told["expires_at"], "ttl", str(told["ttl"])]
+            entry |= {"ttl": int(deadline_s) + 1 + self._limits.result_ttl_s, "expires_at": str(now + deadline_s)}
+            fields += [keys.EXPIRES_AT, entry["expires_at"], "ttl", str(entry["ttl"])]
         if reply:
             fields += [keys.REPLY, reply]
         call = f'["{routing.FUNCTIONS[job.kind]}", null, [], {{"job": {job.model_dump_json()}}}]'
-        return json.dumps(told), zlib.compress(call.encode(), NOT_PACKED)
+        return json.dumps(entry), zlib.compress(call.encode(), UNCOMPRESSED)
 
     def _record(self, queue: Queue) -> list[str]:
-        """What RQ keeps of a job of this queue, as far as all of them have it in common and it stays so: fields and values in turn."""
+        """The fields of RQ's job hash that all jobs of this queue have in common: names and values in turn."""
         job = queue.create_job(
             routing.FUNCTIONS["train" if queue.name == routing.TRAIN_QUEUE else "generate"],
             timeout=-1 if queue.name == routing.TRAIN_QUEUE else self._limits.job_timeout_s,
@@ -103,5 +102,5 @@ class Submissions:
             retry=Retry(max=1, enqueue_at_front=True),  # killed twice: failed
         )
         job.origin = queue.name
-        kept = {name: value for name, value in job.to_dict().items() if name not in OF_EACH}
-        return [word for name, value in kept.items() for word in (name, value.decode() if isinstance(value, bytes) else str(value))]
+        common = {name: value for name, value in job.to_dict().items() if name not in OF_EACH}
+        return [word for name, value in common.items() for word in (name, value.decode() if isinstance(value, bytes) else str(value))]

@@ -51,7 +51,7 @@ def test_a_listener_that_was_cut_off_asks_for_what_it_missed(redis, broker, star
     eventually(lambda: redis.zcard(keys.OFFERS) == 1)
     redis.client_kill_filter(_type="pubsub")
     eventually(missed.is_set)
-    eventually(lambda: redis.pubsub_numsub(keys.handed(new.name))[0][1] == 1)
+    eventually(lambda: redis.pubsub_numsub(keys.assigned(new.name))[0][1] == 1)
     job_id = broker.submit(generate_job())
     eventually(lambda: over(broker, job_id))
 
@@ -71,10 +71,10 @@ def test_a_suspended_worker_is_sent_nothing(redis, broker, start_worker, eventua
 def intake(redis, waiting):
     """That of a worker which runs nothing."""
     w = waiting()
-    quarantine = Quarantine(w.bulk, w.queues, Queue("generate-alone", connection=redis))
+    quarantine = Quarantine(w.leases, w.queues, Queue("generate-alone", connection=redis))
     with beside(FakeEngine()) as engine:
         engine.await_ready()
-        yield w, Intake(w.bulk, quarantine, engine, print), quarantine
+        yield w, Intake(w.leases, quarantine, engine, print), quarantine
 
 
 @pytest.mark.parametrize("shut", ["closed for good", "a job runs alone"])

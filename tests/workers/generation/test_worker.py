@@ -13,7 +13,7 @@ from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegist
 from models.images import read_text
 from tests.workers.generation.fake_engine import DIVERGES, FakeEngine, beside, worker_of
 from workers.jobs import Status
-from workers.leases.leases import Bulk
+from workers.leases.leases import Leases
 from workers.leases.maintenance import maintain
 from workers.queue import keys
 from workers.queue.artifacts import Artifacts
@@ -157,7 +157,7 @@ def test_canceling_a_running_job_ends_it_alone(way, broker, redis, start_worker,
 
 
 def test_a_stop_that_comes_before_the_worker_knows_its_job_is_obeyed(broker, redis, start_worker, eventually, generate_job, monkeypatch):
-    honest = Bulk.take
+    honest = Leases.take
 
     def stopped_meanwhile(self, queues, room, **given):
         taken = honest(self, queues, room, **given)
@@ -165,7 +165,7 @@ def test_a_stop_that_comes_before_the_worker_knows_its_job_is_obeyed(broker, red
             send_stop_job_command(redis, job.id, serializer="json")
         return taken
 
-    monkeypatch.setattr(Bulk, "take", stopped_meanwhile)
+    monkeypatch.setattr(Leases, "take", stopped_meanwhile)
     start_worker(FakeEngine(tick_s=0.005))
     (view,) = ended(broker, eventually, broker.submit(generate_job(mcmc=LONG)))
     assert view.status is Status.CANCELED

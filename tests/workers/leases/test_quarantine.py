@@ -9,7 +9,7 @@ from workers.capacity import Room
 from workers.generation.engine_process import EngineDied
 from workers.jobs import Status
 from workers.leases import quarantine, recovery
-from workers.leases.leases import Bulk
+from workers.leases.leases import Leases
 from workers.leases.quarantine import Quarantine
 
 ROOM = Room(64, frozenset())
@@ -21,10 +21,10 @@ def suspects(redis, broker, generate_job):
     queue = Queue("generate", connection=redis, serializer="json")
 
     def make(number, **given):
-        bulk = Bulk(broker, "doomed", "rq:worker:doomed", 5)
+        leases = Leases(broker, "doomed", "rq:worker:doomed", 5)
         ids = broker.submit_many([generate_job(num_images=1, **given) for _ in range(number)])
         for _ in range(2):
-            bulk.abandon(bulk.take([queue], ROOM))
+            leases.abandon(leases.take([queue], ROOM))
             recovery.reclaim(redis, [queue])
         assert redis.llen("rq:queue:generate-alone") == number
         return ids
@@ -133,7 +133,7 @@ def test_time_is_shared_by_halves(redis, clock):
     def taken(alone, shared, *, told=True):
         hands.alone, hands.shared = alone, shared
         if told:
-            turns.told(alone)
+            turns.note_waiting(alone)
         return set(turns.take(ROOM, idle=True))
 
     assert taken(3, 1) == {"alone"}  # from the first sign on

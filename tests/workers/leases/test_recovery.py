@@ -11,7 +11,7 @@ from rq.registry import StartedJobRegistry
 from tests.workers.generation.fake_engine import FakeEngine
 from workers.capacity import Room
 from workers.jobs import Problem, Status
-from workers.leases.leases import Bulk, Ended
+from workers.leases.leases import Ended, Leases
 from workers.leases.recovery import reclaim
 
 
@@ -27,14 +27,14 @@ def alone(redis):
 
 def taken(broker, queue, generate_job, name, lease_s=5):
     """A job that a worker of that name has started, and the worker's hands."""
-    bulk = Bulk(broker, name, f"rq:worker:{name}", lease_s)
+    leases = Leases(broker, name, f"rq:worker:{name}", lease_s)
     broker.submit(generate_job())
-    (job,) = take(bulk, queue)
-    return job, bulk
+    (job,) = take(leases, queue)
+    return job, leases
 
 
-def take(bulk, queue):
-    return bulk.take([queue], Room(64, frozenset()))
+def take(leases, queue):
+    return leases.take([queue], Room(64, frozenset()))
 
 
 def outdated(redis, *jobs):
@@ -43,14 +43,14 @@ def outdated(redis, *jobs):
 
 
 def test_a_lost_job_goes_back_once_and_then_ends_with_the_reason(redis, broker, queue, generate_job):
-    first, bulk = taken(broker, queue, generate_job, "one")
+    first, leases = taken(broker, queue, generate_job, "one")
     assert reclaim(redis, [queue]).requeued == []  # its lease runs
     outdated(redis, first)
     found = reclaim(redis, [queue])
     assert (found.requeued, found.failed) == ([first.id], [])
     assert redis.lrange("rq:queue:generate", 0, -1) == [first.id.encode()]
-    assert bulk.beat([first], {}) == [0]
-    (again,) = take(bulk, queue)
+    assert leases.beat([first], {}) == [0]
+    (again,) = take(leases, queue)
     outdated(redis, again)
     found = reclaim(redis, [queue])
     assert (found.requeued, found.failed) == ([], [first.id])
@@ -63,10 +63,10 @@ def test_a_lost_job_goes_back_once_and_then_ends_with_the_reason(redis, broker, 
 
 def lost_twice(redis, broker, queue, generate_job, jobs):
     """That many jobs whose worker died twice while it ran them."""
-    bulk = Bulk(broker, "doomed", "rq:worker:doomed", 5)
+    leases = Leases(broker, "doomed", "rq:worker:doomed", 5)
     ids = broker.submit_many([generate_job() for _ in range(jobs)])
     for _ in range(2):
-        outdated(redis, *take(bulk, queue))
+        outdated(redis, *take(leases, queue))
         found = reclaim(redis, [queue])
     return ids, found
 
@@ -77,8 +77,8 @@ def test_jobs_lost_twice_together_go_on_each_alone_and_end_only_when_lost_alone(
     assert set(Queue.all(redis, serializer="json")) == {queue, alone}
     assert (queue.count, sorted(alone.job_ids)) == (0, sorted(ids))
     assert sorted(broker.view(job_id).queue_position for job_id in ids) == [0, 1, 2]
-    bulk = Bulk(broker, "heir", "rq:worker:heir", 5)
-    (poison,) = bulk.take_one(alone)
+    leases = Leases(broker, "heir", "rq:worker:heir", 5)
+    (poison,) = leases.take_one(alone)
     outdated(redis, poison)
     found = reclaim(redis, [queue, alone])
     assert (found.requeued, found.failed) == ([], [poison.id])
@@ -88,16 +88,16 @@ def test_jobs_lost_twice_together_go_on_each_alone_and_end_only_when_lost_alone(
     job = Job.fetch(poison.id, connection=redis, serializer="json")
     assert (job.origin, job.retries_left, job.get_status()) == ("generate-alone", 0, "failed")
     assert redis.zrange("rq:failed:generate-alone", 0, -1) == [poison.id.encode()]
-    (innocent,) = bulk.take_one(alone)
-    assert len(bulk.end([Ended(innocent, Problem(reason="diverged", detail="so"))])) == 1
+    (innocent,) = leases.take_one(alone)
+    assert len(leases.end([Ended(innocent, Problem(reason="diverged", detail="so"))])) == 1
     assert broker.view(innocent.id).problem.reason == "diverged"
     assert all(redis.ttl(key) > 0 for key in redis.scan_iter(f"*{innocent.id}*"))
 
 
 def test_what_a_dead_worker_took_last_is_lost_with_the_rest(redis, broker, queue, generate_job):
-    first, bulk = taken(broker, queue, generate_job, "one")
+    first, leases = taken(broker, queue, generate_job, "one")
     broker.submit(generate_job())
-    (last,) = take(bulk, queue)
+    (last,) = take(leases, queue)
     other, _ = taken(broker, queue, generate_job, "two")
     for job in (first, last, other):
         redis.hset(Job.key_for(job.id), "retries_left", 0)
@@ -115,17 +115,17 @@ def test_leases_run_by_the_clock_of_redis(off_s, redis, broker, queue, generate_
         monkeypatch.setattr(time, "time", lambda: honest() + off_s * is_wrong)
 
     wrong_clock(True)
-    job, bulk = taken(broker, queue, generate_job, "one", lease_s=2)
+    job, leases = taken(broker, queue, generate_job, "one", lease_s=2)
     for looks_wrong in (False, True):
         wrong_clock(looks_wrong)
         assert reclaim(redis, [queue]).requeued == []
         wrong_clock(True)
-        assert bulk.beat([job], {}) == [1]
+        assert leases.beat([job], {}) == [1]
     wrong_clock(False)
     assert reclaim(redis, [queue]).requeued == []
     assert eventually(lambda: reclaim(redis, [queue]).requeued, limit_s=5) == [job.id]
     wrong_clock(True)
-    assert bulk.beat([job], {}) == [0]
+    assert leases.beat([job], {}) == [0]
 
 
 def test_it_ends_as_rq_ends_a_job_without_a_worker(redis, broker, queue, generate_job):
@@ -148,7 +148,7 @@ def test_a_job_that_another_worker_runs_by_now_is_left_to_it(redis, broker, queu
     first, _ = taken(broker, queue, generate_job, "one")
     outdated(redis, first)
     reclaim(redis, [queue])
-    other = Bulk(broker, "two", "rq:worker:two", 5)
+    other = Leases(broker, "two", "rq:worker:two", 5)
     (second,) = take(other, queue)
     outdated(redis, first)  # as RQ's own cleanup may leave it behind
     assert reclaim(redis, [queue]).requeued == []
@@ -156,20 +156,20 @@ def test_a_job_that_another_worker_runs_by_now_is_left_to_it(redis, broker, queu
 
 
 def test_what_was_taken_unheard_goes_back_and_keeps_its_tries(redis, broker, queue, generate_job):
-    known, bulk = taken(broker, queue, generate_job, "one")
+    known, leases = taken(broker, queue, generate_job, "one")
     unheard = broker.submit(generate_job())
-    take(bulk, queue)
-    assert bulk.return_unheard([known], on_its_way_s=4) == (0, 1)  # it may yet come
+    take(leases, queue)
+    assert leases.return_undelivered([known], on_its_way_s=4) == (0, 1)  # it may yet come
     assert broker.view(unheard).status is Status.RUNNING
-    assert bulk.return_unheard([known], on_its_way_s=0) == (1, 0)
+    assert leases.return_undelivered([known], on_its_way_s=0) == (1, 0)
     assert broker.view(unheard).status is Status.QUEUED
     assert redis.hget(Job.key_for(unheard), "retries_left") == b"1"
     assert redis.zrange("rq:wip:generate", 0, -1) == [f"{known.id}:{known.execution_id}".encode()]
-    assert bulk.return_unheard([known], on_its_way_s=0) == (0, 0)
+    assert leases.return_undelivered([known], on_its_way_s=0) == (0, 0)
 
 
 def test_a_worker_whose_call_was_answered_into_the_void_has_its_jobs_soon(broker, start_worker, eventually, generate_job, monkeypatch):
-    honest, lost = Bulk.take, []
+    honest, lost = Leases.take, []
 
     def answered_into_the_void(self, queues, room, **given):
         found = honest(self, queues, room, **given)
@@ -178,7 +178,7 @@ def test_a_worker_whose_call_was_answered_into_the_void_has_its_jobs_soon(broker
             raise RedisTimeoutError("nobody heard the answer")
         return found
 
-    monkeypatch.setattr(Bulk, "take", answered_into_the_void)
+    monkeypatch.setattr(Leases, "take", answered_into_the_void)
     ids = broker.submit_many([generate_job() for _ in range(5)])
     start_worker(FakeEngine(), lease_s=60)
     eventually(lambda: all(broker.view(job_id).status is Status.FINISHED for job_id in ids))

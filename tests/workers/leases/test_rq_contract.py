@@ -1,6 +1,6 @@
 """What this software takes for granted of RQ: another version has to fail here before it loses jobs.
 
-The scripts of `rq_bulk` stand for methods of RQ's. Twin jobs go through both, and Redis must hold the same afterwards.
+`Leases` does what methods of RQ's do. Twin jobs go through both, and Redis must hold the same afterwards.
 """
 
 import importlib.metadata
@@ -20,7 +20,7 @@ from rq.worker import BaseWorker, Worker
 
 from workers.capacity import Room
 from workers.jobs import Diagnostics, GenerateResult, Problem, Timings
-from workers.leases.leases import Bulk, Ended
+from workers.leases.leases import Ended, Leases
 from workers.queue import keys
 from workers.queue.routing import describe
 
@@ -55,7 +55,7 @@ ANY_TIME = re.compile(rb"\d{4}-\d\d-\d\dT[\d:.]+Z|\d{10}(\.\d+)?")
 
 
 def test_the_version_is_the_one_that_was_read():
-    assert importlib.metadata.version("rq").startswith("3.0."), "read rq_bulk, rq_maintenance and batch_worker against the new RQ"
+    assert importlib.metadata.version("rq").startswith("3.0."), "read workers/leases and both workers against the new RQ"
 
 
 @pytest.mark.parametrize("method", SIGNATURES, ids=lambda method: method.__qualname__)
@@ -99,8 +99,8 @@ def _plain(name: bytes, value: bytes) -> object:
 def test_a_job_is_started_as_rq_starts_one_and_listed_among_executions_with_its_first_beat(redis, broker, generate_job):
     ours, theirs = broker.submit_many([generate_job(), generate_job()])
     worker = _worker(redis)
-    bulk = Bulk(broker, worker.name, worker.key, 90)
-    (taken,) = bulk.take([_queue(redis)], Room(1, frozenset()))
+    leases = Leases(broker, worker.name, worker.key, 90)
+    (taken,) = leases.take([_queue(redis)], Room(1, frozenset()))
     assert taken.id == ours
     job = Job.fetch(theirs, connection=redis, serializer="json")
     execution = worker.prepare_execution(job)
@@ -110,7 +110,7 @@ def test_a_job_is_started_as_rq_starts_one_and_listed_among_executions_with_its_
     assert started.pop(b"rq:executions:{job}") == [b"{execution}"]
     del started[b"mortal"][b"rq:executions:{job}"]
     assert _traces(redis, ours, taken.execution_id) == started
-    assert bulk.beat([taken], {}) == [1]
+    assert leases.beat([taken], {}) == [1]
     assert _traces(redis, ours, taken.execution_id) == _traces(redis, theirs, execution.id)
     assert _traces(redis, ours, taken.execution_id)[b"execution:{job}:{execution}"]
 
@@ -118,11 +118,11 @@ def test_a_job_is_started_as_rq_starts_one_and_listed_among_executions_with_its_
 def test_a_job_is_kept_alive_as_rq_keeps_one(redis, broker, generate_job):
     ours, theirs = broker.submit_many([generate_job(), generate_job()])
     worker = _worker(redis)
-    bulk = Bulk(broker, worker.name, worker.key, 90)
-    mine, other = bulk.take([_queue(redis)], Room(9, frozenset()))
-    assert bulk.beat([mine, other], {}) == [1, 1]
+    leases = Leases(broker, worker.name, worker.key, 90)
+    mine, other = leases.take([_queue(redis)], Room(9, frozenset()))
+    assert leases.beat([mine, other], {}) == [1, 1]
     _age(redis, mine, other)
-    assert bulk.beat([mine], {}) == [1]
+    assert leases.beat([mine], {}) == [1]
     job = Job.fetch(theirs, connection=redis, serializer="json")
     worker.job_monitoring_interval = 30
     BaseWorker.maintain_heartbeats(_Beating(worker), job, Execution.fetch(other.execution_id, theirs, redis))
@@ -135,13 +135,13 @@ def test_a_job_is_kept_alive_as_rq_keeps_one(redis, broker, generate_job):
 @pytest.mark.parametrize("fate", ["finished", "failed", "stopped"])
 def test_a_job_is_ended_as_rq_ends_one(fate, redis, broker, generate_job):
     worker = _worker(redis)
-    bulk = Bulk(broker, worker.name, worker.key, 90)
+    leases = Leases(broker, worker.name, worker.key, 90)
     ours, theirs = broker.submit_many([generate_job(), generate_job()])
-    mine, other = bulk.take([_queue(redis)], Room(9, frozenset()))
+    mine, other = leases.take([_queue(redis)], Room(9, frozenset()))
     reasons = {"failed": "diverged", "stopped": "canceled"}
     outcome = _result() if fate == "finished" else Problem(reason=reasons[fate], detail="so")
     ended = Ended(mine, outcome)
-    assert bulk.end([ended]) == [ended]
+    assert leases.end([ended]) == [ended]
     job = Job.fetch(theirs, connection=redis, serializer="json")
     execution = Execution.fetch(other.execution_id, theirs, redis)
     if fate == "finished":
@@ -154,11 +154,11 @@ def test_a_job_is_ended_as_rq_ends_one(fate, redis, broker, generate_job):
     assert _traces(redis, ours, mine.execution_id) == _traces(redis, theirs, other.execution_id)
     counter = b"successful_job_count" if fate == "finished" else b"failed_job_count"
     assert redis.hget(worker.key, counter) == b"2"
-    assert bulk.end([ended]) == []
+    assert leases.end([ended]) == []
 
 
 class _Beating:
-    """A worker whose leases last 90 seconds, as in `Bulk(..., 90)`."""
+    """A worker whose leases last 90 seconds, as in `Leases(..., 90)`."""
 
     def __init__(self, worker):
         self.__dict__.update(worker.__dict__)

@@ -5,7 +5,7 @@ import select
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from workers.leases.subscription import Listening
+from workers.leases.subscription import Subscription
 
 
 @pytest.fixture
@@ -15,49 +15,49 @@ def listen(redis):
     def make():
         heard, missed = [], []
         handlers = {name: lambda message, name=name: heard.append((name, message["data"])) for name in ("one", "two")}
-        return Listening(redis, handlers, lambda: missed.append(True)), heard, missed
+        return Subscription(redis, handlers, lambda: missed.append(True)), heard, missed
 
     return make
 
 
 def test_every_handler_hears_its_channel_once_there_is_something_to_hear(redis, listen, eventually):
-    listening, heard, missed = listen()
+    subscription, heard, missed = listen()
     redis.publish("two", "a")
     redis.publish("one", b"b" * 1_000_000)  # more than comes at once
     redis.publish("one", "c")
-    assert eventually(lambda: select.select([listening], [], [], 5)[0]) == [listening]
-    assert eventually(lambda: listening.hear() or len(heard) == 3)
+    assert eventually(lambda: select.select([subscription], [], [], 5)[0]) == [subscription]
+    assert eventually(lambda: subscription.read() or len(heard) == 3)
     assert heard == [("two", b"a"), ("one", b"b" * 1_000_000), ("one", b"c")]
-    listening.hear()
+    subscription.read()
     assert (len(heard), missed) == (3, [])
-    assert select.select([listening], [], [], 0)[0] == []
+    assert select.select([subscription], [], [], 0)[0] == []
 
 
 def test_a_connection_that_is_lost_is_mended_and_it_says_so(redis, listen, eventually):
-    listening, heard, missed = listen()
+    subscription, heard, missed = listen()
     redis.client_kill_filter(_type="pubsub")
     redis.publish("one", "lost")
     with pytest.raises(RedisConnectionError):
-        eventually(lambda: listening.hear() or heard)
-    assert (heard, missed, listening.fileno()) == ([], [], -1)
-    listening.hear()
+        eventually(lambda: subscription.read() or heard)
+    assert (heard, missed, subscription.fileno()) == ([], [], -1)
+    subscription.read()
     assert missed == [True]
     redis.publish("one", "heard")
-    assert eventually(lambda: listening.hear() or heard) == [("one", b"heard")]
+    assert eventually(lambda: subscription.read() or heard) == [("one", b"heard")]
 
 
 def test_what_a_handler_raises_is_raised(redis, eventually):
     def broken(message):
         raise ValueError("nobody foresaw this")
 
-    listening = Listening(redis, {"one": broken}, list)
+    subscription = Subscription(redis, {"one": broken}, list)
     redis.publish("one", "a")
     with pytest.raises(ValueError, match="nobody foresaw this"):
-        eventually(listening.hear)
+        eventually(subscription.read)
 
 
 def test_who_stops_listening_is_gone_from_the_channel(redis, listen, eventually):
-    listening, *_ = listen()
+    subscription, *_ = listen()
     assert redis.pubsub_numsub("one") == [(b"one", 1)]
-    listening.stop()
+    subscription.close()
     eventually(lambda: redis.pubsub_numsub("one") == [(b"one", 0)])

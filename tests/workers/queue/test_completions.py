@@ -6,18 +6,18 @@ from urllib.parse import urlsplit
 import pytest
 from rq.job import Job
 
-from workers.queue import completions as finishes_module
-from workers.queue.broker import BrokerUnavailable, Finishes
+from workers.queue import completions
+from workers.queue.broker import BrokerUnavailable, Completions
 
 
 def test_a_waiter_wakes_when_its_job_ends_and_only_then(broker, valkey_url, generate_job):
     async def scenario() -> None:
         ours, other = broker.submit_many([generate_job(), generate_job()])
-        async with Finishes(valkey_url) as finishes:
-            waiting = [asyncio.create_task(finishes.wait(ours, 10)) for _ in range(3)]
-            assert not await finishes.wait(ours, 0.05)
+        async with Completions(valkey_url) as waiter:
+            waiting = [asyncio.create_task(waiter.wait(ours, 10)) for _ in range(3)]
+            assert not await waiter.wait(ours, 0.05)
             broker.cancel(other)
-            assert not await finishes.wait(ours, 0.05)
+            assert not await waiter.wait(ours, 0.05)
             broker.cancel(ours)
             assert await asyncio.gather(*waiting) == [True] * 3
 
@@ -28,21 +28,21 @@ def test_a_job_that_ended_before_needs_no_wait_and_an_unknown_one_neither(broker
     async def scenario() -> None:
         job_id = broker.submit(generate_job())
         broker.cancel(job_id)
-        async with Finishes(valkey_url) as finishes:
-            assert await finishes.wait(job_id, 0)
-            assert await finishes.wait("nobody", 0)
+        async with Completions(valkey_url) as waiter:
+            assert await waiter.wait(job_id, 0)
+            assert await waiter.wait("nobody", 0)
 
     asyncio.run(scenario())
 
 
 def test_an_end_announced_to_nobody_is_noticed_all_the_same(broker, redis, valkey_url, generate_job, monkeypatch):
-    monkeypatch.setattr(finishes_module, "LOOK_AGAIN_S", 0.05)
+    monkeypatch.setattr(completions, "LOOK_AGAIN_S", 0.05)
 
     async def scenario() -> None:
         silent, late = broker.submit_many([generate_job(), generate_job(deadline_s=0.3)])
-        async with Finishes(valkey_url) as finishes:
-            waiting = [asyncio.create_task(finishes.wait(job_id, 10)) for job_id in (silent, late)]
-            assert not await finishes.wait(silent, 0.02)
+        async with Completions(valkey_url) as waiter:
+            waiting = [asyncio.create_task(waiter.wait(job_id, 10)) for job_id in (silent, late)]
+            assert not await waiter.wait(silent, 0.02)
             redis.hset(Job.key_for(silent), "status", "failed")
             assert await asyncio.gather(*waiting) == [True, True]
 
@@ -50,19 +50,19 @@ def test_an_end_announced_to_nobody_is_noticed_all_the_same(broker, redis, valke
 
 
 def test_a_cut_connection_mends_itself(broker, redis, valkey_url, generate_job, monkeypatch):
-    monkeypatch.setattr(finishes_module, "LOOK_AGAIN_S", 60.0)
+    monkeypatch.setattr(completions, "LOOK_AGAIN_S", 60.0)
 
     async def scenario() -> None:
         job_id = broker.submit(generate_job())
-        async with Finishes(valkey_url) as finishes:
-            waiting = asyncio.create_task(finishes.wait(job_id, 10))
-            assert not await finishes.wait(job_id, 0.1)
+        async with Completions(valkey_url) as waiter:
+            waiting = asyncio.create_task(waiter.wait(job_id, 10))
+            assert not await waiter.wait(job_id, 0.1)
             redis.client_kill_filter(_type="pubsub")
             broker.cancel(job_id)  # its announcement reaches nobody
             assert await waiting
             later = broker.submit(generate_job())
-            waiting = asyncio.create_task(finishes.wait(later, 10))
-            assert not await finishes.wait(later, 0.1)
+            waiting = asyncio.create_task(waiter.wait(later, 10))
+            assert not await waiter.wait(later, 0.1)
             broker.cancel(later)  # heard again
             assert await waiting
 
@@ -70,12 +70,12 @@ def test_a_cut_connection_mends_itself(broker, redis, valkey_url, generate_job, 
 
 
 def test_who_expects_a_job_before_it_is_submitted_hears_of_its_end_and_not_of_its_absence(broker, valkey_url, generate_job, monkeypatch):
-    monkeypatch.setattr(finishes_module, "LOOK_AGAIN_S", 0.02)
+    monkeypatch.setattr(completions, "LOOK_AGAIN_S", 0.02)
 
     async def scenario() -> None:
-        async with Finishes(valkey_url) as finishes:
-            with finishes.expecting("chosen") as expected:
-                assert not await finishes.wait(broker.submit(generate_job()), 0.2)  # looks have been made meanwhile
+        async with Completions(valkey_url) as waiter:
+            with waiter.expecting("chosen") as expected:
+                assert not await waiter.wait(broker.submit(generate_job()), 0.2)  # looks have been made meanwhile
                 broker.submit(generate_job(), "chosen")
                 broker.cancel("chosen")
                 assert await expected.within(10)
@@ -84,15 +84,15 @@ def test_who_expects_a_job_before_it_is_submitted_hears_of_its_end_and_not_of_it
 
 
 def test_a_connection_that_falls_silent_is_given_up(broker, valkey_url, generate_job, monkeypatch):
-    monkeypatch.setattr(finishes_module, "SILENCE_S", 0.05)
-    monkeypatch.setattr(finishes_module, "LOOK_AGAIN_S", 60.0)
+    monkeypatch.setattr(completions, "SILENCE_S", 0.05)
+    monkeypatch.setattr(completions, "LOOK_AGAIN_S", 60.0)
 
     async def scenario() -> None:
-        async with _Swallower(valkey_url) as swallower, Finishes(swallower.url) as finishes:
+        async with _Swallower(valkey_url) as swallower, Completions(swallower.url) as waiter:
             job_id = broker.submit(generate_job())
-            assert not await finishes.wait(job_id, 0.1)
-            waiting = asyncio.create_task(finishes.wait(job_id, 10))
-            assert not await finishes.wait(job_id, 0.1)
+            assert not await waiter.wait(job_id, 0.1)
+            waiting = asyncio.create_task(waiter.wait(job_id, 10))
+            assert not await waiter.wait(job_id, 0.1)
             swallower.swallow()
             broker.cancel(job_id)
             assert await waiting
@@ -141,8 +141,8 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, s
 
 def test_waiting_on_a_lost_redis_says_so():
     async def scenario() -> None:
-        async with Finishes("redis://127.0.0.1:1/0") as finishes:
+        async with Completions("redis://127.0.0.1:1/0") as waiter:
             with pytest.raises(BrokerUnavailable):
-                await finishes.wait("a", 1)
+                await waiter.wait("a", 1)
 
     asyncio.run(scenario())

@@ -25,7 +25,7 @@ def test_a_worker_that_waits_is_sent_what_is_submitted(redis, broker, waiting, g
     assert [broker.view(job_id).status for job_id in ids] == [Status.RUNNING] * 2
     assert Job.fetch(ids[0], connection=redis, serializer="json").worker_name == "w"
     assert redis.zcard("rq:wip:generate") == 2
-    assert w.bulk.end([Ended(job, Problem(reason="diverged", detail="so")) for job in jobs])[0].taken == jobs[0]
+    assert w.leases.end([Ended(job, Problem(reason="diverged", detail="so")) for job in jobs])[0].taken == jobs[0]
     assert all(broker.view(job_id).status.over for job_id in ids)
 
 
@@ -34,7 +34,7 @@ def test_a_job_sent_at_once_leaves_the_records_of_one_that_was_queued_and_taken(
     w, job = waiting(), generate_job(deadline_s=deadline_s)
     broker.submit(job)
     assert w.heard() == []
-    (taken,) = w.bulk.take(w.queues, ROOM, offering=True)
+    (taken,) = w.leases.take(w.queues, ROOM, offering=True)
     sent = broker.submit(job)
     (came,) = w.heard()
     assert (came.id, came.request, came.refused) == (sent, taken.request, None)
@@ -74,10 +74,10 @@ def test_thousands_of_jobs_are_submitted_in_one_call_and_ended_in_one(redis, bro
     w, prior = waiting(), generate_job(sampler="prior", mcmc=None)
     ids = broker.submit_many([prior] * 4500)  # two words each: more than Lua hands to one command
     jobs = []
-    while taken := w.bulk.take(w.queues, ROOM):
+    while taken := w.leases.take(w.queues, ROOM):
         jobs += taken
     assert [job.id for job in jobs] == ids
-    assert len(w.bulk.end([Ended(job, Problem(reason="diverged", detail="so")) for job in jobs])) == 4500
+    assert len(w.leases.end([Ended(job, Problem(reason="diverged", detail="so")) for job in jobs])) == 4500
     assert redis.zcard("rq:wip:generate") == redis.exists("rq:worker:w:executions") == 0
     assert redis.zcard("rq:failed:generate") == 4500
 
@@ -119,7 +119,7 @@ def test_who_does_not_listen_is_sent_nothing(redis, broker, waiting, generate_jo
     w.offer()
     job_id = broker.submit(generate_job())
     assert [job.id for job in w.heard()] == [job_id]
-    w.bulk.withdraw()
+    w.leases.withdraw()
     deaf.offer()
     assert broker.view(broker.submit(generate_job())).status is Status.QUEUED
 
@@ -149,15 +149,15 @@ def test_an_end_leaves_an_offer_where_nothing_waits(redis, broker, waiting, gene
     broker.submit_many([generate_job(), generate_job()])
     one, two = w.heard()
     problem = Problem(reason="diverged", detail="so")
-    assert w.bulk.end_and_offer([Ended(one, problem)], w.queues, ROOM)[1]
+    assert w.leases.end_and_offer([Ended(one, problem)], w.queues, ROOM)[1]
     assert redis.zscore(keys.OFFERS, "w") == ROOM.free
-    w.bulk.withdraw()
+    w.leases.withdraw()
     queued = broker.submit(generate_job())
-    assert not w.bulk.end_and_offer([Ended(two, problem)], w.queues, ROOM)[1]
+    assert not w.leases.end_and_offer([Ended(two, problem)], w.queues, ROOM)[1]
     assert redis.zcard(keys.OFFERS) == 0
-    assert [job.id for job in w.bulk.take(w.queues, ROOM, offering=True)] == [queued]
+    assert [job.id for job in w.leases.take(w.queues, ROOM, offering=True)] == [queued]
     assert redis.zscore(keys.OFFERS, "w") == ROOM.free - 4
-    assert w.bulk.end_and_offer([], w.queues, None) == ([], False)
+    assert w.leases.end_and_offer([], w.queues, None) == ([], False)
 
 
 def test_a_training_job_is_nobodys_business_here(redis, broker, waiting, train_job):
@@ -175,9 +175,9 @@ def test_events_of_a_job_sent_at_once_are_those_of_one_that_waited(redis, broker
     (job,) = w.heard()
     queued, started = broker.events(job.id)
     assert (queued.name, queued.data, started.name, started.data) == ("queued", {"queue": "generate"}, "started", {"worker": "w"})
-    assert w.bulk.beat([job], {job.execution_id: Progress(done=1, total=2, unit="chain-steps")}) == [OURS]
+    assert w.leases.beat([job], {job.execution_id: Progress(done=1, total=2, unit="chain-steps")}) == [OURS]
     assert [event.name for event in broker.events(job.id, after=started.id)] == ["progress"]
-    w.bulk.end([Ended(job, Problem(reason="diverged", detail="so"))])
+    w.leases.end([Ended(job, Problem(reason="diverged", detail="so"))])
     assert [event.name for event in broker.events(job.id)] == ["queued", "started", "progress", "end"]
     assert broker.events(job.id)[-1].data == {"status": "failed", "reason": "diverged", "detail": "so"}
     assert all(redis.ttl(key) > 0 for key in redis.scan_iter(f"*{job.id}*"))
@@ -193,12 +193,12 @@ def test_events_of_a_job_sent_at_once_go_on_where_it_is_started_again(way, redis
         redis.zadd("rq:wip:generate", {f"{job.id}:{job.execution_id}": 1})
         assert reclaim(redis, w.queues).requeued == [job.id]
     else:
-        assert w.bulk.return_unheard([], on_its_way_s=0).returned == 1
+        assert w.leases.return_undelivered([], on_its_way_s=0).returned == 1
     assert redis.ttl(keys.events(job.id)) > 0
     second = waiting("second")
-    (again,) = second.bulk.take(second.queues, ROOM)
-    assert w.bulk.end([Ended(job, Problem(reason="diverged", detail="so"))]) == []
-    second.bulk.end([Ended(again, Problem(reason="diverged", detail="so"))])
+    (again,) = second.leases.take(second.queues, ROOM)
+    assert w.leases.end([Ended(job, Problem(reason="diverged", detail="so"))]) == []
+    second.leases.end([Ended(again, Problem(reason="diverged", detail="so"))])
     told = broker.events(job.id)
     assert [event.name for event in told] == ["queued", "started", "queued", "started", "end"]
     assert [event.data["worker"] for event in told if event.name == "started"] == ["w", "second"]

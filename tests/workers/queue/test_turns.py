@@ -10,9 +10,9 @@ from rq.job import Job
 from tests.workers.generation.fake_engine import FakeEngine
 from workers.capacity import Flow, Room
 from workers.jobs import Status
-from workers.leases.leases import FURTHER_JOBS, LOOKED_AT, Bulk, Ended
-from workers.queue import keys, turns
-from workers.queue.routing import GENERATE_QUEUES
+from workers.leases.leases import FURTHER_JOBS, LOOKED_AT, Ended, Leases
+from workers.queue import keys
+from workers.queue.routing import AGEING_S, GENERATE_QUEUES
 
 LONG = {"kernel": "mala", "steps": 10_000}
 SHORT = {"kernel": "mala", "steps": 10}
@@ -24,12 +24,12 @@ QUICK_FULL = FULL._replace(quick=64)
 @pytest.fixture
 def take(redis: Redis, broker):
     """Takes as a worker does; gives back the requests."""
-    bulk = Bulk(broker, "w", "rq:worker:w", 90)
+    leases = Leases(broker, "w", "rq:worker:w", 90)
     served = [Queue(name, connection=redis, serializer="json") for name in GENERATE_QUEUES]
 
     def taking(room: Room | int, *waiting: Flow):
-        taken = bulk.take(served, room if isinstance(room, Room) else Room(room, frozenset(waiting)))
-        bulk.end([Ended(job, job.refused) for job in taken if job.refused])
+        taken = leases.take(served, room if isinstance(room, Room) else Room(room, frozenset(waiting)))
+        leases.end([Ended(job, job.refused) for job in taken if job.refused])
         return taken
 
     return taking
@@ -138,12 +138,12 @@ def test_a_low_priority_ages(broker, take, generate_job, redis):
         redis.hset(Job.key_for(job_id), keys.ENTERED_AT, time.time() - age_s)
 
     sent("high", 0)
-    sent("normal", turns.AGEING_S - 5)
-    sent("low", 2 * turns.AGEING_S - 10)
+    sent("normal", AGEING_S - 5)
+    sent("low", 2 * AGEING_S - 10)
     assert [job.request.priority for job in take(12)] == ["high", "normal", "low"]
     sent("high", 0)
-    sent("normal", turns.AGEING_S + 5)
-    sent("low", 2 * turns.AGEING_S + 10)
+    sent("normal", AGEING_S + 5)
+    sent("low", 2 * AGEING_S + 10)
     assert [job.request.priority for job in take(12)] == ["low", "normal", "high"]
 
 
