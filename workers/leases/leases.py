@@ -83,7 +83,9 @@ class Leases:
             "started": json.dumps({"worker": worker_name}),
             "sent_at_most": SENT_AT_MOST,
         }
-        self._take, self._beat, self._end = (self._redis.register_script(script(name)) for name in ("take", "beat", "end"))
+        self._take = self._redis.register_script(script("take"))
+        self._beat = self._redis.register_script(script("beat"))
+        self._end = self._redis.register_script(script("end"))
 
     def take(self, queues: Sequence[Queue], room: Room, *, offering: bool = False) -> list[Taken]:
         """Takes jobs in turn until the room is used up, and a few further ones; the last job may have more chains than there is room for.

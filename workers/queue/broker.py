@@ -57,7 +57,7 @@ class Broker:
         self.redis = redis
         self.limits = limits
         self._submissions = Submissions(redis, limits)
-        self._submit, self._cancel = (redis.register_script(script(name)) for name in ("submit", "cancel"))
+        self._submit, self._cancel = redis.register_script(script("submit")), redis.register_script(script("cancel"))
         self._queues = {name: Queue(name, connection=redis, serializer=JSONSerializer) for name in routing.QUEUES}
 
     @classmethod
