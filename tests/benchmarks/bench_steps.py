@@ -66,7 +66,7 @@ class Bench:
         engine = Engine(self._store, EngineSettings(capacity=64, device="cpu"), steps.append)
         for number in range(LONG):
             engine.admit(f"long-{number}", self._job(number, 10_000), None)
-        with self._worker("tests.workers.fake_engine"), self._fed():
+        with self._worker("tests.workers.generation.fake_engine"), self._fed():
             while not any(isinstance(event, Stepped) for event in steps):  # the checkpoint is loaded
                 engine.tick()
             begun, sent, ticks = time.monotonic(), 0, 0

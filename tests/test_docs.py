@@ -1,6 +1,6 @@
-"""What README.md says of the files, the commands and the routes is so.
+"""What the pages say of files, commands, routes, settings and metrics is so.
 
-`## File map` holds one fenced block of lines `path  description`; below a line `folder/` stand its entries, indented.
+`## File map` in docs/architecture.md holds one fenced block of lines `path  description`; below a line `folder/` stand its entries, indented.
 A path may be a pattern, such as `models/zoo/*`. Every command in a block marked ```bash must be one that exists.
 """
 
@@ -20,21 +20,26 @@ from typer.main import get_command
 
 from service.app import create_app
 from service.command.cli import app as cli
+from service.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 UNNAMED = (".*", "*/__init__.py", "*/py.typed")  # need no line of their own, though they may have one
 ELSEWHERE = {"git", "cd", "export", "source", "open", "xdg-open", "echo", "sleep", "kill", "cat", "head", "jq"}  # not ours to check
 
 
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+LONGEST_README = 160
+
+
 @cache
-def readme() -> str:
-    return (ROOT / "README.md").read_text()
+def page(name: str) -> str:
+    return (ROOT / name).read_text()
 
 
 def map_rows() -> Iterator[tuple[str, str]]:
     """Path and description of each line of the file map; folders end in a slash."""
-    block = re.search(r"^## File map\n.*?^```[a-z]*\n(.*?)^```", readme(), re.S | re.M)
-    assert block, "README.md has no fenced block under '## File map'"
+    block = re.search(r"^## File map\n.*?^```[a-z]*\n(.*?)^```", page("docs/architecture.md"), re.S | re.M)
+    assert block, "docs/architecture.md has no fenced block under '## File map'"
     folders: list[tuple[int, str]] = []  # indentation and path of the folders a line stands in
     for line in filter(str.strip, block[1].splitlines()):
         indent = len(line) - len(line.lstrip())
@@ -73,10 +78,10 @@ def test_every_line_of_the_file_map_says_something_and_says_it_once() -> None:
     assert len(paths) == len(set(paths))
 
 
-def commands() -> list[list[str]]:
-    """Every command in the README's bash blocks, as words; pipes and lists give one command each, redirections none."""
+def commands(text: str) -> list[list[str]]:
+    """Every command in a page's bash blocks, as words; pipes and lists give one command each, redirections none."""
     found = []
-    for block in re.findall(r"^```bash\n(.*?)^```", readme(), re.S | re.M):
+    for block in re.findall(r"^```bash\n(.*?)^```", text, re.S | re.M):
         words: list[str] = []
         for word in shell_words(block):
             if set(word) <= set(";|&\n"):
@@ -137,15 +142,16 @@ def check_docker(words: list[str]) -> None:
 
 def check_python(words: list[str]) -> None:
     if words[0] == "-m" and words[1].partition(".")[0] in ("service", "workers", "models"):
-        assert (ROOT / words[1].replace(".", "/")).with_suffix(".py").is_file(), words[1]
+        module = ROOT / words[1].replace(".", "/")
+        assert module.with_suffix(".py").is_file() or (module / "__main__.py").is_file(), words[1]
 
 
 CHECKS = {"make": check_make, "ebbtide": check_ebbtide, "curl": check_curl, "docker": check_docker, "python": check_python}
 
 
-def test_every_command_in_the_readme_is_one_that_exists() -> None:
-    assert commands()
-    for program, *words in commands():
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_every_command_on_a_page_exists(path: Path) -> None:
+    for program, *words in commands(path.read_text()):
         name = Path(program).name
         if name in CHECKS:
             CHECKS[name](words)
@@ -153,9 +159,52 @@ def test_every_command_in_the_readme_is_one_that_exists() -> None:
             assert name in ELSEWHERE, f"nothing here knows {shlex.join([program, *words])!r}"
 
 
-def test_links_to_files_lead_somewhere() -> None:
-    targets = [target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", readme()) if "://" not in target]
-    assert not [target for target in targets if not (ROOT / target).exists()]
+def anchors(text: str) -> set[str]:
+    """The anchors that the headings of a page can be linked to by."""
+    headings = re.findall(r"^#+ (.+)$", text, re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
+        if "://" not in target:
+            file, _, anchor = target.partition("#")
+            there = path.parent / file if file else path
+            assert there.exists(), target
+            assert not anchor or anchor in anchors(there.read_text()), target
+
+
+def test_the_readme_stays_a_page() -> None:
+    assert len(page("README.md").splitlines()) <= LONGEST_README
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    assert not [path for path in PAGES[1:] if f"({path.relative_to(ROOT)})" not in page("README.md")]
+
+
+def test_every_setting_is_explained() -> None:
+    explained = set(re.findall(r"`EBBTIDE_([A-Z_]+)`", page("docs/operations.md")))
+    names = {name.upper() for name in Settings.model_fields}
+    assert not names - explained, "docs/operations.md does not name these settings"
+
+
+def test_the_default_of_every_setting_is_told_as_it_is() -> None:
+    rows = dict(re.findall(r"^\| `EBBTIDE_([A-Z_]+)` \| (.*?) \|", page("docs/operations.md"), re.M))
+    for name, field in Settings.model_fields.items():
+        if field.default_factory is None and isinstance(field.default, int | float | str) and field.default != "":
+            assert rows[name.upper()] == f"`{field.default}`", name
+
+
+def test_every_metric_is_explained() -> None:
+    sources = [path.read_text() for package in ("service", "workers") for path in (ROOT / package).rglob("*.py")]
+    exported = {name for source in sources for name in re.findall(r'"(ebbtide_[a-z_]+)"', source)}
+    explained = set(re.findall(r"`(ebbtide_[a-z_]+)`", page("docs/operations.md")))
+    missing = {name for name in exported if not {name, f"{name}_total"} & explained}
+    assert not missing - UNEXPLAINED
+
+
+UNEXPLAINED = {"ebbtide_build"}
 
 
 def test_the_version_in_the_changelog_is_the_packages(pytestconfig: pytest.Config) -> None:
