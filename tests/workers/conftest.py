@@ -36,7 +36,7 @@ def settings(valkey_url: str, tmp_path: Path) -> WorkerSettings:
 @pytest.fixture
 def start_worker(redis: Any, settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., BatchWorker]]:
     """Starts a worker in a thread; it is asked to leave, and has to, when the test is over."""
-    monkeypatch.setattr(BatchWorker, "_install_signal_handlers", lambda self: None)  # signals belong to the main thread
+    monkeypatch.setattr(BatchWorker, "handle_signals", lambda self: None)  # signals belong to the main thread
     started: list[tuple[BatchWorker, threading.Thread]] = []
 
     def start(engine: FakeEngine, **changed: Any) -> BatchWorker:
@@ -48,7 +48,7 @@ def start_worker(redis: Any, settings: WorkerSettings, monkeypatch: pytest.Monke
 
     yield start
     for each, thread in started:
-        each._shutdown()
+        each.stop()
         thread.join(timeout=20)
         assert not thread.is_alive(), "the worker did not leave"
         each.connection.close()

@@ -5,7 +5,7 @@
 Where an offer stands, the next submission takes for this worker and sends it the jobs.
 
 While Redis is away the engine keeps stepping and what has ended waits. A job whose lease ran out meanwhile is dropped here, because
-somebody else has it. Every call of RQ's that is not public stands here, in `rq_bulk` or in `rq_maintenance`.
+somebody else has it.
 """
 
 import time
@@ -16,7 +16,7 @@ from rq.command import parse_payload
 from rq.serializers import JSONSerializer
 from rq.suspension import is_suspended
 from rq.utils import now
-from rq.worker import BaseWorker, WorkerStatus
+from rq.worker import WorkerStatus
 from rq.worker_registration import register
 
 from workers.generation.encoding import Encoders
@@ -27,6 +27,7 @@ from workers.jobs import Problem, Progress
 from workers.leases.leases import LOST, STOP, Ended, Leases
 from workers.leases.maintenance import maintain
 from workers.leases.quarantine import Quarantine
+from workers.leases.stopping import StoppableWorker
 from workers.leases.subscription import Subscription
 from workers.messages import Failed, Turn
 from workers.queue import keys, routing
@@ -41,7 +42,7 @@ SHOW_EVERY_S = 0.1  # whether it is busy: a job may take less time than it takes
 RETRY_EVERY_S = 0.2  # while Redis does not answer
 
 
-class BatchWorker(BaseWorker):
+class BatchWorker(StoppableWorker):
     """Serves the queues of generation until told to stop. It waits for the engine to be ready, and ends it when it leaves."""
 
     def __init__(
@@ -69,7 +70,7 @@ class BatchWorker(BaseWorker):
         """Runs until SIGTERM, SIGINT or, with `burst`, until the queues are empty; what has started is always finished."""
         self._burst, self._intake.offering = burst, not burst
         self.bootstrap(logging_level=None)
-        self._install_signal_handlers()  # type: ignore[no-untyped-call]
+        self.handle_signals()
         try:
             while self._turn_or_retry():
                 self._engine.wait(self._pause(), self._subscription)
@@ -92,12 +93,9 @@ class BatchWorker(BaseWorker):
                 self._encoders.fail(job, outcome.problem)
         self._encoders.submit([(job, outcome) for job, outcome in ours if not isinstance(outcome, Failed)])
 
-    def _shutdown(self) -> None:
-        """RQ's signal handlers end here: take no more jobs. (RQ's own raises wherever the main thread happens to be.)
-
-        Nothing here may take a lock: the main thread may have been interrupted while it held it.
-        """
-        self._stop_requested = True
+    def stop(self) -> None:
+        """Asks the worker to leave, at once where it waits for the engine."""
+        super().stop()
         self._engine.wake()
 
     def subscribe(self) -> None:
@@ -133,7 +131,7 @@ class BatchWorker(BaseWorker):
         for turn in self._engine.receive():
             self._hear_engine(turn)
         self._subscription.read()
-        if self._stop_requested and self._intake.open:
+        if self.stopping and self._intake.open:
             self._intake.close()
         if self._intake.unheard:
             self._intake.return_unheard()

@@ -106,7 +106,7 @@ def test_workers_that_leave_while_jobs_come_lose_none_and_spend_no_try(redis, br
         for _ in range(5):
             new, before = start_worker(FakeEngine(tick_s=0.001), maintenance_s=600, lease_s=60), len(ids)
             eventually(lambda before=before: len(ids) > before + 40 and over(broker, *ids[: before + 20]))
-            new._shutdown()
+            new.stop()
             eventually(lambda: redis.scard("rq:workers") == 0)
             assert redis.zcard("rq:wip:generate") == 0
     finally:

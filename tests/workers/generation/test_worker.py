@@ -268,7 +268,7 @@ def test_a_job_whose_lease_was_lost_runs_again_to_one_result(broker, redis, star
 def test_a_worker_leaves_when_told_and_says_goodbye(broker, redis, start_worker, eventually, generate_job):
     new = start_worker(FakeEngine())
     eventually(lambda: len(broker.workers()) == 1)
-    new._shutdown()
+    new.stop()
     eventually(lambda: broker.workers() == [])
     job_id = broker.submit(generate_job())
     assert broker.view(job_id).status is Status.QUEUED

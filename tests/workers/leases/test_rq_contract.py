@@ -34,7 +34,6 @@ SIGNATURES = {
     BaseWorker.serialize: "(self)",
     BaseWorker.request_stop: "(self, signum, frame)",
     BaseWorker._shutdown: "(self)",
-    BaseWorker._install_signal_handlers: "(self)",
     BaseWorker.get_heartbeat_ttl: "(self, job, working_time)",
     BaseWorker.handle_warm_shutdown_request: "(self)",
     BaseWorker.setup_work_horse_signals: "(self)",
