@@ -102,8 +102,8 @@ def test_an_engine_that_crashes_on_a_job_leaves_it_failed_and_its_neighbours_fin
     assert engine.most_running <= 1
 
 
-class Hands:
-    """What is left to take, without Redis."""
+class Waiting:
+    """Jobs that wait, without Redis."""
 
     def __init__(self):
         self.shared, self.alone = 0, 0
@@ -126,13 +126,13 @@ def clock(monkeypatch):
 
 
 def test_time_is_shared_by_halves(redis, clock):
-    hands = Hands()
-    turns = Quarantine(hands, [], Queue("generate-alone", connection=redis))
+    waiting = Waiting()
+    turns = Quarantine(waiting, [], Queue("generate-alone", connection=redis))
     busy = {"x": type("Job", (), {"queue": "generate"})}
 
-    def taken(alone, shared, *, told=True):
-        hands.alone, hands.shared = alone, shared
-        if told:
+    def taken(alone, shared, *, noted=True):
+        waiting.alone, waiting.shared = alone, shared
+        if noted:
             turns.note_waiting(alone)
         return set(turns.take(ROOM, idle=True))
 

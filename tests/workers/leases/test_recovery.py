@@ -1,4 +1,4 @@
-"""Jobs without a worker get their next chance or their end in one step, and what was taken unheard goes back without losing a try."""
+"""Jobs of dead workers are requeued or failed in one step, and jobs that never reached their worker are requeued without using a retry."""
 
 import time
 
@@ -26,7 +26,7 @@ def alone(redis):
 
 
 def taken(broker, queue, generate_job, name, lease_s=5):
-    """A job that a worker of that name has started, and the worker's hands."""
+    """A job that a worker of that name has started, and that worker's leases."""
     leases = Leases(broker, name, f"rq:worker:{name}", lease_s)
     broker.submit(generate_job())
     (job,) = take(leases, queue)
@@ -155,15 +155,15 @@ def test_a_job_that_another_worker_runs_by_now_is_left_to_it(redis, broker, queu
     assert other.beat([second], {}) == [1]
 
 
-def test_what_was_taken_unheard_goes_back_and_keeps_its_tries(redis, broker, queue, generate_job):
+def test_a_job_that_never_reached_its_worker_is_requeued_and_keeps_its_retries(redis, broker, queue, generate_job):
     known, leases = taken(broker, queue, generate_job, "one")
-    unheard = broker.submit(generate_job())
+    undelivered = broker.submit(generate_job())
     take(leases, queue)
     assert leases.return_undelivered([known], on_its_way_s=4) == (0, 1)  # it may yet come
-    assert broker.view(unheard).status is Status.RUNNING
+    assert broker.view(undelivered).status is Status.RUNNING
     assert leases.return_undelivered([known], on_its_way_s=0) == (1, 0)
-    assert broker.view(unheard).status is Status.QUEUED
-    assert redis.hget(Job.key_for(unheard), "retries_left") == b"1"
+    assert broker.view(undelivered).status is Status.QUEUED
+    assert redis.hget(Job.key_for(undelivered), "retries_left") == b"1"
     assert redis.zrange("rq:wip:generate", 0, -1) == [f"{known.id}:{known.execution_id}".encode()]
     assert leases.return_undelivered([known], on_its_way_s=0) == (0, 0)
 
@@ -175,7 +175,7 @@ def test_a_worker_whose_call_was_answered_into_the_void_has_its_jobs_soon(broker
         found = honest(self, queues, room, **given)
         if found and not lost:
             lost.extend(found)
-            raise RedisTimeoutError("nobody heard the answer")
+            raise RedisTimeoutError("the answer was lost")
         return found
 
     monkeypatch.setattr(Leases, "take", answered_into_the_void)

@@ -1,4 +1,4 @@
-"""What is published is heard, on a real Valkey, whatever becomes of the connection."""
+"""A subscription on a real Valkey calls its handlers with each message, and reconnects."""
 
 import select
 
@@ -9,8 +9,8 @@ from workers.leases.subscription import Subscription
 
 
 @pytest.fixture
-def listen(redis):
-    """Listens on two channels; what was heard, and how often something may have been missed."""
+def subscribe(redis):
+    """Subscribes to two channels; also returns the messages and how often some may have been lost."""
 
     def make():
         heard, missed = [], []
@@ -20,8 +20,8 @@ def listen(redis):
     return make
 
 
-def test_every_handler_hears_its_channel_once_there_is_something_to_hear(redis, listen, eventually):
-    subscription, heard, missed = listen()
+def test_each_handler_gets_the_messages_of_its_channel(redis, subscribe, eventually):
+    subscription, heard, missed = subscribe()
     redis.publish("two", "a")
     redis.publish("one", b"b" * 1_000_000)  # more than comes at once
     redis.publish("one", "c")
@@ -33,8 +33,8 @@ def test_every_handler_hears_its_channel_once_there_is_something_to_hear(redis, 
     assert select.select([subscription], [], [], 0)[0] == []
 
 
-def test_a_connection_that_is_lost_is_mended_and_it_says_so(redis, listen, eventually):
-    subscription, heard, missed = listen()
+def test_a_lost_connection_is_replaced_and_reported(redis, subscribe, eventually):
+    subscription, heard, missed = subscribe()
     redis.client_kill_filter(_type="pubsub")
     redis.publish("one", "lost")
     with pytest.raises(RedisConnectionError):
@@ -56,8 +56,8 @@ def test_what_a_handler_raises_is_raised(redis, eventually):
         eventually(subscription.read)
 
 
-def test_who_stops_listening_is_gone_from_the_channel(redis, listen, eventually):
-    subscription, *_ = listen()
+def test_a_closed_subscription_leaves_the_channel(redis, subscribe, eventually):
+    subscription, *_ = subscribe()
     assert redis.pubsub_numsub("one") == [(b"one", 1)]
     subscription.close()
     eventually(lambda: redis.pubsub_numsub("one") == [(b"one", 0)])

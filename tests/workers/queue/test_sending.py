@@ -1,4 +1,4 @@
-"""Jobs that a submission starts for a worker that waits, on a real Valkey: sent where somebody listens, with all the records of others."""
+"""Jobs that a submission starts for a worker that has offered room, on a real Valkey: sent if the worker listens, recorded like others."""
 
 import time
 
@@ -113,7 +113,7 @@ def test_what_has_no_room_stays_and_is_announced(redis, broker, waiting, generat
     assert redis.llen("rq:queue:generate") == 1
 
 
-def test_who_does_not_listen_is_sent_nothing(redis, broker, waiting, generate_job):
+def test_a_worker_that_does_not_listen_is_sent_nothing(redis, broker, waiting, generate_job):
     deaf, w = waiting("deaf", listens=False), waiting()
     deaf.offer(Room(64, frozenset()))
     w.offer()
