@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager, contextmanager
 from types import FrameType
 
 from fastapi import FastAPI
-from fastapi.routing import APIRoute
 
 from models.checkpoints import Store
 from service.admission.dependencies import Parts
@@ -18,7 +17,6 @@ from service.protocol.metrics import ApiMetrics, MetricsMiddleware
 from service.protocol.openapi import describing
 from service.routes import generate, health, jobs, models, train
 from service.settings import Settings
-from service.shortcut import AppWithShortcut, Shortcut
 from workers.queue.artifacts import Artifacts
 from workers.queue.broker import Broker
 from workers.version import version
@@ -41,14 +39,12 @@ def create_app(
         store=store or Store(settings.checkpoints),
         metrics=metrics,
     )
-    app = AppWithShortcut(title="Ebbtide", version=version(), description=DESCRIPTION, lifespan=_lifespan, redirect_slashes=False)
+    app = FastAPI(title="Ebbtide", version=version(), description=DESCRIPTION, lifespan=_lifespan, redirect_slashes=False)
     app.state.parts = parts
-    answers = errors.install(app, metrics)
+    errors.install(app, metrics)
     app.add_middleware(MetricsMiddleware, metrics=metrics)  # outermost: it sees every answer
     for router in ROUTES:
         app.include_router(router)
-    route = next(route for route in generate.router.routes if isinstance(route, APIRoute))
-    app.shortcut = Shortcut(app, route, answers, metrics)
     app.openapi = describing(app)  # type: ignore[method-assign]
     return app
 

@@ -160,8 +160,8 @@ class LastResort:
             await self._answers.unforeseen(scope)(scope, receive, send)
 
 
-def install(app: FastAPI, metrics: ApiMetrics) -> Answers:
-    """Teaches an app to answer every error with a problem document; gives back who answers."""
+def install(app: FastAPI, metrics: ApiMetrics) -> None:
+    """Makes an app answer every error with a problem document."""
     answers = Answers(metrics)
     app.add_exception_handler(Refusal, answers.refusal)
     app.add_exception_handler(RequestValidationError, answers.parameters)
@@ -171,4 +171,3 @@ def install(app: FastAPI, metrics: ApiMetrics) -> Answers:
     app.add_exception_handler(BrokerUnavailable, answers.redis_away)
     app.add_exception_handler(ArtifactError, answers.images_away)
     app.add_middleware(LastResort, answers=answers)
-    return answers

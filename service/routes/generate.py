@@ -13,11 +13,12 @@ from service.protocol.bodies import documented, read
 from service.protocol.errors import RETRY_SOON, Refusal
 from service.protocol.metrics import HANG_UP
 from service.protocol.negotiation import JSON, PNG, ZIP, Preference, acceptable, preference
+from service.protocol.plain_route import PlainRoute
 from service.protocol.schemas import Fault, GenerateRequest, JobReply, ProblemDetails
 from workers.jobs import GenerateJob
 from workers.queue.broker import BrokerUnavailable, Expected, new_id
 
-router = APIRouter(tags=["generate"])
+router = APIRouter(tags=["generate"], route_class=PlainRoute)
 WATCHED_AFTER_S = 0.05  # most answers are there by then, and a watch costs more than a timer
 PICTURES = {PNG: {"schema": {"type": "string", "format": "binary"}}, ZIP: {"schema": {"type": "string", "format": "binary"}}}
 

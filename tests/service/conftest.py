@@ -169,7 +169,7 @@ class Server(uvicorn.Server):
     """Tells when it listens, and where."""
 
     def __init__(self, app: FastAPI) -> None:
-        super().__init__(uvicorn.Config(app, http="service.writing:Protocol", port=0, log_level="warning", timeout_graceful_shutdown=1))
+        super().__init__(uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1))
         self.listening = threading.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
