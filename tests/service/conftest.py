@@ -194,7 +194,7 @@ def serving(settings: Settings, store: Store) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join(LIMIT_S)
-        app.state.parts.broker.redis.close()
+        app.state.dependencies.broker.redis.close()
 
 
 @pytest.fixture(scope="session")
