@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from service.client import HERE, Client, ClientError
+from service.client import DEFAULT_ADDRESS, Client, ClientError
 from service.protocol.schemas import JobReply
 from workers.jobs import Event, GenerateJob, Status
 
@@ -57,7 +57,7 @@ def generate(  # one parameter an option: that is how typer reads them
     noise_scale: Annotated[float | None, typer.Option()] = None,
     temperature: Annotated[float | None, typer.Option()] = None,
     priority: Annotated[str | None, typer.Option(help="high, normal or low.")] = None,
-    url: Address = HERE,
+    url: Address = DEFAULT_ADDRESS,
 ) -> None:
     """Draws images and writes them as one PNG."""
     mcmc = _given(kernel=kernel, steps=steps, step_size=step_size, noise_scale=noise_scale, temperature=temperature)
@@ -80,7 +80,7 @@ def train(
     latent_size: Annotated[int | None, typer.Option()] = None,
     seed: Annotated[int | None, typer.Option(help="Default: drawn and told.")] = None,
     calibrate: Annotated[bool | None, typer.Option(help="Fit a ratio head afterwards.")] = None,
-    url: Address = HERE,
+    url: Address = DEFAULT_ADDRESS,
 ) -> None:
     """Trains a model and publishes it as a new version."""
     settings = _given(steps=steps, batch_size=batch_size, width=width, latent_size=latent_size, seed=seed, calibrate=calibrate)
@@ -92,7 +92,7 @@ def train(
 
 
 @app.command()
-def models(url: Address = HERE) -> None:
+def models(url: Address = DEFAULT_ADDRESS) -> None:
     """Lists what can be drawn from."""
     table = Table("model", "versions", "family", "samplers", "image", box=None)
     with Client(url) as client:
@@ -103,7 +103,7 @@ def models(url: Address = HERE) -> None:
 
 
 @jobs_app.command("list")
-def jobs_list(limit: Annotated[int, typer.Option("-n", min=1, max=200)] = 20, url: Address = HERE) -> None:
+def jobs_list(limit: Annotated[int, typer.Option("-n", min=1, max=200)] = 20, url: Address = DEFAULT_ADDRESS) -> None:
     """Lists recent jobs, newest first."""
     table = Table("job", "status", "what", "progress", box=None)
     with Client(url) as client:
@@ -113,14 +113,14 @@ def jobs_list(limit: Annotated[int, typer.Option("-n", min=1, max=200)] = 20, ur
 
 
 @jobs_app.command("show")
-def jobs_show(job_id: str, url: Address = HERE) -> None:
+def jobs_show(job_id: str, url: Address = DEFAULT_ADDRESS) -> None:
     """Tells everything known of a job."""
     with Client(url) as client:
         out.print_json(client.job(job_id).model_dump_json(exclude_none=True))
 
 
 @jobs_app.command("cancel")
-def jobs_cancel(job_id: str, url: Address = HERE) -> None:
+def jobs_cancel(job_id: str, url: Address = DEFAULT_ADDRESS) -> None:
     """Cancels a job, queued or running."""
     with Client(url) as client:
         job = client.cancel(job_id)

@@ -65,6 +65,16 @@ def test_events_resume_where_a_stream_broke(address: str, api: httpx.Client, pai
     assert names == ["queued", "started", "progress", "end"]
 
 
+def test_comments_that_keep_a_stream_alive_are_no_events() -> None:
+    stream = b"""event: queued\nid: 1-0\ndata: {}\n\n: ping\n\n: ping\n\nevent: end\nid: 2-0\ndata: {"status": "finished"}\n\n"""
+    answer = httpx.Response(200, content=stream, headers={"Content-Type": "text/event-stream"})
+    with Client(transport=httpx.MockTransport(lambda _: answer)) as ebbtide:
+        assert [(event.id, event.name, event.data) for event in ebbtide.events("job")] == [
+            ("1-0", "queued", {}),
+            ("2-0", "end", {"status": "finished"}),
+        ]
+
+
 def test_waiting_for_what_is_over_already_returns(ebbtide: Client, painter) -> None:
     job_id = ebbtide.generate("toy").job_id
     assert ebbtide.wait(job_id).status == "finished"
