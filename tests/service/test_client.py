@@ -110,6 +110,7 @@ class Command:
     def __init__(self, address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         self._monkeypatch, self._capsys = monkeypatch, capsys
         monkeypatch.setenv("EBBTIDE_URL", address)
+        monkeypatch.setenv("COLUMNS", "200")  # no line is broken
 
     def __call__(self, *words: str) -> tuple[int, str, str]:
         """Exit code, stdout, stderr."""
@@ -148,8 +149,7 @@ def test_every_setting_of_every_kernel_can_be_set(command: Command, painter, ebb
         assert ebbtide.jobs()[0].job.mcmc == kernel.model_validate({"kernel": name, **fields})
 
 
-def test_help_lists_the_settings_of_every_kernel(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TERMINAL_WIDTH", "200")
+def test_help_lists_the_settings_of_every_kernel(command: Command) -> None:
     said = command("generate", "--help")[1]
     assert "hmc: steps=20, temperature=1.0, step_size=0.1, leapfrog_steps=5" in said
     assert all(f"{name}: " in said for name in KERNELS)
