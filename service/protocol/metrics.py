@@ -81,7 +81,7 @@ class ApiMetrics:
             registry=self.registry,
         )
         self.in_progress = Gauge("ebbtide_http_requests_in_progress", "Requests being answered", registry=self.registry)
-        self.rejected = Counter("ebbtide_rejected_total", "Requests refused", ["reason"], registry=self.registry)
+        self.rejected = Counter("ebbtide_rejected_total", "Error answers, by reason", ["reason"], registry=self.registry)
         self.event_streams = Gauge("ebbtide_event_streams", "Open event streams", registry=self.registry)
         self.queues = QueueCollector()
         self.registry.register(self.queues)

@@ -44,13 +44,13 @@ async def cancel(job_id: JobId, dependencies: Injected) -> JobReply:
 @router.get("/{job_id}/images/grid", response_class=Response, responses=PICTURE)
 async def grid(job_id: JobId, dependencies: Injected) -> Response:
     """All images of a job in one picture."""
-    return await delivery.picture_response(dependencies, job_id, delivery.GRID, delivery.FOR_EVER)
+    return await delivery.picture_response(dependencies, job_id, delivery.GRID, delivery.IMMUTABLE)
 
 
 @router.get("/{job_id}/images/{index}", response_class=Response, responses=PICTURE)
 async def image(job_id: JobId, index: Annotated[int, Path(ge=0, lt=10_000)], dependencies: Injected) -> Response:
     """One image of a job, counted from 0."""
-    return await delivery.picture_response(dependencies, job_id, f"{index}.png", delivery.FOR_EVER)
+    return await delivery.picture_response(dependencies, job_id, f"{index}.png", delivery.IMMUTABLE)
 
 
 @router.get("/{job_id}/artifacts/{name}", response_class=Response, responses=PICTURE)
@@ -58,7 +58,7 @@ async def artifact(
     job_id: JobId, name: Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9-]{0,62}\.png$")], dependencies: Injected
 ) -> Response:
     """A named picture of a job, such as samples drawn during training."""
-    return await delivery.picture_response(dependencies, job_id, name, delivery.FOR_EVER)
+    return await delivery.picture_response(dependencies, job_id, name, delivery.IMMUTABLE)
 
 
 class Resumed(NamedTuple):
