@@ -1,4 +1,4 @@
-"""A typed Python client: the same requests as curl's, the same words in and out.
+"""A typed Python client of the HTTP API.
 
     with Client() as ebbtide:
         ebbtide.generate("mnist-sngan", num_images=16, seed=7).save("digits.png")
@@ -6,32 +6,32 @@
 Errors:
 
     ClientError
-    ├── Unreachable    nobody answers at the address
-    └── Refused        the API said no; `.problem` names field, value and choices
+    ├── Unreachable    no answer from the address
+    └── Refused        the API refused the request; `.problem` names field, value and choices
 """
 
 import contextlib
-import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypedDict, TypeVar, Unpack
 
 import httpx
+from httpx_sse import EventSource
 from pydantic import BaseModel, ValidationError
 
 from models.cards import SamplerName
 from service.protocol.schemas import JobList, JobReply, ModelList, ModelReply, ProblemDetails
 from workers.jobs import Event, GenerateJob, Layout, Priority
 
-HERE = "http://127.0.0.1:8000"
-QUIET_LIMIT_S = 60.0  # the API sends a sign of life every 15 s
+DEFAULT_ADDRESS = "http://127.0.0.1:8000"
+QUIET_LIMIT_S = 60.0  # the API sends a comment every 15 s
 Reply = TypeVar("Reply", bound=BaseModel)
 
 
 class GenerateSettings(TypedDict, total=False):
-    """What POST /generate takes beside the model."""
+    """Optional fields of POST /generate."""
 
     sampler: SamplerName
     mcmc: dict[str, Any]
@@ -43,7 +43,7 @@ class GenerateSettings(TypedDict, total=False):
 
 
 class TrainSettings(TypedDict, total=False):
-    """What POST /train takes beside name, family and dataset."""
+    """Optional fields of POST /train."""
 
     steps: int
     batch_size: int
@@ -54,15 +54,15 @@ class TrainSettings(TypedDict, total=False):
 
 
 class ClientError(Exception):
-    """Root of what a client raises."""
+    """Root of the errors a client raises."""
 
 
 class Unreachable(ClientError):
-    """Nobody answers at the address."""
+    """No answer from the address."""
 
 
 class Refused(ClientError):
-    """The API's answer is a problem."""
+    """The API refused the request, or the job failed; `problem` is its answer."""
 
     def __init__(self, problem: ProblemDetails) -> None:
         super().__init__(problem.detail)
@@ -70,7 +70,7 @@ class Refused(ClientError):
 
 
 class Picture(NamedTuple):
-    """A PNG with what is needed to draw it again."""
+    """A PNG with the seed and the job that made it."""
 
     png: bytes
     seed: int
@@ -84,7 +84,7 @@ class Picture(NamedTuple):
 class Client:
     """One API, over one connection pool; safe to use from threads."""
 
-    def __init__(self, address: str = HERE, *, timeout_s: float = 900, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(self, address: str = DEFAULT_ADDRESS, *, timeout_s: float = 900, transport: httpx.BaseTransport | None = None) -> None:
         self.address = address
         self._http = httpx.Client(base_url=address, timeout=httpx.Timeout(timeout_s, connect=5), transport=transport)
 
@@ -98,24 +98,24 @@ class Client:
         self.close()
 
     def generate(self, model: str, **settings: Unpack[GenerateSettings]) -> Picture:
-        """One picture of all images asked for, when they are drawn; a job refused, failed or canceled raises Refused."""
+        """Waits for the images and returns them as one picture. Raises Refused where the job is refused, fails or is canceled."""
         body = {"model": model, **settings, "layout": "grid"}
         answer = self._send("POST", "/generate", json=body, headers={"Accept": "image/png"})
         seed, job_id = int(answer.headers["x-ebbtide-seed"]), answer.headers["x-ebbtide-job"]
         if answer.status_code == httpx.codes.OK:
             return Picture(answer.content, seed, job_id)
-        return self.picture(self.wait(job_id))  # the API's patience ended, the job goes on
+        return self.picture(self.wait(job_id))  # the API answered 202: the job goes on
 
     def submit(self, model: str, **settings: Unpack[GenerateSettings]) -> JobReply:
-        """Queues the images and returns at once."""
+        """Enqueues the job and returns at once."""
         return self._read(JobReply, "POST", "/generate", json={"model": model, **settings}, headers={"Prefer": "respond-async"})
 
     def train(self, name: str, family: str, dataset: str, **settings: Unpack[TrainSettings]) -> JobReply:
-        """Queues a training and returns at once."""
+        """Enqueues a training job and returns at once."""
         return self._read(JobReply, "POST", "/train", json={"name": name, "family": family, "dataset": dataset, **settings})
 
     def job(self, job_id: str) -> JobReply:
-        """What is known of a job."""
+        """Status, progress and result of a job."""
         return self._read(JobReply, "GET", f"/jobs/{job_id}")
 
     def jobs(self, limit: int = 50) -> tuple[JobReply, ...]:
@@ -127,19 +127,19 @@ class Client:
         return self._read(JobReply, "DELETE", f"/jobs/{job_id}")
 
     def wait(self, job_id: str, on_event: Callable[[Event], None] = lambda _: None) -> JobReply:
-        """The job once it is over, however long that takes; tells of every event on the way."""
+        """Waits until the job is over and returns it; calls `on_event` with each of its events."""
         for event in self.events(job_id):
             on_event(event)
         return self.job(job_id)
 
     def picture(self, job: JobReply) -> Picture:
-        """The picture of a finished job. Raises Refused where it has none."""
+        """The picture of a finished job. Raises Refused where there is none."""
         assert isinstance(job.job, GenerateJob)
         png = self._send("GET", job.links.grid or f"/jobs/{job.id}/images/0").content
         return Picture(png, job.job.seed, job.id)
 
     def image(self, job_id: str, index: int) -> bytes:
-        """One image of a job, a PNG."""
+        """One image of a job, as PNG."""
         return self._send("GET", f"/jobs/{job_id}/images/{index}").content
 
     def models(self) -> tuple[ModelReply, ...]:
@@ -151,11 +151,11 @@ class Client:
         return self._read(ModelReply, "GET", f"/models/{reference}")
 
     def events(self, job_id: str) -> Iterator[Event]:
-        """What happens to a job, from its first event to its last; takes up a broken stream where it broke."""
+        """The events of a job from first to last; a broken stream is resumed after the last event received."""
         last: Event | None = None
         while last is None or last.name != "end":
             before = last
-            with contextlib.suppress(httpx.TransportError):  # an API that is gone fails the look below
+            with contextlib.suppress(httpx.TransportError):  # an API that is down fails at `self.job`
                 for event in self._stream(job_id, last):
                     last = event
                     yield event
@@ -170,7 +170,11 @@ class Client:
             if answer.is_error:
                 answer.read()
                 raise _refused(answer)
-            yield from _parsed(answer.iter_lines())
+            if answer.status_code == httpx.codes.NO_CONTENT:  # no event can follow
+                return
+            for event in EventSource(answer).iter_sse():
+                if event.data:  # a comment that keeps the connection alive has none
+                    yield Event.model_validate({"id": event.id, "name": event.event, "data": event.json()})
 
     def _read(self, model: type[Reply], method: str, path: str, **options: Any) -> Reply:
         return model.model_validate_json(self._send(method, path, **options).content)
@@ -186,22 +190,9 @@ class Client:
 
 
 def _refused(answer: httpx.Response) -> Refused:
-    """The problem an answer holds; one made up where something between us and the API answered in its own words."""
+    """The problem of an answer; where the answer is no problem document, such as a proxy's, one is made from its status."""
     try:
         return Refused(ProblemDetails.model_validate_json(answer.content))
     except ValidationError:
         detail = f"{answer.status_code} {answer.reason_phrase} from {answer.url}"
         return Refused(ProblemDetails(type="about:blank", title=answer.reason_phrase, status=answer.status_code, detail=detail))
-
-
-def _parsed(lines: Iterable[str]) -> Iterator[Event]:
-    """Server-sent events from their lines; comments are signs of life."""
-    fields: dict[str, str] = {}
-    for line in lines:
-        name, _, value = line.partition(": ")
-        if name:
-            fields[name] = value
-        elif line == "":
-            if "event" in fields:
-                yield Event.model_validate({"id": fields["id"], "name": fields["event"], "data": json.loads(fields["data"])})
-            fields = {}

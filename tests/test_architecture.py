@@ -173,6 +173,7 @@ def test_the_maths_knows_no_redis_no_http_and_no_environment() -> None:
 
 TORCHLESS = (
     "service.app",
+    "service.command.cli",
     "workers.jobs",
     "workers.queue.broker",
     "workers.queue.artifacts",

@@ -1,1 +1,1 @@
-"""Who may ask for how much, and what a request becomes. Imports `protocol`."""
+"""Which requests are accepted and the jobs they become. Imports `protocol` and `settings`."""

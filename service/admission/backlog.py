@@ -1,4 +1,4 @@
-"""What the house takes on, and for whom: a backlog bounded in chain-steps; beyond it callers are told when to come back."""
+"""A bound on the backlog, in chain-steps: a job beyond the bound is refused with 429 and Retry-After."""
 
 import asyncio
 import math
@@ -10,77 +10,78 @@ from service.protocol.metrics import QueueState
 from workers.capacity import chain_steps
 from workers.jobs import AnyJob
 
-FRESH_S, STALE_S = 0.1, 2.0  # what is known for longer than the first is looked up meanwhile; for longer than the second, waited for
+FRESH_S = 0.1  # an older figure is read again in the background
+STALE_S = 2.0  # an older figure is read again before the job is admitted
 UNKNOWN_S, LONGEST_S = 30, 3600  # Retry-After where no pace has been measured, and at most
 
 
 class Backlog:
-    """Refuses jobs that would wait too long: a bound on all chain-steps that wait.
+    """Refuses jobs that would make more chain-steps wait than `most`.
 
-    How many do, every submission is told, and a look at Redis tells where nobody submitted lately or somebody would be refused. What is
-    on its way to Redis counts as well.
+    Each submission returns the current backlog; Redis is read only when that figure is stale or a refusal is near. Submissions that have
+    not returned yet count as well.
     """
 
-    def __init__(self, look: Callable[[], Awaitable[QueueState | None]], most: int) -> None:
-        self._look = look
+    def __init__(self, read: Callable[[], Awaitable[QueueState | None]], most: int) -> None:
+        self._read_state = read
         self._most = most
         self._waiting, self._pace = 0, 0.0
-        self._known_at = self._looked_at = -math.inf
-        self._on_their_way = 0  # chain-steps
-        self._looking: asyncio.Task[None] | None = None
+        self._known_at = self._read_at = -math.inf
+        self._in_flight = 0  # chain-steps of submissions that have not returned
+        self._reading: asyncio.Task[None] | None = None
 
     async def submit(self, job: AnyJob, submission: Callable[[], Awaitable[int]]) -> None:
-        """Makes a submission, which tells the chain-steps that wait after it.
+        """Awaits a submission, which returns the chain-steps that wait after it.
 
-        Raises Refusal where the job would make the backlog too long; one that meets no backlog is never too large.
+        Raises Refusal where the backlog would grow too long. An empty backlog admits a job of any size.
         """
         steps = chain_steps(job)
         if steps:
             await self._admit(steps)
-        self._on_their_way += steps
+        self._in_flight += steps
         try:
             waiting = await submission()
         finally:
-            self._on_their_way -= steps
+            self._in_flight -= steps
         self._waiting, self._known_at = waiting, time.monotonic()
 
     async def _admit(self, steps: int) -> None:
         age_s = time.monotonic() - self._known_at
         if age_s > STALE_S:
-            await self._look_again()
+            await self._refresh()
         elif age_s > FRESH_S:
-            self._begin_to_look()  # for those who come next
-        if self._is_too_long(steps) and time.monotonic() - self._looked_at > FRESH_S:
-            await self._look_again()
+            self._start_reading()  # for the requests that follow
+        if self._is_too_long(steps) and time.monotonic() - self._read_at > FRESH_S:
+            await self._refresh()
         if self._is_too_long(steps):
-            raise self._refusal(self._waiting + self._on_their_way, steps)
+            raise self._refusal(self._waiting + self._in_flight, steps)
 
     def _is_too_long(self, steps: int) -> bool:
-        waiting = self._waiting + self._on_their_way
+        waiting = self._waiting + self._in_flight
         return waiting > 0 and waiting + steps > self._most
 
-    def _begin_to_look(self) -> asyncio.Task[None]:
-        """One look serves all who want it."""
-        if self._looking is None:
-            self._looking = asyncio.create_task(self._read())
-        return self._looking
+    def _start_reading(self) -> asyncio.Task[None]:
+        """Starts a read of Redis, or returns the one that is under way."""
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read())
+        return self._reading
 
-    async def _look_again(self) -> None:
-        await asyncio.shield(self._begin_to_look())
+    async def _refresh(self) -> None:
+        await asyncio.shield(self._start_reading())
 
     async def _read(self) -> None:
         try:
-            if (state := await self._look()) is not None:
+            if (state := await self._read_state()) is not None:
                 self._waiting = sum(queue.backlog_chain_steps for queue in state.queues)
                 self._pace = pace(state)
-            self._known_at = self._looked_at = time.monotonic()
+            self._known_at = self._read_at = time.monotonic()
         finally:
-            self._looking = None
+            self._reading = None
 
     def _refusal(self, waiting: int, steps: int) -> Refusal:
         excess = waiting + steps - self._most
         wait_s = min(LONGEST_S, max(1, math.ceil(excess / self._pace))) if self._pace > 0 else UNKNOWN_S
-        detail = f"{waiting} chain-steps wait and this job asks for {steps} more, where {self._most} may wait; try again in {wait_s} s"
+        detail = f"the backlog is {waiting} chain-steps, this job adds {steps}, the limit is {self._most}; try again in {wait_s} s"
         return Refusal("too-busy", detail, headers={"Retry-After": str(wait_s)})
 
 

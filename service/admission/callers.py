@@ -1,19 +1,19 @@
-"""Who asks: the name that turns are ordered by."""
+"""The caller of a request: jobs of several callers take turns in the queue."""
 
 import re
 
 from fastapi import Request
 
-CALLER = "X-Ebbtide-Caller"
+HEADER = "X-Ebbtide-Caller"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:-]{0,63}")
 
 
 def caller_of(request: Request) -> str:
-    """For whom a request counts: the name in `X-Ebbtide-Caller`, if it is one, else the address it came from.
+    """The name in `X-Ebbtide-Caller` if it is valid, else the client's address.
 
-    It orders turns and proves nothing: who must not choose it has to be kept from the header by a proxy.
+    The name orders turns and authenticates nobody: a proxy must remove the header from clients that may not choose their name.
     """
-    named = request.headers.get(CALLER, "")
+    named = request.headers.get(HEADER, "")
     if _NAME.fullmatch(named):
         return named
     return request.client.host if request.client else ""

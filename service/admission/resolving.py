@@ -1,4 +1,4 @@
-"""From what a caller left open to a job with every choice made: version, sampler, kernel settings, seed."""
+"""Fills in what a request leaves open: version, sampler, kernel settings, seed."""
 
 import re
 import secrets
@@ -28,16 +28,16 @@ def find(store: Store, reference: str) -> ModelCard:
 
 
 def generate_job(request: GenerateRequest, store: Store, max_images: int, caller: str = "") -> GenerateJob:
-    """The job that a request asks for. Raises Refusal naming the field."""
+    """The job of a request. Raises Refusal naming the field."""
     try:
         card = find(store, request.model)
     except UnknownModel as error:
         raise _refuse("model", request.model, "unknown model", error.choices) from None
     sampler = request.sampler or card.default_sampler
     if sampler not in card.samplers:
-        raise _refuse("sampler", sampler, f"{card.name} does not offer it", tuple(card.samplers))
+        raise _refuse("sampler", sampler, f"not a sampler of {card.name}", tuple(card.samplers))
     if request.num_images > max_images:
-        raise _refuse("num_images", request.num_images, f"must be at most {max_images} here")
+        raise _refuse("num_images", request.num_images, f"must be at most {max_images} on this server")
     return GenerateJob(
         model=card.name,
         version=card.version,
@@ -54,20 +54,25 @@ def generate_job(request: GenerateRequest, store: Store, max_images: int, caller
 
 
 def train_job(request: TrainRequest) -> TrainJob:
-    """The training that a request asks for. Raises Refusal naming the field."""
+    """The training job of a request. Raises Refusal naming the field."""
     for field, value, choices in (("family", request.family, families.names()), ("dataset", request.dataset, datasets.names())):
         if value not in choices:
-            raise _refuse(field, value, "unknown", choices)
+            raise _refuse(field, value, f"unknown {field}", choices)
     return TrainJob(**request.model_dump(exclude={"seed"}), seed=_seed(request.seed))
 
 
 def _kernel(given: dict[str, Any] | None, sampler: str, card: ModelCard) -> Kernel | None:
-    """The kernel asked for, its gaps filled from the card's default if that is the same kernel, else from the kernel's own."""
+    """The kernel with missing settings from the card's default if that is the same kernel, else from the kernel's own defaults."""
     default = card.samplers[sampler]  # type: ignore[index]  # checked against the card
     if default is None:
         if given is not None:
             others = tuple(name for name, kernel in card.samplers.items() if kernel is not None)
-            raise _refuse("mcmc", given, f"sampler {sampler} runs no chain and takes no settings; samplers that do are the choices", others)
+            raise _refuse(
+                "mcmc",
+                given,
+                f"sampler {sampler} runs no chain and takes no kernel settings; samplers with a kernel are the choices",
+                others,
+            )
         return None
     if not given:
         return default

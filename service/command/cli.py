@@ -1,4 +1,4 @@
-"""`ebbtide`: start everything on this machine, and the API's requests as commands; it speaks HTTP and nothing else."""
+"""The `ebbtide` command: `up` starts everything on this machine, the other commands send requests to an API."""
 
 import sys
 from pathlib import Path
@@ -9,19 +9,20 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from service.client import HERE, Client, ClientError
+from service.client import DEFAULT_ADDRESS, Client, ClientError
+from service.command.kernel_settings import list_settings, parse_settings
 from service.protocol.schemas import JobReply
 from workers.jobs import Event, GenerateJob, Status
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Images from GANs and energy-based models.")
-jobs_app = typer.Typer(no_args_is_help=True, help="What became of jobs.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Samples images from GANs and energy-based models.")
+jobs_app = typer.Typer(no_args_is_help=True, help="Lists, shows and cancels jobs.")
 app.add_typer(jobs_app, name="jobs")
 out, err = Console(), Console(stderr=True)
-Address = Annotated[str, typer.Option("--url", envvar="EBBTIDE_URL", help="Where the API is.")]
+Address = Annotated[str, typer.Option("--url", envvar="EBBTIDE_URL", help="Address of the API.")]
 
 
 def main() -> None:
-    """Entry point: what the API refuses is one readable line and exit code 1."""
+    """Entry point: a refusal of the API is printed as one line, with exit code 1."""
     try:
         app()
     except ClientError as error:
@@ -32,10 +33,10 @@ def main() -> None:
 def up(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the API.")] = 8000,
     host: Annotated[str, typer.Option(help="Address the API listens on.")] = "127.0.0.1",
-    data: Annotated[Path, typer.Option(envvar="EBBTIDE_DATA", help="Folder of everything kept on disk.")] = Path("data"),
+    data: Annotated[Path, typer.Option(envvar="EBBTIDE_DATA", help="Folder of checkpoints, jobs, images and logs.")] = Path("data"),
     trainer: Annotated[bool, typer.Option(help="Start a training worker too.")] = True,
 ) -> None:
-    """Starts the API, its workers and, unless EBBTIDE_REDIS_URL is set, a Valkey; Ctrl-C ends them all."""
+    """Starts the API, its workers and, unless EBBTIDE_REDIS_URL is set, Valkey; Ctrl-C stops them all."""
     from service.command.up import UpError, run
 
     try:
@@ -44,23 +45,24 @@ def up(
         _fail(error)
 
 
-@app.command()
-def generate(  # one parameter an option: that is how typer reads them
+@app.command(epilog=list_settings())
+def generate(  # typer makes an option of each parameter
     model: Annotated[str, typer.Argument(help="A checkpoint: name or name@version.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The PNG to write.")] = Path("out.png"),
-    images: Annotated[int, typer.Option("--images", "-n", help="How many.")] = 1,
-    seed: Annotated[int | None, typer.Option(help="Default: drawn and told.")] = None,
-    sampler: Annotated[str | None, typer.Option(help="Default: the checkpoint's.")] = None,
-    kernel: Annotated[str | None, typer.Option(help="MCMC transition. Default: the checkpoint's.")] = None,
+    images: Annotated[int, typer.Option("--images", "-n", help="Number of images.")] = 1,
+    seed: Annotated[int | None, typer.Option(help="Default: random; it is printed.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="Default: the checkpoint's default sampler.")] = None,
+    kernel: Annotated[str | None, typer.Option(help="Default: the checkpoint's default kernel.")] = None,
     steps: Annotated[int | None, typer.Option(help="Transitions of each chain.")] = None,
-    step_size: Annotated[float | None, typer.Option()] = None,
-    noise_scale: Annotated[float | None, typer.Option()] = None,
-    temperature: Annotated[float | None, typer.Option()] = None,
+    step_size: Annotated[float | None, typer.Option(help="Step size of the kernel.")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Another kernel setting, listed below; may be repeated.")
+    ] = None,
     priority: Annotated[str | None, typer.Option(help="high, normal or low.")] = None,
-    url: Address = HERE,
+    url: Address = DEFAULT_ADDRESS,
 ) -> None:
-    """Draws images and writes them as one PNG."""
-    mcmc = _given(kernel=kernel, steps=steps, step_size=step_size, noise_scale=noise_scale, temperature=temperature)
+    """Samples images and writes them as one PNG."""
+    mcmc = parse_settings(setting or (), {"kernel": kernel, "steps": steps, "step_size": step_size})
     settings = _given(seed=seed, sampler=sampler, mcmc=mcmc or None, priority=priority)
     with Client(url) as client:
         job = _followed(client, client.submit(model, num_images=images, **settings))
@@ -78,9 +80,9 @@ def train(
     batch_size: Annotated[int | None, typer.Option()] = None,
     width: Annotated[int | None, typer.Option(help="Channels of the widest layers.")] = None,
     latent_size: Annotated[int | None, typer.Option()] = None,
-    seed: Annotated[int | None, typer.Option(help="Default: drawn and told.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Default: random; it is printed.")] = None,
     calibrate: Annotated[bool | None, typer.Option(help="Fit a ratio head afterwards.")] = None,
-    url: Address = HERE,
+    url: Address = DEFAULT_ADDRESS,
 ) -> None:
     """Trains a model and publishes it as a new version."""
     settings = _given(steps=steps, batch_size=batch_size, width=width, latent_size=latent_size, seed=seed, calibrate=calibrate)
@@ -92,8 +94,8 @@ def train(
 
 
 @app.command()
-def models(url: Address = HERE) -> None:
-    """Lists what can be drawn from."""
+def models(url: Address = DEFAULT_ADDRESS) -> None:
+    """Lists the models."""
     table = Table("model", "versions", "family", "samplers", "image", box=None)
     with Client(url) as client:
         for card in client.models():
@@ -103,28 +105,28 @@ def models(url: Address = HERE) -> None:
 
 
 @jobs_app.command("list")
-def jobs_list(limit: Annotated[int, typer.Option("-n", min=1, max=200)] = 20, url: Address = HERE) -> None:
+def jobs_list(limit: Annotated[int, typer.Option("-n", min=1, max=200)] = 20, url: Address = DEFAULT_ADDRESS) -> None:
     """Lists recent jobs, newest first."""
-    table = Table("job", "status", "what", "progress", box=None)
+    table = Table("job", "status", "request", "progress", box=None)
     with Client(url) as client:
         for job in client.jobs(limit):
-            table.add_row(job.id, job.status, _what(job), f"{job.progress.done}/{job.progress.total}" if job.progress else "")
+            table.add_row(job.id, job.status, _description(job), f"{job.progress.done}/{job.progress.total}" if job.progress else "")
     out.print(table)
 
 
 @jobs_app.command("show")
-def jobs_show(job_id: str, url: Address = HERE) -> None:
-    """Tells everything known of a job."""
+def jobs_show(job_id: str, url: Address = DEFAULT_ADDRESS) -> None:
+    """Prints everything known of a job, as JSON."""
     with Client(url) as client:
         out.print_json(client.job(job_id).model_dump_json(exclude_none=True))
 
 
 @jobs_app.command("cancel")
-def jobs_cancel(job_id: str, url: Address = HERE) -> None:
-    """Cancels a job, queued or running."""
+def jobs_cancel(job_id: str, url: Address = DEFAULT_ADDRESS) -> None:
+    """Cancels a queued or running job."""
     with Client(url) as client:
         job = client.cancel(job_id)
-    out.print("will stop in a moment" if not job.status.over else job.status, highlight=False)
+    out.print("stopping" if not job.status.over else job.status, highlight=False)
 
 
 def _followed(client: Client, job: JobReply) -> JobReply:
@@ -161,7 +163,7 @@ def _failure(job: JobReply) -> str:
     return f"{job.problem.reason}: {job.problem.detail}" if job.problem else f"the job is {job.status}"
 
 
-def _what(job: JobReply) -> str:
+def _description(job: JobReply) -> str:
     if isinstance(job.job, GenerateJob):
         return f"{job.job.num_images} x {job.job.model}@{job.job.version} by {job.job.sampler}"
     return f"train {job.job.name}: {job.job.family} on {job.job.dataset}"
@@ -173,7 +175,7 @@ def _given(**options: Any) -> dict[str, Any]:
 
 
 def _fail(error: Exception) -> NoReturn:
-    """One line, exit code 1."""
+    """Prints an error as one line and exits with code 1."""
     err.print("ebbtide:", style="red", end=" ")
     err.print(str(error), markup=False, highlight=False, soft_wrap=True)
     sys.exit(1)

@@ -76,7 +76,7 @@ def _children(host: str, port: int, data: Path, pages: dict[str, int]) -> list[C
         }
         return Child(name, (sys.executable, "-m", *command), env=env, log=data / "logs" / f"{name}.log", nice=nice)
 
-    server = ("uvicorn", "--factory", "service.app:create_app", "--http", "service.writing:Protocol", "--host", host, "--port", str(port))
+    server = ("uvicorn", "--factory", "service.app:create_app", "--host", host, "--port", str(port))
     children.append(child("api", *server, "--timeout-graceful-shutdown", "30", "--no-access-log", threads=1))
     children.append(child("generation", "workers.generation", threads=sampling))
     if trainer:

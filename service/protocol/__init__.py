@@ -1,1 +1,1 @@
-"""HTTP as Ebbtide speaks it: bodies, errors, media types, documents. Imports `workers.queue` and settings, nothing else of `service`."""
+"""The HTTP protocol: bodies, errors, media types, the OpenAPI document, metrics. Imports nothing else of `service` but settings."""

@@ -1,4 +1,7 @@
-"""A JSON body, read with a limit and checked; curl's default media type is welcome, other web sites are not."""
+"""Reads a JSON body up to a size limit and validates it.
+
+FastAPI's own body parameters would refuse the media type that `curl -d` sends.
+"""
 
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -13,8 +16,8 @@ Body = TypeVar("Body", bound=BaseModel)
 
 
 async def read(request: Request, model: type[Body], limit_bytes: int) -> Body:
-    """The request's body as `model`. Raises Refusal naming each field that is wrong."""
-    _refuse_foreign(request)
+    """The request's body as `model`. Raises Refusal naming each invalid field."""
+    _refuse_other_origins(request)
     content = await _content(request, limit_bytes)
     try:
         return model.model_validate_json(content)
@@ -23,13 +26,13 @@ async def read(request: Request, model: type[Body], limit_bytes: int) -> Body:
 
 
 def documented(model: type[BaseModel]) -> dict[str, Any]:
-    """What a route that reads `model` says of its body in /docs."""
+    """The OpenAPI description of a route whose body is `model`."""
     schema = {"$ref": f"#/components/schemas/{model.__name__}"}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 async def _content(request: Request, limit_bytes: int) -> bytes:
-    """FastAPI's `max_body_size` answers in plain text; this limit answers like every other refusal."""
+    """FastAPI's `max_body_size` is not used: it answers a declared length above the limit in plain text, not problem+json."""
     content = bytearray()
     async for chunk in request.stream():
         content += chunk
@@ -38,12 +41,12 @@ async def _content(request: Request, limit_bytes: int) -> bytes:
     return bytes(content)
 
 
-def _refuse_foreign(request: Request) -> None:
-    """Browsers send `text/plain` bodies anywhere without asking, so a page of another origin is turned away by name."""
+def _refuse_other_origins(request: Request) -> None:
+    """Browsers send `text/plain` bodies to other origins without a preflight, so requests from pages of other origins are refused."""
     origin = request.headers.get("origin")
     own = (request.headers.get("host"), request.headers.get("x-forwarded-host"))  # a proxy names the host that the browser sees
     if origin and urlsplit(origin).netloc not in own:
-        raise Refusal("foreign-origin", f"requests from pages of {origin[:200]} are not taken")
+        raise Refusal("foreign-origin", f"requests from pages of {origin[:200]} are not accepted")
 
 
 def _refusal(error: ValidationError, model: type[BaseModel]) -> Refusal:

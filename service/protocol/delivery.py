@@ -1,4 +1,4 @@
-"""A job as answers: its view with links, its picture, all its pictures in a ZIP, or why there are none."""
+"""A job as an HTTP answer: its view with links, its picture, a ZIP of its images, or a refusal."""
 
 import io
 import zipfile
@@ -12,12 +12,12 @@ from service.protocol.schemas import JobLinks, JobReply
 from workers.jobs import AnyJob, GenerateJob, GenerateResult, JobView, Status
 
 GRID = "grid.png"
-FOR_EVER = {"Cache-Control": "private, max-age=31536000, immutable"}  # a job's images never change
-ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # equal jobs, equal archives
+IMMUTABLE = {"Cache-Control": "private, max-age=31536000, immutable"}  # a job's images never change
+ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # the same images give the same bytes
 
 
-class Source(Protocol):
-    """Where jobs and their files come from."""
+class JobSource(Protocol):
+    """Reads jobs and their files; `admission.dependencies.Dependencies` is one."""
 
     async def job(self, job_id: str) -> JobView: ...
 
@@ -25,7 +25,7 @@ class Source(Protocol):
 
 
 def address(job_id: str) -> str:
-    """Where a job is."""
+    """The path of a job."""
     return f"/jobs/{job_id}"
 
 
@@ -35,28 +35,28 @@ def picture(job: GenerateJob) -> str:
 
 
 def offers(job: GenerateJob) -> tuple[str, ...]:
-    """Media types a finished job can be had in, the usual one first; several separate images are no one picture."""
+    """The media types of a finished job, the default first; PNG only where one picture shows all images."""
     return (ZIP, JSON) if job.layout == "images" and job.num_images > 1 else (PNG, JSON, ZIP)
 
 
 def image_address(job_id: str, name: str) -> str:
-    """Where one of a job's images is."""
+    """The path of one of a job's images."""
     return f"{address(job_id)}/images/{name.removesuffix('.png')}"
 
 
 def artifact_address(job_id: str, name: str) -> str:
-    """Where a file is that a job left under a name."""
+    """The path of a named file of a job."""
     return f"{address(job_id)}/artifacts/{name}"
 
 
 def reply(view: JobView, eta_s: float | None = None) -> JobReply:
-    """A job with its links; `eta_s` is the estimate of the seconds it still needs."""
-    told = {name: getattr(view, name) for name in JobView.model_fields} | {"job": _without_caller(view.job)}
-    return JobReply(**told, eta_s=eta_s, links=_links(view))
+    """A job with its links; `eta_s` estimates the seconds it still needs."""
+    fields = {name: getattr(view, name) for name in JobView.model_fields} | {"job": _without_caller(view.job)}
+    return JobReply(**fields, eta_s=eta_s, links=_links(view))
 
 
 def _without_caller(job: AnyJob) -> AnyJob:
-    """Who asked is nobody else's business: it may be an address."""
+    """The caller is private: it may be an IP address."""
     return job.model_copy(update={"caller": ""}) if isinstance(job, GenerateJob) else job
 
 
@@ -70,7 +70,7 @@ def _links(view: JobView) -> JobLinks:
 
 
 def refuse_unfinished(view: JobView) -> None:
-    """Raises the Refusal that says why a job has no images; returns where it should have them."""
+    """Raises Refusal with the reason why a job has no images; returns where it has finished."""
     here = address(view.id)
     if not view.status.over:
         raise Refusal("no-image", f"the job is {view.status}; its images are not there yet", job=here)
@@ -80,7 +80,7 @@ def refuse_unfinished(view: JobView) -> None:
         raise Refusal("canceled" if view.status is Status.CANCELED else "internal", f"the job is {view.status}", job=here)
 
 
-async def picture_response(source: Source, job_id: str, name: str, headers: dict[str, str]) -> Response:
+async def picture_response(source: JobSource, job_id: str, name: str, headers: dict[str, str]) -> Response:
     """One file of a job. Raises Refusal where there is none."""
     content = await source.image(job_id, name)
     if content is not None:
@@ -92,7 +92,7 @@ async def picture_response(source: Source, job_id: str, name: str, headers: dict
     raise Refusal("no-image", f"this job has no {name}", job=address(job_id))
 
 
-async def zip_response(source: Source, view: JobView, headers: dict[str, str]) -> Response:
+async def zip_response(source: JobSource, view: JobView, headers: dict[str, str]) -> Response:
     """All images of a finished job. Raises Refusal where it has none."""
     refuse_unfinished(view)
     names = view.result.artifacts if view.result else ()

@@ -1,9 +1,9 @@
-"""Every refusal is one `application/problem+json` document (RFC 9457) that names the field, its value and the choices.
+"""Every error answer is an `application/problem+json` document (RFC 9457) that names the field, its value and the choices.
 
 Errors:
 
     ServiceError
-    └── Refusal     an answer with a status, raised anywhere below a route
+    └── Refusal     becomes an answer with the status of its slug
 """
 
 import logging
@@ -28,7 +28,7 @@ RETRY_SOON = {"Retry-After": "2"}
 
 
 class Kind(NamedTuple):
-    """What a slug of a problem's `type` stands for."""
+    """Status and title of a problem."""
 
     status: int
     title: str
@@ -39,23 +39,23 @@ KINDS = {
     "invalid-request": Kind(422, "The request is not valid"),
     "too-large": Kind(413, "The body is too large"),
     "foreign-origin": Kind(403, "Another web site sent this request"),
-    "not-acceptable": Kind(406, "None of the accepted media types can be made"),
+    "not-acceptable": Kind(406, "No accepted media type is available"),
     "unknown-model": Kind(404, "No such model"),
     "unknown-job": Kind(404, "No such job"),
     "no-image": Kind(404, "No such image"),
     "image-gone": Kind(410, "The image is no longer kept"),
-    "not-found": Kind(404, "No such page"),
-    "method-not-allowed": Kind(405, "The page does not know this method"),
-    "too-busy": Kind(429, "Too much is waiting already"),
-    "no-worker": Kind(503, "No worker is there to run the job"),
-    "redis-away": Kind(503, "The job store cannot be reached"),
-    "images-away": Kind(503, "The store of images cannot be reached"),
+    "not-found": Kind(404, "Not found"),
+    "method-not-allowed": Kind(405, "Method not allowed"),
+    "too-busy": Kind(429, "The backlog is full"),
+    "no-worker": Kind(503, "No worker is alive"),
+    "redis-away": Kind(503, "Redis does not answer"),
+    "images-away": Kind(503, "The image store does not answer"),
     "diverged": Kind(422, "The chains diverged"),
     "expired": Kind(504, "The job's deadline passed"),
     "canceled": Kind(409, "The job was canceled"),
     "abandoned": Kind(500, "The job lost its worker too often"),
     "unavailable": Kind(503, "The checkpoint cannot be used"),
-    "internal": Kind(500, "Something went wrong here"),
+    "internal": Kind(500, "Internal error"),
 }
 
 
@@ -64,7 +64,7 @@ class ServiceError(Exception):
 
 
 class Refusal(ServiceError):
-    """An answer that is not what was asked for; `slug` is a key of KINDS."""
+    """An error answer; `slug` is a key of KINDS."""
 
     def __init__(self, slug: str, detail: str, *faults: Fault, job: str | None = None, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(detail)
@@ -76,7 +76,7 @@ class Refusal(ServiceError):
 
 
 def document(refusal: Refusal) -> Response:
-    """The problem document that stands for a refusal."""
+    """The problem document of a refusal."""
     kind = KINDS[refusal.slug]
     problem = ProblemDetails(
         type=f"urn:ebbtide:{refusal.slug}",
@@ -89,8 +89,8 @@ def document(refusal: Refusal) -> Response:
     return Response(problem.model_dump_json(exclude_none=True), kind.status, refusal.headers, MEDIA_TYPE)
 
 
-class Answers:
-    """The handler of each error, counting what it refuses."""
+class ErrorHandlers:
+    """One handler for each error; each counts its refusals by slug."""
 
     def __init__(self, metrics: ApiMetrics) -> None:
         self._metrics = metrics
@@ -99,10 +99,10 @@ class Answers:
         self._metrics.rejected.labels(refusal.slug).inc()
         return document(refusal)
 
-    def unforeseen(self, scope: Scope) -> Response:
-        """For an error that is being handled and that nobody knows."""
+    def unexpected(self, scope: Scope) -> Response:
+        """The answer to the exception being handled, which no other handler knows; logs its trace."""
         log.exception("%s %s failed", scope["method"], scope["path"])
-        return self.refuse(Refusal("internal", "an unexpected error; the log of the API has its trace"))
+        return self.refuse(Refusal("internal", "unexpected error; the API's log has the trace"))
 
     async def refusal(self, _: Request, error: Exception) -> Response:
         assert isinstance(error, Refusal)
@@ -116,7 +116,7 @@ class Answers:
     async def routing(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         slug = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code)
-        if slug is None:  # 204: nothing to say
+        if slug is None:  # 204 has no body
             return Response(status_code=error.status_code, headers=dict(error.headers or {}))
         return self.refuse(Refusal(slug, f"{request.method} {request.url.path}: {error.detail.lower()}", headers=error.headers))
 
@@ -129,20 +129,20 @@ class Answers:
         return self.refuse(Refusal("unknown-model", str(error), fault))
 
     async def redis_away(self, _: Request, error: Exception) -> Response:
-        log.warning("Redis is away: %s", error)
+        log.warning("Redis does not answer: %s", error)
         return self.refuse(Refusal("redis-away", "Redis does not answer; try again in a moment", headers=RETRY_SOON))
 
     async def images_away(self, _: Request, error: Exception) -> Response:
-        log.warning("the store of images failed: %s", error)
-        return self.refuse(Refusal("images-away", "the store of images does not answer; try again in a moment", headers=RETRY_SOON))
+        log.warning("the image store failed: %s", error)
+        return self.refuse(Refusal("images-away", "the image store does not answer; try again in a moment", headers=RETRY_SOON))
 
 
-class LastResort:
-    """Answers errors that nobody foresaw. Starlette would raise them again, and uvicorn hang up on a good connection."""
+class CatchUnexpected:
+    """Answers unexpected errors with 500. Starlette would raise them again, at which uvicorn closes the connection."""
 
-    def __init__(self, app: ASGIApp, answers: Answers) -> None:
+    def __init__(self, app: ASGIApp, handlers: ErrorHandlers) -> None:
         self._app = app
-        self._answers = answers
+        self._handlers = handlers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
@@ -157,18 +157,17 @@ class LastResort:
         except Exception:
             if started or scope["type"] != "http":
                 raise
-            await self._answers.unforeseen(scope)(scope, receive, send)
+            await self._handlers.unexpected(scope)(scope, receive, send)
 
 
-def install(app: FastAPI, metrics: ApiMetrics) -> Answers:
-    """Teaches an app to answer every error with a problem document; gives back who answers."""
-    answers = Answers(metrics)
-    app.add_exception_handler(Refusal, answers.refusal)
-    app.add_exception_handler(RequestValidationError, answers.parameters)
-    app.add_exception_handler(HTTPException, answers.routing)
-    app.add_exception_handler(UnknownJob, answers.unknown_job)
-    app.add_exception_handler(UnknownModel, answers.unknown_model)
-    app.add_exception_handler(BrokerUnavailable, answers.redis_away)
-    app.add_exception_handler(ArtifactError, answers.images_away)
-    app.add_middleware(LastResort, answers=answers)
-    return answers
+def install(app: FastAPI, metrics: ApiMetrics) -> None:
+    """Makes an app answer every error with a problem document."""
+    handlers = ErrorHandlers(metrics)
+    app.add_exception_handler(Refusal, handlers.refusal)
+    app.add_exception_handler(RequestValidationError, handlers.parameters)
+    app.add_exception_handler(HTTPException, handlers.routing)
+    app.add_exception_handler(UnknownJob, handlers.unknown_job)
+    app.add_exception_handler(UnknownModel, handlers.unknown_model)
+    app.add_exception_handler(BrokerUnavailable, handlers.redis_away)
+    app.add_exception_handler(ArtifactError, handlers.images_away)
+    app.add_middleware(CatchUnexpected, handlers=handlers)

@@ -1,4 +1,4 @@
-"""Every figure the API exports: one registry an app, names and buckets here and nowhere else."""
+"""The Prometheus metrics of the API: one registry for each app; all names and buckets are defined here."""
 
 import platform
 import time
@@ -14,23 +14,23 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from workers.queue.broker import QueueView, WorkerView
 from workers.version import version
 
-# Waiting for a picture takes milliseconds for `prior` and minutes for long chains.
+# An answer takes milliseconds for `prior` and minutes for long chains.
 REQUEST_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
 METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"})
 WORKER_KINDS = ("generate", "train")
-HANG_UP = 499  # nginx's status for a client that left before the answer
+HANG_UP = 499  # nginx's status where the client closed the connection before the answer
 
 
 @dataclass(frozen=True)
 class QueueState:
-    """What Redis knew of queues and workers at a scrape."""
+    """The queues and workers in Redis at one moment."""
 
     queues: tuple[QueueView, ...]
     workers: tuple[WorkerView, ...]
 
 
 class QueueCollector(Collector):
-    """Queues and workers as last looked at; None says that Redis was away."""
+    """Exports queues and workers from `state`; None there means that Redis did not answer."""
 
     def __init__(self) -> None:
         self.state: QueueState | None = None
@@ -68,7 +68,7 @@ def _families() -> tuple[GaugeMetricFamily, ...]:
 
 
 class ApiMetrics:
-    """The figures of one app."""
+    """The metrics of one app."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -81,24 +81,19 @@ class ApiMetrics:
             registry=self.registry,
         )
         self.in_progress = Gauge("ebbtide_http_requests_in_progress", "Requests being answered", registry=self.registry)
-        self.rejected = Counter("ebbtide_rejected_total", "Requests refused", ["reason"], registry=self.registry)
+        self.rejected = Counter("ebbtide_rejected_total", "Error answers, by reason", ["reason"], registry=self.registry)
         self.event_streams = Gauge("ebbtide_event_streams", "Open event streams", registry=self.registry)
         self.queues = QueueCollector()
         self.registry.register(self.queues)
         Info("ebbtide_build", "What is running", registry=self.registry).info({"version": version(), "python": platform.python_version()})
         ProcessCollector(registry=self.registry)
-        self._series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}  # finding them by labels takes longer than counting
 
     def answered(self, scope: Scope, status: int, seconds: float) -> None:
-        """Counts an answer under the template of its route."""
+        """Counts an answer under its route's template, such as `/jobs/{job_id}`."""
         route = getattr(scope.get("route"), "path", "unmatched")
         method = scope["method"] if scope["method"] in METHODS else "other"
-        key = (route, method, status)
-        if (series := self._series.get(key)) is None:
-            series = self._series[key] = self.requests.labels(*key), self.duration.labels(*key)
-        counter, histogram = series
-        counter.inc()
-        histogram.observe(seconds)
+        self.requests.labels(route, method, status).inc()
+        self.duration.labels(route, method, status).observe(seconds)
 
 
 class MetricsMiddleware:

@@ -1,4 +1,4 @@
-"""What the caller would like: media types from `Accept` (RFC 9110 §12.5.1), patience from `Prefer` (RFC 7240)."""
+"""Content negotiation: the media type from `Accept` (RFC 9110 §12.5.1), the time to wait from `Prefer` (RFC 7240)."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,14 +7,14 @@ PNG, JSON, ZIP = "image/png", "application/json", "application/zip"
 
 
 class Preference(NamedTuple):
-    """How long to wait before answering 202, and what to tell the caller of that."""
+    """How long to wait before answering 202, and the `Preference-Applied` header of the answer."""
 
     wait_s: float | None  # None: until the job ends
     applied: str | None
 
 
 def preference(header: str | None) -> Preference:
-    """`respond-async` waits not at all, `wait=N` N seconds, both N seconds; what is not understood is ignored, as RFC 7240 asks."""
+    """`respond-async` does not wait, `wait=N` waits N seconds and wins over it; unknown preferences are ignored, as RFC 7240 requires."""
     wanted: dict[str, str] = {}
     for part in (header or "").split(","):
         name, _, value = part.partition(";")[0].partition("=")
@@ -26,13 +26,13 @@ def preference(header: str | None) -> Preference:
 
 
 def acceptable(header: str | None, offered: Sequence[str]) -> str | None:
-    """The media type liked best among those offered, the first of equals; None where none is accepted."""
+    """The offered media type with the highest quality, the first of equals; None where none is accepted."""
     if not header:
         return offered[0]
     ranges = [_range(part) for part in header.split(",") if part.strip()]
-    liked = {media: _quality(media, ranges) for media in offered}
-    best = max(offered, key=lambda media: liked[media])  # max keeps the first of equals
-    return best if liked[best] > 0 else None
+    qualities = {media: _quality(media, ranges) for media in offered}
+    best = max(offered, key=lambda media: qualities[media])  # max keeps the first of equals
+    return best if qualities[best] > 0 else None
 
 
 def _range(part: str) -> tuple[str, float]:
@@ -45,7 +45,7 @@ def _range(part: str) -> tuple[str, float]:
 
 
 def _quality(media: str, ranges: Sequence[tuple[str, float]]) -> float:
-    """The most specific range that covers a media type decides."""
+    """The quality of the most specific range that matches a media type."""
     for pattern in (media, media.partition("/")[0] + "/*", "*/*"):
         for accepted, quality in ranges:
             if accepted == pattern:

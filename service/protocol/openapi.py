@@ -1,4 +1,4 @@
-"""The OpenAPI document: FastAPI's, with the bodies we read ourselves and the refusals every route may answer."""
+"""The OpenAPI document: FastAPI's, plus the bodies that routes read themselves and the problem document that every route may answer."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,13 +12,13 @@ from service.protocol.schemas import GenerateRequest, ProblemDetails, TrainReque
 
 BODIES = (GenerateRequest, TrainRequest, ProblemDetails)
 REFUSAL = {
-    "description": "A refusal that names the field, its value and the choices",
+    "description": "A problem that names the field, its value and the choices",
     "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}},
 }
 
 
 def describing(app: FastAPI) -> Callable[[], dict[str, Any]]:
-    """What `app.openapi` becomes; the document is made once."""
+    """A replacement for `app.openapi`; the document is made once."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:

@@ -1,4 +1,4 @@
-"""Bodies of requests and answers, as they stand in /docs."""
+"""The bodies of requests and answers, as shown in /docs."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +12,7 @@ from workers.jobs import MAX_IMAGES, JobView, Layout, Priority, Seed
 
 
 def _as_given(value: object, _: object) -> dict[str, Any]:
-    """Kernel settings stay as they came: what is missing depends on the model's card."""
+    """Kernel settings are not validated here: missing ones depend on the model's card."""
     if not isinstance(value, dict):
         raise PydanticCustomError("settings", "must be an object of kernel settings, or absent")
     return value
@@ -20,35 +20,35 @@ def _as_given(value: object, _: object) -> dict[str, Any]:
 
 if TYPE_CHECKING:
     GivenSettings = dict[str, Any]
-else:  # /docs show the settings of every kernel
+else:  # /docs shows the settings of every kernel
     GivenSettings = Annotated[AnyKernel, WrapValidator(_as_given)]
 
 
 class Body(Frozen):
-    """What a caller sends: JSON types are not converted into one another."""
+    """A request body; JSON types are not converted into one another."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
 
 class GenerateRequest(Body):
-    """Images wanted, and how; everything but `model` may be left out."""
+    """Which images to sample and how; only `model` is required."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"model": "mnist-sngan", "num_images": 16}})
 
     model: str = Field(max_length=100, description="name of a checkpoint, or name@version", examples=["mnist-sngan", "mnist-sngan@2"])
     sampler: SamplerName | None = Field(None, description="default: the checkpoint's default sampler")
     mcmc: GivenSettings | None = Field(
-        None, description="kernel and its settings; what is missing comes from the checkpoint's default kernel. None for `prior`"
+        None, description="kernel and its settings; missing ones come from the checkpoint's default kernel. None for `prior`"
     )
     num_images: int = Field(1, ge=1, le=MAX_IMAGES)
-    seed: Seed | None = Field(None, description="default: drawn below 2**32 and told in the answer")
-    layout: Layout = Field("grid", description="`grid`: one picture of all images; `images`: each by itself")
+    seed: Seed | None = Field(None, description="default: random, below 2**32; the answer names it")
+    layout: Layout = Field("grid", description="`grid`: one picture of all images; `images`: one picture for each")
     priority: Priority = "normal"
-    deadline_s: float | None = Field(None, gt=0, le=7 * 86_400, description="seconds from now at which the job expires")
+    deadline_s: float | None = Field(None, gt=0, le=7 * 86_400, description="seconds until the job expires")
 
 
 class TrainRequest(Body):
-    """A new version of a model, and how to train it."""
+    """Which model to train and how."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"name": "my-digits", "family": "sngan", "dataset": "digits", "steps": 500}})
 
@@ -57,26 +57,26 @@ class TrainRequest(Body):
     dataset: str = Field(max_length=100, json_schema_extra={"enum": list(datasets.names())})
     steps: int = Field(2000, ge=1, le=1_000_000)
     batch_size: int = Field(64, ge=2, le=4096)
-    width: int = Field(64, ge=4, le=1024, description="channels of the widest layers: the one dial of size")
+    width: int = Field(64, ge=4, le=1024, description="channels of the widest layers; sets the size of the networks")
     latent_size: int = Field(64, ge=1, le=4096)
-    seed: Seed | None = Field(None, description="default: drawn below 2**32 and told in the answer")
+    seed: Seed | None = Field(None, description="default: random, below 2**32; the answer names it")
     calibrate: bool = Field(True, description="fit a ratio head afterwards, where the family has a critic")
 
 
 class JobLinks(Frozen):
-    """Where the parts of a job are."""
+    """The paths of a job's parts."""
 
     self: str
     events: str
     images: tuple[str, ...] = ()
     grid: str | None = None
-    artifacts: tuple[str, ...] = Field((), description="what else the job left, such as samples drawn while training")
+    artifacts: tuple[str, ...] = Field((), description="other files of the job, such as samples drawn during training")
 
 
 class JobReply(JobView):
-    """A job as the API tells it."""
+    """A job with its links and the time it still needs."""
 
-    eta_s: float | None = Field(None, description="estimate of the seconds until the job ends; None where no pace has been measured yet")
+    eta_s: float | None = Field(None, description="estimated seconds until the job ends; None where no pace has been measured")
     links: JobLinks
 
 
@@ -87,10 +87,10 @@ class JobList(Frozen):
 
 
 class ModelReply(ModelCard):
-    """A card with the versions there are of it and the address of its samples."""
+    """A card, all versions of the model and the path of its samples."""
 
     versions: tuple[int, ...]
-    samples: str = Field(description="address of a picture of its samples")
+    samples: str = Field(description="path of a picture of its samples")
 
 
 class ModelList(Frozen):
@@ -100,26 +100,26 @@ class ModelList(Frozen):
 
 
 class Health(Frozen):
-    """What a probe wants to know."""
+    """The answer to a probe."""
 
     status: str
 
 
 class Fault(Frozen):
-    """One thing that is wrong with a request."""
+    """One invalid field of a request."""
 
-    field: str = Field(description="path of the field, dots between; empty for the whole body")
+    field: str = Field(description="path of the field, such as `mcmc.steps`; empty for the whole body")
     value: JsonValue = None
     reason: str
     choices: tuple[str, ...] = ()
 
 
 class ProblemDetails(Frozen):
-    """A refusal (RFC 9457)."""
+    """An error answer (RFC 9457)."""
 
     type: str
     title: str
     status: int
     detail: str
-    job: str | None = Field(None, description="address of the job, where the refusal is about one")
+    job: str | None = Field(None, description="path of the job, where the problem is about one")
     errors: tuple[Fault, ...] = ()

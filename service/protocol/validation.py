@@ -1,4 +1,4 @@
-"""Pydantic's complaints in the words of the API: field, value, reason and, where there are any, choices."""
+"""Pydantic's errors as the API's faults: field, value, reason and choices."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ LONGEST_VALUE = 200
 
 
 def faults_of(errors: Sequence[Any], *, model: type[BaseModel] | None = None, within: str = "") -> tuple[Fault, ...]:
-    """One fault for each of pydantic's errors about `model`, which stands at field `within` of the request."""
+    """One fault for each of pydantic's errors about `model`; `within` is the field of the request that holds it."""
     return tuple(_fault(error, model, within) for error in errors)
 
 
@@ -22,7 +22,7 @@ def summary(faults: Sequence[Fault]) -> str:
 
 
 def shown(value: object) -> Any:
-    """A value as the caller sent it, cut where it would flood the answer."""
+    """A value as the caller sent it, cut after LONGEST_VALUE characters."""
     if value is None or isinstance(value, bool | float):
         return repr(value) if value != value or value in (float("inf"), float("-inf")) else value
     if isinstance(value, int) and abs(value) < 2**63:
@@ -34,7 +34,7 @@ def shown(value: object) -> Any:
 def _text(value: object) -> str:
     try:
         return json.dumps(value)
-    except (TypeError, ValueError, RecursionError):  # no JSON, an integer of thousands of digits, nesting without end
+    except (TypeError, ValueError, RecursionError):  # no JSON type, an integer of thousands of digits, deep nesting
         return f"<{type(value).__name__}>"
 
 
@@ -59,7 +59,7 @@ def _choices(error: Mapping[str, Any], path: list[str], model: type[BaseModel] |
 
 
 def literals(annotation: object) -> tuple[str, ...]:
-    """The strings a field may hold, looked for through unions; empty where it may hold any."""
+    """The strings of a Literal, also inside unions; empty for other types."""
     if get_origin(annotation) is Literal:
         return get_args(annotation)
     return tuple(choice for inner in get_args(annotation) for choice in literals(inner))

@@ -1,1 +1,1 @@
-"""The endpoints, one file a resource."""
+"""The endpoints, one file for each resource. Imports `admission` and `protocol`; `app.ROUTES` lists the files."""

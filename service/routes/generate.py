@@ -1,4 +1,4 @@
-"""POST /generate: images by return, or a job to come back for."""
+"""POST /generate: answers with images, or with a job to fetch them from later."""
 
 import asyncio
 from typing import NamedTuple
@@ -6,40 +6,41 @@ from typing import NamedTuple
 from fastapi import APIRouter, Request, Response
 
 from service.admission.callers import caller_of
-from service.admission.dependencies import Parts
+from service.admission.dependencies import Dependencies
 from service.admission.resolving import generate_job
 from service.protocol import delivery
 from service.protocol.bodies import documented, read
 from service.protocol.errors import RETRY_SOON, Refusal
 from service.protocol.metrics import HANG_UP
 from service.protocol.negotiation import JSON, PNG, ZIP, Preference, acceptable, preference
+from service.protocol.plain_route import PlainRoute
 from service.protocol.schemas import Fault, GenerateRequest, JobReply, ProblemDetails
 from workers.jobs import GenerateJob
 from workers.queue.broker import BrokerUnavailable, Expected, new_id
 
-router = APIRouter(tags=["generate"])
-WATCHED_AFTER_S = 0.05  # most answers are there by then, and a watch costs more than a timer
+router = APIRouter(tags=["generate"], route_class=PlainRoute)
+WATCH_AFTER_S = 0.05  # most answers come sooner, and starting a watch costs more than a timer
 PICTURES = {PNG: {"schema": {"type": "string", "format": "binary"}}, ZIP: {"schema": {"type": "string", "format": "binary"}}}
 
 
-class Asked(NamedTuple):
-    """A request with every choice made."""
+class Order(NamedTuple):
+    """A job and how its answer is delivered."""
 
     job_id: str
     job: GenerateJob
     media: str
-    wish: Preference
+    preference: Preference
     wait_s: float
 
     @property
     def picture(self) -> str | None:
-        """The file that is the whole answer, where it is one and somebody waits for it."""
+        """The file that is the answer; None where the answer is no PNG or does not wait for the job."""
         return delivery.picture(self.job) if self.media == PNG and self.wait_s > 0 else None
 
     @property
     def headers(self) -> dict[str, str]:
         headers = {"X-Ebbtide-Job": self.job_id, "X-Ebbtide-Seed": str(self.job.seed), "Vary": "Accept, Prefer"}
-        return headers | ({"Preference-Applied": self.wish.applied} if self.wish.applied else {})
+        return headers | ({"Preference-Applied": self.preference.applied} if self.preference.applied else {})
 
 
 @router.post(
@@ -47,43 +48,44 @@ class Asked(NamedTuple):
     openapi_extra=documented(GenerateRequest),
     response_class=Response,
     responses={
-        200: {"description": "The picture, a ZIP or the job with links, as `Accept` asks", "model": JobReply, "content": PICTURES},
-        429: {"description": "Too much is waiting already; `Retry-After` says when there is room", "model": ProblemDetails},
+        200: {"description": "A PNG, a ZIP or the job with links, as `Accept` asks", "model": JobReply, "content": PICTURES},
+        429: {"description": "The backlog is full; `Retry-After` estimates when there is room", "model": ProblemDetails},
         202: {"description": "Accepted (`Prefer: respond-async`, or `wait=N` was too short); `Location` is the job", "model": JobReply},
     },
 )
 async def generate(request: Request) -> Response:
-    """Draws images from a model.
+    """Samples images from a model.
 
-    The answer is the picture: one image, or a grid of several. With `"layout": "images"` several images come as a ZIP.
+    The answer is a PNG of one image or of a grid; with `"layout": "images"` several images come as a ZIP.
     `Accept` chooses between `image/png`, `application/json` and `application/zip`. `Prefer: respond-async` answers 202 at once,
-    `Prefer: wait=N` after N seconds at the latest; otherwise hanging up cancels the job. Callers take turns, by the name in
-    `X-Ebbtide-Caller` or else by address.
+    `Prefer: wait=N` after at most N seconds; otherwise closing the connection cancels the job. Callers take turns: a caller is the name in
+    `X-Ebbtide-Caller`, else the client's address.
     """
-    parts: Parts = request.app.state.parts
-    body = await read(request, GenerateRequest, parts.settings.max_body_bytes)
-    job = generate_job(body, parts.store, parts.settings.max_images, caller_of(request))
+    dependencies: Dependencies = request.app.state.dependencies
+    body = await read(request, GenerateRequest, dependencies.settings.max_body_bytes)
+    job = generate_job(body, dependencies.store, dependencies.settings.max_images, caller_of(request))
     media = _media(request, job)
-    wish = preference(_all(request, "prefer"))
-    if wish.applied is None:
-        await parts.require_worker()
-    asked = Asked(new_id(), job, media, wish, parts.settings.wait_s if wish.wait_s is None else wish.wait_s)
-    with parts.finishes.expecting(asked.job_id) as expected:  # before it is submitted, so that its end is heard without a look
-        outcome = await _outcome(request, parts, asked, expected)
+    preferred = preference(_all(request, "prefer"))
+    if preferred.applied is None:
+        await dependencies.worker_check.require()
+    wait_s = dependencies.settings.wait_s if preferred.wait_s is None else preferred.wait_s
+    order = Order(new_id(), job, media, preferred, wait_s)
+    with dependencies.finishes.expecting(order.job_id) as expected:  # before the job can end
+        outcome = await _outcome(request, dependencies, order, expected)
     try:
-        return await _answer(parts, asked, outcome, expected.picture)
+        return await _answer(dependencies, order, outcome, expected.picture)
     except BrokerUnavailable:
-        detail = "Redis went away after it had taken the job; look at the job in a moment"
-        raise Refusal("redis-away", detail, job=delivery.address(asked.job_id), headers=RETRY_SOON) from None
+        detail = "Redis stopped answering after it accepted the job; follow `job` in a moment"
+        raise Refusal("redis-away", detail, job=delivery.address(order.job_id), headers=RETRY_SOON) from None
 
 
 def _media(request: Request, job: GenerateJob) -> str:
-    """The media type of the answer. Raises Refusal where none of ours is accepted."""
+    """The media type of the answer. Raises Refusal where `Accept` allows none."""
     accept, offered = _all(request, "accept"), delivery.offers(job)
     media = acceptable(accept, offered)
     if media is None:
-        fault = Fault(field="Accept", value=(accept or "")[:200], reason="cannot be made of these images", choices=offered)
-        raise Refusal("not-acceptable", f"these images can be had as {', '.join(offered)}", fault)
+        fault = Fault(field="Accept", value=(accept or "")[:200], reason="no media type of the answer is accepted", choices=offered)
+        raise Refusal("not-acceptable", f"this request can be answered as {', '.join(offered)}", fault)
     return media
 
 
@@ -91,41 +93,41 @@ def _all(request: Request, name: str) -> str | None:
     return ", ".join(request.headers.getlist(name)) or None
 
 
-async def _outcome(request: Request, parts: Parts, asked: Asked, expected: Expected) -> str:
-    """Submits a job; what came first then: it `ended`, the client `left`, or patience ran out (`pending`)."""
-    await parts.submit(asked.job, asked.job_id, asked.picture)
+async def _outcome(request: Request, dependencies: Dependencies, order: Order, expected: Expected) -> str:
+    """Submits a job and waits until it has `ended`, the client has `left` or the time is up (`pending`)."""
+    await dependencies.submit(order.job, order.job_id, order.picture)
     expected.submitted = True
-    if asked.wait_s <= 0:
+    if order.wait_s <= 0:
         return "pending"
-    waiter = Waiter(request, expected)
-    deadline_s = asked.job.deadline_s
-    expiry = None if deadline_s is None else parts.finishes.look_later(asked.job_id, deadline_s)  # in the queue it comes unannounced
+    watch = DisconnectWatch(request, expected)
+    deadline_s = order.job.deadline_s
+    # No message announces that a queued job has expired.
+    expiry = None if deadline_s is None else dependencies.finishes.look_later(order.job_id, deadline_s)
     try:
-        if await expected.within(asked.wait_s):
+        if await expected.within(order.wait_s):
             return "ended"
-        return "left" if waiter.left else "pending"
+        return "left" if watch.left else "pending"
     finally:
-        waiter.let_go()
+        watch.stop()
         if expiry:
             expiry.cancel()
 
 
-class Waiter:
-    """The client that waits for a job; when it hangs up the wait ends. Nobody looks for that in the first `WATCHED_AFTER_S`."""
+class DisconnectWatch:
+    """Ends the wait for a job when the client closes its connection; starts after `WATCH_AFTER_S`."""
 
     def __init__(self, request: Request, expected: Expected) -> None:
         self.left = False
         self._request, self._expected = request, expected
         self._watch: asyncio.Task[None] | None = None
-        self._watch_soon = asyncio.get_running_loop().call_later(WATCHED_AFTER_S, self._begin)
+        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._start)
 
-    def let_go(self) -> None:
-        """The answer is known."""
-        self._watch_soon.cancel()
+    def stop(self) -> None:
+        self._timer.cancel()
         if self._watch:
             self._watch.cancel()
 
-    def _begin(self) -> None:
+    def _start(self) -> None:
         self._watch = asyncio.create_task(self._until_gone())
 
     async def _until_gone(self) -> None:
@@ -135,33 +137,35 @@ class Waiter:
         self._expected.give_up()
 
 
-async def _answer(parts: Parts, asked: Asked, outcome: str, picture: bytes | None) -> Response:
+async def _answer(dependencies: Dependencies, order: Order, outcome: str, picture: bytes | None) -> Response:
     match outcome:
         case "ended":
-            return await _deliver(parts, asked, picture)
+            return await _deliver(dependencies, order, picture)
         case "left":
-            await parts.off_loop(lambda: parts.broker.cancel(asked.job_id))
+            await dependencies.off_loop(lambda: dependencies.broker.cancel(order.job_id))
             return Response(status_code=HANG_UP)
         case _:
-            return await _accepted(parts, asked)
+            return await _accepted(dependencies, order)
 
 
-async def _deliver(parts: Parts, asked: Asked, picture: bytes | None) -> Response:
-    """A finished job in the media type chosen; its picture may have come already."""
-    if asked.media == PNG:
-        name = delivery.picture(asked.job)
-        headers = asked.headers | {"Content-Location": delivery.image_address(asked.job_id, name)}
-        return Response(picture, 200, headers, PNG) if picture else await delivery.picture_response(parts, asked.job_id, name, headers)
-    view = await parts.job(asked.job_id)
-    if asked.media == ZIP:
-        return await delivery.zip_response(parts, view, asked.headers)
+async def _deliver(dependencies: Dependencies, order: Order, picture: bytes | None) -> Response:
+    """A finished job in the chosen media type; `picture` is its PNG if that came with the message of its end."""
+    if order.media == PNG:
+        name = delivery.picture(order.job)
+        headers = order.headers | {"Content-Location": delivery.image_address(order.job_id, name)}
+        if picture:
+            return Response(picture, 200, headers, PNG)
+        return await delivery.picture_response(dependencies, order.job_id, name, headers)
+    view = await dependencies.job(order.job_id)
+    if order.media == ZIP:
+        return await delivery.zip_response(dependencies, view, order.headers)
     delivery.refuse_unfinished(view)
-    headers = asked.headers | {"Content-Location": delivery.address(asked.job_id)}
+    headers = order.headers | {"Content-Location": delivery.address(order.job_id)}
     return Response(delivery.reply(view).model_dump_json(), media_type=JSON, headers=headers)
 
 
-async def _accepted(parts: Parts, asked: Asked) -> Response:
-    """202 and where to look."""
-    view = await parts.job(asked.job_id)
-    headers = asked.headers | {"Location": delivery.address(asked.job_id), "Retry-After": "1"}
+async def _accepted(dependencies: Dependencies, order: Order) -> Response:
+    """202 with the job's address."""
+    view = await dependencies.job(order.job_id)
+    headers = order.headers | {"Location": delivery.address(order.job_id), "Retry-After": "1"}
     return Response(delivery.reply(view).model_dump_json(), 202, headers, media_type=JSON)

@@ -1,4 +1,4 @@
-"""The checkpoints that can be asked for, and what they have been measured to be."""
+"""The published models, their cards and samples."""
 
 from typing import Annotated
 
@@ -7,7 +7,7 @@ from fastapi.responses import FileResponse
 
 from models.cards import ModelCard
 from models.checkpoints import Store
-from service.admission.dependencies import ThisApp
+from service.admission.dependencies import Injected
 from service.admission.resolving import find
 from service.protocol.errors import Refusal
 from service.protocol.negotiation import PNG
@@ -18,21 +18,23 @@ Reference = Annotated[str, Path(max_length=100, description="name, or name@versi
 
 
 @router.get("")
-async def models(parts: ThisApp) -> ModelList:
+async def models(dependencies: Injected) -> ModelList:
     """The newest version of each model."""
-    return await parts.off_loop(lambda: ModelList(models=tuple(_reply(card, parts.store) for card in parts.store.cards())))
+    return await dependencies.off_loop(
+        lambda: ModelList(models=tuple(_reply(card, dependencies.store) for card in dependencies.store.cards()))
+    )
 
 
 @router.get("/{reference}")
-async def model(reference: Reference, parts: ThisApp) -> ModelReply:
-    """The card of a model: samplers, default settings, calibration, metrics and where the weights came from."""
-    return await parts.off_loop(lambda: _reply(find(parts.store, reference), parts.store))
+async def model(reference: Reference, dependencies: Injected) -> ModelReply:
+    """The card of a model: samplers, default settings, calibration, metrics and the training run."""
+    return await dependencies.off_loop(lambda: _reply(find(dependencies.store, reference), dependencies.store))
 
 
 @router.get("/{reference}/samples.png", response_class=FileResponse, responses={200: {"content": {PNG: {}}}})
-async def samples(reference: Reference, parts: ThisApp) -> FileResponse:
-    """A picture of what the model draws."""
-    path = await parts.off_loop(lambda: parts.store.folder(find(parts.store, reference)) / "samples.png")
+async def samples(reference: Reference, dependencies: Injected) -> FileResponse:
+    """A picture of the model's samples."""
+    path = await dependencies.off_loop(lambda: dependencies.store.folder(find(dependencies.store, reference)) / "samples.png")
     if not path.is_file():
         raise Refusal("no-image", f"{reference} was published without samples")
     return FileResponse(path, media_type=PNG)

@@ -169,7 +169,7 @@ class Server(uvicorn.Server):
     """Tells when it listens, and where."""
 
     def __init__(self, app: FastAPI) -> None:
-        super().__init__(uvicorn.Config(app, http="service.writing:Protocol", port=0, log_level="warning", timeout_graceful_shutdown=1))
+        super().__init__(uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1))
         self.listening = threading.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -194,7 +194,7 @@ def serving(settings: Settings, store: Store) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join(LIMIT_S)
-        app.state.parts.broker.redis.close()
+        app.state.dependencies.broker.redis.close()
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from models.kernels import KERNELS
 from service.client import Client, Refused, Unreachable
 from service.command.cli import main
 
@@ -65,6 +66,16 @@ def test_events_resume_where_a_stream_broke(address: str, api: httpx.Client, pai
     assert names == ["queued", "started", "progress", "end"]
 
 
+def test_comments_that_keep_a_stream_alive_are_no_events() -> None:
+    stream = b"""event: queued\nid: 1-0\ndata: {}\n\n: ping\n\n: ping\n\nevent: end\nid: 2-0\ndata: {"status": "finished"}\n\n"""
+    answer = httpx.Response(200, content=stream, headers={"Content-Type": "text/event-stream"})
+    with Client(transport=httpx.MockTransport(lambda _: answer)) as ebbtide:
+        assert [(event.id, event.name, event.data) for event in ebbtide.events("job")] == [
+            ("1-0", "queued", {}),
+            ("2-0", "end", {"status": "finished"}),
+        ]
+
+
 def test_waiting_for_what_is_over_already_returns(ebbtide: Client, painter) -> None:
     job_id = ebbtide.generate("toy").job_id
     assert ebbtide.wait(job_id).status == "finished"
@@ -99,6 +110,7 @@ class Command:
     def __init__(self, address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         self._monkeypatch, self._capsys = monkeypatch, capsys
         monkeypatch.setenv("EBBTIDE_URL", address)
+        monkeypatch.setenv("COLUMNS", "200")  # no line is broken
 
     def __call__(self, *words: str) -> tuple[int, str, str]:
         """Exit code, stdout, stderr."""
@@ -123,10 +135,40 @@ def test_generate_writes_a_png(command: Command, painter, tmp_path: Path) -> Non
 
 
 def test_options_reach_the_kernel(command: Command, painter, ebbtide: Client, tmp_path: Path) -> None:
-    options = ("--sampler", "ddls", "--kernel", "langevin", "--noise-scale", "0.5", "--temperature", "2", "--priority", "high")
+    options = ("--sampler", "ddls", "--kernel", "langevin", "--set", "noise_scale=0.5", "--set", "temperature=2", "--priority", "high")
     assert command("generate", "toy", *options, "-o", str(tmp_path / "out.png"))[0] == 0
     job = ebbtide.jobs()[0].job
     assert (job.mcmc.kernel, job.mcmc.noise_scale, job.mcmc.temperature, job.priority) == ("langevin", 0.5, 2, "high")
+
+
+def test_every_setting_of_every_kernel_can_be_set(command: Command, painter, ebbtide: Client, tmp_path: Path) -> None:
+    for name, kernel in KERNELS.items():
+        fields = {field: about.default for field, about in kernel.model_fields.items() if field != "kernel"}
+        pairs = [word for field, value in fields.items() for word in ("--set", f"{field}={value}")]
+        assert command("generate", "toy", "--kernel", name, *pairs, "-o", str(tmp_path / "out.png"))[0] == 0
+        assert ebbtide.jobs()[0].job.mcmc == kernel.model_validate({"kernel": name, **fields})
+
+
+def test_help_lists_the_settings_of_every_kernel(command: Command) -> None:
+    said = command("generate", "--help")[1]
+    assert "hmc: steps=20, temperature=1.0, step_size=0.1, leapfrog_steps=5" in said
+    assert all(f"{name}: " in said for name in KERNELS)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--set", "leapfrog_steps"), "'leapfrog_steps' is not NAME=VALUE, such as leapfrog_steps=10"),
+        (("--set", "=10"), "'=10' is not NAME=VALUE"),
+        (("--steps", "5", "--set", "steps=6"), "steps is given twice"),
+        (("--set", "temperature=1", "--set", "temperature=2"), "temperature is given twice"),
+    ],
+)
+def test_a_setting_in_a_wrong_form_names_the_option(command: Command, words: tuple[str, ...], told: str) -> None:
+    code, _, said = command("generate", "toy", *words)
+    assert code == 2
+    assert "--set" in said
+    assert told in said
 
 
 @pytest.mark.parametrize(
@@ -135,6 +177,9 @@ def test_options_reach_the_kernel(command: Command, painter, ebbtide: Client, tm
         (("generate", "nobody"), "choices: toy"),
         (("generate", "toy", "--step-size", "9"), "mcmc.step_size"),
         (("generate", "toy", "-n", "999"), "num_images"),
+        (("generate", "toy", "--set", "leapfrog_steps=10"), "mcmc.leapfrog_steps: unknown field (got 10); choices: kernel, steps,"),
+        (("generate", "toy", "--set", "steps=many"), 'mcmc.steps: input should be a valid integer (got "many")'),
+        (("generate", "toy", "--set", "temperature=1e999"), 'mcmc.temperature: input should be a valid number (got "1e999")'),
         (("jobs", "show", "unknown"), "no job 'unknown'"),
         (("jobs", "cancel", "unknown"), "no job 'unknown'"),
         (("train", "mine", "--family", "nobody"), "choices: lebm"),

@@ -3,7 +3,6 @@
 Threads of their own encode; but a few small images for Redis are encoded by the thread that sends them there, so that no other has to wake.
 """
 
-import functools
 import json
 import logging
 import time
@@ -130,15 +129,9 @@ def provenance(job: GenerateJob, diagnostics: Diagnostics, contract: Contract) -
         "seed": str(job.seed),
         "digest": job.digest,
         "diagnostics": _canonical(diagnostics.model_dump(mode="json")),
-        "contract": _promised(contract),
+        "contract": _canonical(contract.model_dump(mode="json")),
         "software": f"ebbtide {version()}",
     }
-
-
-@functools.lru_cache(maxsize=64)
-def _promised(contract: Contract) -> str:
-    """The same for most jobs of a worker. (Diagnostics have floats: -0.0 would be found under 0.0.)"""
-    return _canonical(contract.model_dump(mode="json"))
 
 
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode

@@ -189,8 +189,8 @@ def test_figures_have_their_names_and_labels(serve, settings, painter) -> None:
 
 def test_two_apps_share_no_figures(settings, store) -> None:
     first, second = (create_app(settings, store=store) for _ in range(2))
-    first.state.parts.metrics.rejected.labels("internal").inc()
-    assert second.state.parts.metrics.registry.get_sample_value("ebbtide_rejected_total", {"reason": "internal"}) is None
+    first.state.dependencies.metrics.rejected.labels("internal").inc()
+    assert second.state.dependencies.metrics.registry.get_sample_value("ebbtide_rejected_total", {"reason": "internal"}) is None
 
 
 def test_the_first_page_works_without_a_network(api: httpx.Client) -> None:
