@@ -1,6 +1,6 @@
 """What the pages say of files, commands, routes, settings and metrics is so.
 
-`## File map` in docs/architecture.md holds one fenced block of lines `path  description`; below a line `folder/` stand its entries, indented.
+`## File map` in docs/architecture.md holds one fenced block of lines `path  description`; the entries of a folder are indented below it.
 A path may be a pattern, such as `models/zoo/*`. Every command in a block marked ```bash must be one that exists.
 """
 

@@ -1,4 +1,4 @@
-"""What the README tells people to type works: its curl, shell and Python blocks, run against real processes with the checkpoints that ship."""
+"""The README's curl, shell and Python blocks work, run against real processes with the checkpoints that ship."""
 
 import re
 import subprocess
