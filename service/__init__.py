@@ -1,1 +1,1 @@
-"""The HTTP: it validates, enqueues and reports, and never imports torch."""
+"""The HTTP API: validates requests, enqueues jobs, reports results. Imports `workers` and `models`, never torch."""

@@ -1,1 +1,1 @@
-"""The `ebbtide` command: the API's requests on a terminal, and everything started on one machine."""
+"""The `ebbtide` command. Imports `client` and `protocol`; it speaks to an API over HTTP."""

@@ -44,8 +44,10 @@ async def _content(request: Request, limit_bytes: int) -> bytes:
 def _refuse_other_origins(request: Request) -> None:
     """Browsers send `text/plain` bodies to other origins without a preflight, so requests from pages of other origins are refused."""
     origin = request.headers.get("origin")
-    own = (request.headers.get("host"), request.headers.get("x-forwarded-host"))  # a proxy names the host that the browser sees
-    if origin and urlsplit(origin).netloc not in own:
+    if not origin:
+        return
+    own = (request.headers.get("host"), request.headers.get("x-forwarded-host"))  # the second: a proxy's, as the browser sees it
+    if urlsplit(origin).netloc not in own:
         raise Refusal("foreign-origin", f"requests from pages of {origin[:200]} are not accepted")
 
 

@@ -19,6 +19,7 @@ from rq.serializers import JSONSerializer
 
 from models.checkpoints import Store
 from service.app import create_app
+from service.client import Client
 from service.settings import Settings
 from workers.jobs import AnyResult, ChainReport, Diagnostics, GenerateJob, GenerateResult, Timings, TrainJob, TrainResult
 from workers.queue import keys
@@ -56,7 +57,7 @@ class Painter:
         self._thread.start()
 
     def rest(self) -> None:
-        """Takes nothing from now on by itself, until `working` is set."""
+        """Takes no more jobs until `working` is set."""
         with self._taking:
             self.working.clear()
 
@@ -66,7 +67,7 @@ class Painter:
         self._thread.join(LIMIT_S)
 
     def appear(self) -> None:
-        """Shows among RQ's workers."""
+        """Registers as one of RQ's workers."""
         now = time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime())
         self._redis.hset("rq:worker:painter", mapping={"last_heartbeat": now, "queues": "generate", "state": "idle"})
         self._redis.sadd("rq:workers", "rq:worker:painter")
@@ -88,7 +89,7 @@ class Painter:
         return None
 
     def finish(self, job: Job) -> None:
-        """Paints what a started job asks for, or fails it."""
+        """Finishes a started job with black images, or fails it."""
         asked = self._broker.view(job.id).job
         self._broker.report_progress(job.id, done=1, total=2)
         if self.failure is not None:
@@ -166,7 +167,7 @@ def store(settings: Settings) -> Store:
 
 
 class Server(uvicorn.Server):
-    """Tells when it listens, and where."""
+    """Sets `listening` once it listens at `address`."""
 
     def __init__(self, app: FastAPI) -> None:
         super().__init__(uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1))
@@ -219,8 +220,15 @@ def client(address: str) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def api(client: httpx.Client, broker: Broker) -> httpx.Client:
-    """A client of an API whose Redis holds nothing yet."""
+    """A client of an API whose Redis is empty."""
     return client
+
+
+@pytest.fixture
+def ebbtide(address: str, api: httpx.Client) -> Iterator[Client]:
+    """The Python client of that API."""
+    with Client(address) as client:
+        yield client
 
 
 @pytest.fixture

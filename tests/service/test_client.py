@@ -1,26 +1,16 @@
-"""The Python client and the command, over HTTP to a real API."""
+"""The Python client, over HTTP to a real API."""
 
-import json
-import sys
 from pathlib import Path
 
 import httpx
 import pytest
 
-from models.kernels import KERNELS
 from service.client import Client, Refused, Unreachable
-from service.command.cli import main
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-@pytest.fixture
-def ebbtide(address: str, api: httpx.Client):
-    with Client(address) as client:
-        yield client
-
-
-def test_one_line_draws_and_saves(ebbtide: Client, painter, tmp_path: Path) -> None:
+def test_one_call_generates_and_saves(ebbtide: Client, painter, tmp_path: Path) -> None:
     picture = ebbtide.generate("toy", num_images=4, seed=7, mcmc={"steps": 3})
     picture.save(tmp_path / "out.png")
     assert (tmp_path / "out.png").read_bytes().startswith(PNG)
@@ -76,7 +66,7 @@ def test_comments_that_keep_a_stream_alive_are_no_events() -> None:
         ]
 
 
-def test_waiting_for_what_is_over_already_returns(ebbtide: Client, painter) -> None:
+def test_waiting_for_a_finished_job_returns(ebbtide: Client, painter) -> None:
     job_id = ebbtide.generate("toy").job_id
     assert ebbtide.wait(job_id).status == "finished"
 
@@ -93,127 +83,12 @@ def test_a_refusal_carries_its_problem(ebbtide: Client) -> None:
     assert refused.value.problem.errors[0].choices == ("toy",)
 
 
-def test_nobody_there_is_said_so() -> None:
+def test_an_address_without_an_api_is_unreachable() -> None:
     with Client("http://127.0.0.1:1") as nobody, pytest.raises(Unreachable, match="127.0.0.1:1"):
         nobody.models()
 
 
-def test_words_of_a_proxy_are_no_crash() -> None:
+def test_an_answer_of_a_proxy_is_a_refusal() -> None:
     proxy = httpx.MockTransport(lambda _: httpx.Response(502, text="<html>bad gateway</html>"))
     with Client(transport=proxy) as ebbtide, pytest.raises(Refused, match="502"):
         ebbtide.models()
-
-
-class Command:
-    """Runs `ebbtide` in this process."""
-
-    def __init__(self, address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self._monkeypatch, self._capsys = monkeypatch, capsys
-        monkeypatch.setenv("EBBTIDE_URL", address)
-        monkeypatch.setenv("COLUMNS", "200")  # no line is broken
-
-    def __call__(self, *words: str) -> tuple[int, str, str]:
-        """Exit code, stdout, stderr."""
-        self._monkeypatch.setattr(sys, "argv", ["ebbtide", *words])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = self._capsys.readouterr()
-        return int(ended.value.code or 0), said.out, said.err
-
-
-@pytest.fixture
-def command(address: str, api: httpx.Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    return Command(address, monkeypatch, capsys)
-
-
-def test_generate_writes_a_png(command: Command, painter, tmp_path: Path) -> None:
-    out = tmp_path / "digits.png"
-    code, said, _ = command("generate", "toy", "-n", "4", "--seed", "7", "--steps", "5", "--step-size", "0.1", "-o", str(out))
-    assert code == 0
-    assert "seed 7" in said
-    assert out.read_bytes().startswith(PNG)
-
-
-def test_options_reach_the_kernel(command: Command, painter, ebbtide: Client, tmp_path: Path) -> None:
-    options = ("--sampler", "ddls", "--kernel", "langevin", "--set", "noise_scale=0.5", "--set", "temperature=2", "--priority", "high")
-    assert command("generate", "toy", *options, "-o", str(tmp_path / "out.png"))[0] == 0
-    job = ebbtide.jobs()[0].job
-    assert (job.mcmc.kernel, job.mcmc.noise_scale, job.mcmc.temperature, job.priority) == ("langevin", 0.5, 2, "high")
-
-
-def test_every_setting_of_every_kernel_can_be_set(command: Command, painter, ebbtide: Client, tmp_path: Path) -> None:
-    for name, kernel in KERNELS.items():
-        fields = {field: about.default for field, about in kernel.model_fields.items() if field != "kernel"}
-        pairs = [word for field, value in fields.items() for word in ("--set", f"{field}={value}")]
-        assert command("generate", "toy", "--kernel", name, *pairs, "-o", str(tmp_path / "out.png"))[0] == 0
-        assert ebbtide.jobs()[0].job.mcmc == kernel.model_validate({"kernel": name, **fields})
-
-
-def test_help_lists_the_settings_of_every_kernel(command: Command) -> None:
-    said = command("generate", "--help")[1]
-    assert "hmc: steps=20, temperature=1.0, step_size=0.1, leapfrog_steps=5" in said
-    assert all(f"{name}: " in said for name in KERNELS)
-
-
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        (("--set", "leapfrog_steps"), "'leapfrog_steps' is not NAME=VALUE, such as leapfrog_steps=10"),
-        (("--set", "=10"), "'=10' is not NAME=VALUE"),
-        (("--steps", "5", "--set", "steps=6"), "steps is given twice"),
-        (("--set", "temperature=1", "--set", "temperature=2"), "temperature is given twice"),
-    ],
-)
-def test_a_setting_in_a_wrong_form_names_the_option(command: Command, words: tuple[str, ...], told: str) -> None:
-    code, _, said = command("generate", "toy", *words)
-    assert code == 2
-    assert "--set" in said
-    assert told in said
-
-
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        (("generate", "nobody"), "choices: toy"),
-        (("generate", "toy", "--step-size", "9"), "mcmc.step_size"),
-        (("generate", "toy", "-n", "999"), "num_images"),
-        (("generate", "toy", "--set", "leapfrog_steps=10"), "mcmc.leapfrog_steps: unknown field (got 10); choices: kernel, steps,"),
-        (("generate", "toy", "--set", "steps=many"), 'mcmc.steps: input should be a valid integer (got "many")'),
-        (("generate", "toy", "--set", "temperature=1e999"), 'mcmc.temperature: input should be a valid number (got "1e999")'),
-        (("jobs", "show", "unknown"), "no job 'unknown'"),
-        (("jobs", "cancel", "unknown"), "no job 'unknown'"),
-        (("train", "mine", "--family", "nobody"), "choices: lebm"),
-        (("models", "--url", "http://127.0.0.1:1"), "no answer from"),
-    ],
-)
-def test_a_refusal_is_one_line_and_exit_code_1(command: Command, words: tuple[str, ...], told: str) -> None:
-    code, _, said = command(*words)
-    assert code == 1
-    assert told in said
-    assert len(said.strip().splitlines()) == 1
-
-
-def test_a_failed_job_is_one_line_and_writes_nothing(command: Command, painter, tmp_path: Path) -> None:
-    painter.failure = "diverged: chain 3 at step [17]"
-    code, _, said = command("generate", "toy", "-o", str(tmp_path / "out.png"))
-    assert code == 1
-    assert "chain 3 at step [17]" in said
-    assert not (tmp_path / "out.png").exists()
-
-
-def test_train_tells_what_it_published(command: Command, painter) -> None:
-    code, said, _ = command("train", "mine", "--steps", "5")
-    assert (code, said.split()[0]) == (0, "mine@1")
-
-
-def test_models_and_jobs_are_listed(command: Command, painter, ebbtide: Client) -> None:
-    assert "ddls*" in command("models")[1]
-    job_id = ebbtide.generate("toy", num_images=3).job_id
-    code, said, _ = command("jobs", "list")
-    assert code == 0
-    assert job_id in said
-    assert json.loads(command("jobs", "show", job_id)[1])["status"] == "finished"
-
-
-def test_a_queued_job_is_canceled(command: Command, ebbtide: Client) -> None:
-    assert "canceled" in command("jobs", "cancel", ebbtide.submit("toy").id)[1]

@@ -1,4 +1,4 @@
-"""Callers are told apart, a backlog has an end, and those who are turned away hear when to come back."""
+"""Callers are told apart; the backlog is bounded, and a refusal says when to try again."""
 
 import asyncio
 import time
@@ -30,18 +30,18 @@ def ask(api: httpx.Client, images: int, **headers: str) -> httpx.Response:
         ("", "127.0.0.1"),
     ],
 )
-def test_a_caller_is_who_it_says_or_where_it_comes_from(api, broker, header, caller):
+def test_a_caller_is_its_header_or_its_address(api, broker, header, caller):
     answer = ask(api, 1, **({} if header is None else {"X-Ebbtide-Caller": header}))
     assert broker.view(answer.headers["x-ebbtide-job"]).job.caller == caller
 
 
-def test_who_asked_is_not_told_to_others(api):
+def test_answers_do_not_show_the_caller(api):
     answer = ask(api, 1, **{"X-Ebbtide-Caller": "ann"})
     views = [answer.json(), api.get(answer.headers["location"]).json(), api.get("/jobs").json()["jobs"][0]]
     assert [view["job"]["caller"] for view in views] == [""] * 3
 
 
-def test_beyond_the_backlog_a_caller_hears_when_to_come_back(serve, settings, painter, redis, broker, eventually):
+def test_a_full_backlog_refuses_with_retry_after(serve, settings, painter, redis, broker, eventually):
     painter.rest()
     redis.hset("rq:worker:painter", "chain_steps_per_s", "10")
     api = serve(settings.model_copy(update={"max_backlog_chain_steps": 200}))
@@ -58,7 +58,7 @@ def test_beyond_the_backlog_a_caller_hears_when_to_come_back(serve, settings, pa
     assert 'ebbtide_rejected_total{reason="too-busy"}' in api.get("/metrics").text
 
 
-def test_what_others_have_let_in_counts_as_well(serve, settings, painter, eventually):
+def test_jobs_of_other_api_processes_count(serve, settings, painter, eventually):
     painter.rest()
     small = settings.model_copy(update={"max_backlog_chain_steps": 200})
     one, other = serve(small), serve(small)
@@ -67,14 +67,14 @@ def test_what_others_have_let_in_counts_as_well(serve, settings, painter, eventu
     assert ask(other, 2).headers["retry-after"] == "30"  # nothing measured yet
 
 
-def test_a_job_larger_than_any_backlog_runs_when_nothing_waits(serve, settings, painter):
+def test_an_empty_backlog_admits_a_job_of_any_size(serve, settings, painter):
     painter.rest()
     api = serve(settings.model_copy(update={"max_backlog_chain_steps": 1}))
     assert ask(api, 4).status_code == 202
     assert ask(api, 1).status_code == 429
 
 
-def test_a_thousand_jobs_on_their_way_to_redis_at_once_are_bounded(generate_job):
+def test_a_thousand_concurrent_submissions_are_bounded(generate_job):
     queue = QueueView(name="generate", depth=1, oldest_age_s=0, backlog_chain_steps=100)
     worker = WorkerView(name="w", kind="generate", state="busy", jobs=1, heartbeat_age_s=0, chain_steps_per_s=50)
 
@@ -107,7 +107,7 @@ def test_a_thousand_jobs_on_their_way_to_redis_at_once_are_bounded(generate_job)
     assert refusals[-1].headers == {"Retry-After": "1"}
 
 
-def test_a_waiting_caller_hears_of_a_deadline_when_it_passes(api, painter, broker):
+def test_a_waiting_request_is_answered_when_its_deadline_passes(api, painter, broker):
     painter.rest()
     begun = time.monotonic()
     answer = api.post("/generate", json={"model": "toy", "deadline_s": 0.2})

@@ -1,4 +1,4 @@
-"""Calls that travel together: each gets its own answer, failures and leavers included."""
+"""Calls sent together: each gets its own result, also beside errors and canceled calls."""
 
 import asyncio
 import threading
@@ -10,7 +10,7 @@ from service.admission.coalescing import LARGEST, Coalescer
 
 
 class Journey:
-    """A blocking call that notes who travelled together and waits for `gate`."""
+    """A shared call that records its arguments and waits for `gate`."""
 
     def __init__(self) -> None:
         self.trips: list[list[int]] = []
@@ -31,7 +31,7 @@ async def under_way(journey: Journey, trips: int) -> None:
 
 
 async def ask(journey: Journey, numbers: Sequence[int], leave: int | None = None) -> list[object]:
-    """The first number travels alone; the others meet while it is under way, and one may leave."""
+    """The first number is sent alone; the others wait for it and are sent together; one may be canceled."""
     call = Coalescer[int, int](lambda numbers: asyncio.get_running_loop().run_in_executor(None, journey, numbers))
     tasks = [asyncio.create_task(call(numbers[0]))]
     await under_way(journey, 1)
@@ -43,26 +43,26 @@ async def ask(journey: Journey, numbers: Sequence[int], leave: int | None = None
     return await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def test_those_who_come_meanwhile_travel_together() -> None:
+def test_calls_made_during_one_are_sent_together() -> None:
     journey = Journey()
     assert asyncio.run(ask(journey, [1, 2, 3, 4])) == [10, 20, 30, 40]
     assert journey.trips == [[1], [2, 3, 4]]
 
 
-def test_a_trip_has_a_largest_size() -> None:
+def test_a_shared_call_has_a_largest_size() -> None:
     journey = Journey()
     asyncio.run(ask(journey, range(LARGEST + 3)))
     assert [len(trip) for trip in journey.trips] == [1, LARGEST, 2]
 
 
-def test_a_failure_is_told_to_those_who_travelled_and_to_nobody_else() -> None:
+def test_an_error_reaches_the_callers_of_its_call_and_no_others() -> None:
     answers = asyncio.run(ask(Journey(), [1, 2, -1]))
     assert answers[0] == 10
     assert all(isinstance(answer, ValueError) for answer in answers[1:])
 
 
 @pytest.mark.parametrize("leave", [0, 1])
-def test_one_who_leaves_takes_nobody_along(leave: int) -> None:
+def test_a_canceled_call_leaves_the_others_untouched(leave: int) -> None:
     answers = asyncio.run(ask(Journey(), [1, 2, 3], leave=leave))
     assert isinstance(answers.pop(leave), asyncio.CancelledError)
     assert 30 in answers

@@ -1,4 +1,4 @@
-"""When a job will be done, from the tables of the workers that may run it and how much slower they are lately."""
+"""The ETA of a job, from the workers' step tables and recent slowdown."""
 
 import time
 
@@ -49,23 +49,23 @@ def running(asked: GenerateJob, *workers: WorkerView, done: int = 0, for_s: floa
 TICKS = job(1).mcmc.ticks
 
 
-def test_a_fresh_worker_is_judged_by_its_table_alone():
+def test_a_fresh_worker_is_estimated_by_its_table():
     assert queued(job(3), worker(lane(0))) == pytest.approx(TICKS * 0.01)
     assert running(job(3), worker(lane(3))) == pytest.approx(TICKS * 0.015, abs=0.01)
 
 
-def test_nothing_is_told_where_nobody_knows_the_model_and_nothing_has_run():
+def test_there_is_no_estimate_without_a_table_or_a_pace():
     assert queued(job(3), worker()) is None
     assert queued(job(3), worker(lane(0, "latent-ebm"))) is None
 
 
-def test_a_step_takes_what_the_batch_takes_that_is_as_full_as_with_this_job():
+def test_a_step_counts_the_chains_already_in_the_batch():
     pace = {"chain_steps_per_s": 100.0}  # of one chain alone: says little of a batch
     assert queued(job(4), worker(lane(1), slowdown=1.0, chains_stepping=1, **pace)) == pytest.approx(TICKS * 0.015)
     assert queued(job(8), worker(lane(1), slowdown=1.0, chains_stepping=1, **pace)) == pytest.approx(TICKS * 0.02)
 
 
-def test_a_worker_that_is_slower_than_its_table_is_taken_at_what_it_does():
+def test_a_worker_slower_than_its_table_is_estimated_by_its_slowdown():
     assert queued(job(3), worker(lane(0), slowdown=2.5)) == pytest.approx(2.5 * TICKS * 0.01)
 
 
@@ -78,35 +78,35 @@ def test_a_kernel_that_asks_for_many_points_fills_a_larger_batch():
     assert queued(job(1, kernel="local-global"), worker(lane(0))) == pytest.approx(job(1, kernel="local-global").mcmc.ticks * 0.02)
 
 
-def test_no_batch_is_fuller_than_full():
+def test_a_batch_holds_no_more_than_the_capacity():
     told = worker(lane(40), chains_stepping=16)
     assert running(job(8), told, done=4 * TICKS) == pytest.approx(TICKS / 2 * 0.02, rel=0.02)
 
 
-def test_a_job_larger_than_any_worker_takes_turns_with_itself():
+def test_a_job_larger_than_the_capacity_steps_in_parts():
     assert queued(job(32), worker(lane(0), name="one"), worker(lane(0), name="other")) == pytest.approx(2 * TICKS * 0.02)
 
 
-def test_time_has_passed_since_progress_was_told():
+def test_the_age_of_the_progress_is_subtracted():
     told = worker(lane(3), heartbeat_age_s=0.1, progress_age_s=0.3)
     assert running(job(3), told, done=3 * TICKS // 2) == pytest.approx(TICKS / 2 * 0.01 - 0.4, rel=0.05)
 
 
-def test_the_worker_that_is_done_first_is_the_one_that_will_take_it_and_one_that_runs_it_already_is_itself():
+def test_a_queued_job_counts_on_the_fastest_worker_and_a_running_one_on_its_own():
     slow, fast = worker(lane(0), name="slow", slowdown=10.0), worker(lane(0), name="fast")
     assert queued(job(3), slow, fast) == pytest.approx(TICKS * 0.01)
     assert running(job(3), slow, fast) == pytest.approx(10 * TICKS * 0.01, rel=0.05)
 
 
-def test_what_waits_before_it_takes_as_long_as_full_batches_take():
+def test_jobs_ahead_run_in_full_batches():
     assert queued(job(4), worker(lane(0)), depth=1, backlog=1600) == pytest.approx(800 * 0.02 / 16 + TICKS * 0.01)
 
 
-def test_a_job_of_which_its_worker_has_not_told_yet_has_run_all_the_same():
+def test_a_running_job_without_progress_has_run_since_its_start():
     assert running(job(3), worker(lane(0)), for_s=0.4) == pytest.approx(TICKS * 0.01 - 0.4, abs=0.05)
 
 
-def test_a_job_inside_waits_for_as_many_chains_of_each_other_as_it_has_itself():
+def test_a_job_inside_a_worker_takes_turns_with_the_others_there():
     full = worker(lane(32), jobs=8, chain_steps_waiting=1600, chain_steps_per_s=1000.0)
     waits_s = [running(job(images), full) - TICKS * 0.02 for images in (1, 2, 4, 8)]
     assert waits_s == pytest.approx([0.4, 0.8, 1.6, 1.6], abs=0.05)

@@ -1,4 +1,4 @@
-"""`ebbtide up` and the processes it looks after: real ones, started and ended."""
+"""`ebbtide up` starts, restarts and stops real processes."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ def python(tmp_path: Path, script: str) -> Child:
     return Child("python", (sys.executable, "-c", script), env={"GREETING": "hello"}, log=tmp_path / "python.log", nice=1)
 
 
-def test_a_child_that_dies_is_restarted_and_said(tmp_path: Path, eventually: Callable) -> None:
+def test_a_child_that_dies_is_restarted_with_a_message(tmp_path: Path, eventually: Callable) -> None:
     child = python(tmp_path, "import os; print(os.environ['GREETING'], os.nice(0)); raise SystemExit(3)")
     said: list[str] = []
     child.start()
@@ -34,7 +34,7 @@ def test_a_child_that_dies_is_restarted_and_said(tmp_path: Path, eventually: Cal
     assert "in 1 s" in said[1]
 
 
-def test_a_child_that_is_killed_says_by_what(tmp_path: Path, eventually: Callable) -> None:
+def test_the_message_names_the_signal_that_killed_a_child(tmp_path: Path, eventually: Callable) -> None:
     child = python(tmp_path, FOR_EVER)
     child.start()
     eventually(lambda: "here" in child.last_words())
@@ -55,7 +55,7 @@ def ebbtide_up(*options: str, **env: str) -> subprocess.Popen[str]:
     )
 
 
-def test_a_taken_port_is_said_plainly(tmp_path: Path) -> None:
+def test_a_port_in_use_is_a_clear_error(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         process = ebbtide_up("--port", port, "--data", str(tmp_path))
@@ -101,7 +101,7 @@ def test_one_signal_ends_everything_in_order_and_jobs_are_kept(tmp_path: Path, e
 
 
 def follow(url: str) -> threading.Event:
-    """Reads an event stream in a thread, to the end; set once something came."""
+    """Reads an event stream to its end in a thread; the event is set once a line has come."""
     read = threading.Event()
 
     def lines() -> None:
@@ -138,14 +138,14 @@ def test_nothing_outlives_a_killed_parent(tmp_path: Path, eventually: Callable) 
 
 
 def running(pid: int) -> bool:
-    """Whether a process runs; one that has ended but was not collected by its new parent does not."""
+    """Whether a process runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
 
 
-def test_what_valkey_has_written_is_brought_to_the_disk_once_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_append_only_file_is_synced_once_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "appendonlydir").mkdir()
     for name in ("appendonly.aof.1.incr.aof", "appendonly.aof.2.incr.aof", "appendonly.aof.manifest"):
         (tmp_path / "appendonlydir" / name).write_bytes(b"")

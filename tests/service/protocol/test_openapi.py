@@ -1,4 +1,4 @@
-"""Requests made up from the API's own description: whatever comes, no answer is a 500 and every answer is described."""
+"""Requests generated from the OpenAPI document: no answer is a 500 and every answer is documented."""
 
 import httpx
 import pytest
@@ -16,7 +16,7 @@ OPERATIONS = [operation for found in SCHEMA.get_all_operations() if not (operati
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.label)
-def test_made_up_requests_get_described_answers(api: httpx.Client, address: str, painter, operation) -> None:
+def test_generated_requests_get_documented_answers(api: httpx.Client, address: str, painter, operation) -> None:
     @settings(max_examples=12, deadline=None, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
     @given(st.one_of(operation.as_strategy(), operation.as_strategy(generation_mode=schemathesis.GenerationMode.NEGATIVE)))
     def ask(case: schemathesis.Case) -> None:

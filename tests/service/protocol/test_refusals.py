@@ -83,7 +83,7 @@ def test_values_out_of_bounds_are_refused_before_the_queue(api: httpx.Client, br
     assert broker.recent() == []
 
 
-def test_every_fault_is_told_at_once(api: httpx.Client) -> None:
+def test_all_faults_are_reported_together(api: httpx.Client) -> None:
     found = problem(api.post("/generate", json={"num_images": 0, "seed": -1}))["errors"]
     assert {one["field"] for one in found} == {"model", "num_images", "seed"}
 
@@ -114,7 +114,7 @@ def test_one_server_may_allow_fewer_images(serve, settings, broker: Broker) -> N
     ids=lambda content: repr(content[:12]),
 )
 @pytest.mark.parametrize("path", ["/generate", "/train"])
-def test_what_is_no_request_is_a_plain_4xx(api: httpx.Client, path: str, content: bytes) -> None:
+def test_a_body_that_is_no_request_answers_4xx(api: httpx.Client, path: str, content: bytes) -> None:
     answer = api.post(path, content=content)
     assert answer.status_code in (400, 422)
     problem(answer)
@@ -137,7 +137,7 @@ def test_a_body_too_large_is_refused(api: httpx.Client, settings, declared: bool
     assert str(settings.max_body_bytes) in problem(answer)["detail"]
 
 
-def test_pages_of_other_sites_are_turned_away(api: httpx.Client, address: str) -> None:
+def test_requests_from_pages_of_other_origins_are_refused(api: httpx.Client, address: str) -> None:
     foreign = api.post(
         "/generate", content=b'{"model":"toy"}', headers={"Origin": "https://elsewhere.example", "Content-Type": "text/plain"}
     )
@@ -159,12 +159,12 @@ def test_pages_of_other_sites_are_turned_away(api: httpx.Client, address: str) -
         ({"epochs": 3}, "epochs"),
     ],
 )
-def test_training_is_checked_too(api: httpx.Client, body: dict, field: str) -> None:
+def test_train_requests_are_validated(api: httpx.Client, body: dict, field: str) -> None:
     assert fault(api.post("/train", json=TRAIN | body))["field"] == field
 
 
 @pytest.mark.parametrize("family_or_dataset", ["family", "dataset"])
-def test_training_names_its_choices(api: httpx.Client, family_or_dataset: str) -> None:
+def test_a_train_refusal_names_the_choices(api: httpx.Client, family_or_dataset: str) -> None:
     found = fault(api.post("/train", json=TRAIN | {family_or_dataset: "no-such"}))
     assert TRAIN[family_or_dataset] in found["choices"]
 
@@ -190,7 +190,7 @@ def test_training_names_its_choices(api: httpx.Client, family_or_dataset: str) -
         ("GET", "/models/toy@1/samples.png", 404, "no-image"),
     ],
 )
-def test_addresses_without_an_answer(api: httpx.Client, method: str, path: str, status: int, slug: str) -> None:
+def test_unknown_addresses_and_methods_are_refused(api: httpx.Client, method: str, path: str, status: int, slug: str) -> None:
     answer = api.request(method, path)
     assert answer.status_code == status
     assert problem(answer)["type"] == f"urn:ebbtide:{slug}"
@@ -207,7 +207,7 @@ def test_refusals_are_counted_by_reason(serve, settings, broker: Broker) -> None
     assert 'reason="no-worker"' not in figures
 
 
-def test_an_error_of_ours_is_a_500_without_its_trace(serve, settings, broker: Broker) -> None:
+def test_an_unexpected_error_is_a_500_without_its_trace(serve, settings, broker: Broker) -> None:
     card = settings.checkpoints / "damaged" / "1" / "card.json"
     card.parent.mkdir(parents=True)
     card.write_text("{}")
@@ -221,7 +221,7 @@ def test_an_error_of_ours_is_a_500_without_its_trace(serve, settings, broker: Br
     assert 'route="/models/{reference}",status="500"' in api.get("/metrics").text
 
 
-def test_redis_away_is_a_503_that_says_when_to_come_back(serve, settings, broker: Broker) -> None:
+def test_without_redis_answers_are_503_with_retry_after(serve, settings, broker: Broker) -> None:
     api = serve(settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"}))
     for answer in (
         api.post("/generate", json={"model": "toy"}),

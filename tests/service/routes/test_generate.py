@@ -1,4 +1,4 @@
-"""POST /generate: content negotiation, Prefer, seeds, defaults, hanging up, and failures told plainly."""
+"""POST /generate: content negotiation, Prefer, seeds, defaults, closed connections, failed jobs."""
 
 import io
 import socket
@@ -58,7 +58,7 @@ def test_zip_gives_every_picture(api: httpx.Client, painter) -> None:
     assert archive.read("1.png").startswith(PNG)
 
 
-def test_separate_images_come_as_a_zip_unless_told_otherwise(api: httpx.Client, painter) -> None:
+def test_separate_images_come_as_a_zip_by_default(api: httpx.Client, painter) -> None:
     body = {"model": "toy", "num_images": 3, "layout": "images"}
     assert api.post("/generate", json=body).headers["content-type"] == "application/zip"
     refused = api.post("/generate", json=body, headers={"Accept": "image/png"})
@@ -76,17 +76,17 @@ def test_separate_images_come_as_a_zip_unless_told_otherwise(api: httpx.Client, 
         ("*/*;q=0.1, image/png;q=0", "application/json"),
     ],
 )
-def test_accept_is_weighed(api: httpx.Client, painter, accept: str, media: str) -> None:
+def test_accept_qualities_choose_the_media_type(api: httpx.Client, painter, accept: str, media: str) -> None:
     assert api.post("/generate", json={"model": "toy"}, headers={"Accept": accept}).headers["content-type"] == media
 
 
 @pytest.mark.parametrize("accept", ["text/plain", "image/png;q=0", "image/png;q=x"])
-def test_what_cannot_be_made_is_refused_before_the_queue(api: httpx.Client, painter, broker: Broker, accept: str) -> None:
+def test_a_media_type_that_is_not_offered_is_refused_before_the_queue(api: httpx.Client, painter, broker: Broker, accept: str) -> None:
     assert api.post("/generate", json={"model": "toy"}, headers={"Accept": accept}).status_code == 406
     assert broker.recent() == []
 
 
-def test_a_seed_is_drawn_and_told(api: httpx.Client, painter) -> None:
+def test_a_random_seed_is_in_the_answer(api: httpx.Client, painter) -> None:
     seeds = [int(api.post("/generate", json={"model": "toy"}).headers["x-ebbtide-seed"]) for _ in range(2)]
     assert len(set(seeds)) == 2
     assert all(0 <= seed < 2**32 for seed in seeds)
@@ -99,7 +99,7 @@ def submitted(api: httpx.Client, body: dict) -> dict:
     return answer.json()["job"]
 
 
-def test_what_is_left_open_comes_from_the_card(api: httpx.Client) -> None:
+def test_missing_settings_come_from_the_card(api: httpx.Client) -> None:
     job = submitted(api, {})
     assert (job["version"], job["sampler"], job["digest"]) == (2, "ddls", "a" * 64)
     assert (job["mcmc"]["kernel"], job["mcmc"]["steps"], job["mcmc"]["step_size"]) == ("mala", 40, 0.2)
@@ -142,19 +142,19 @@ def test_wait_answers_the_picture_in_time_and_202_otherwise(api: httpx.Client, p
     assert (late.status_code, late.headers["preference-applied"]) == (202, "wait=1")
 
 
-def test_a_preference_not_understood_is_ignored(api: httpx.Client, painter) -> None:
+def test_an_unknown_preference_is_ignored(api: httpx.Client, painter) -> None:
     answer = api.post("/generate", json={"model": "toy"}, headers={"Prefer": "wait=soon, handling=lenient"})
     assert answer.status_code == 200
     assert "preference-applied" not in answer.headers
 
 
-def test_patience_has_an_end(serve, settings, painter) -> None:
+def test_the_wait_for_an_answer_is_limited(serve, settings, painter) -> None:
     painter.rest()
     answer = serve(settings.model_copy(update={"wait_s": 0.05})).post("/generate", json={"model": "toy"})
     assert answer.status_code == 202
 
 
-def test_hanging_up_cancels_the_job(api: httpx.Client, address: str, painter, broker: Broker, eventually: Callable) -> None:
+def test_closing_the_connection_cancels_the_job(api: httpx.Client, address: str, painter, broker: Broker, eventually: Callable) -> None:
     painter.rest()
     host, port = address.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as connection:
@@ -204,7 +204,7 @@ def test_a_deadline_that_passes_in_the_queue_answers_504(api: httpx.Client, pain
     assert (answer.status_code, answer.json()["type"]) == (504, "urn:ebbtide:expired")
 
 
-def test_many_at_once_each_get_their_own(api: httpx.Client, painter) -> None:
+def test_concurrent_requests_get_their_own_images(api: httpx.Client, painter) -> None:
     def ask(count: int, answers: dict[int, int]) -> None:
         answers[count] = width(api.post("/generate", json={"model": "toy", "num_images": count}).content)
 
@@ -217,7 +217,7 @@ def test_many_at_once_each_get_their_own(api: httpx.Client, painter) -> None:
     assert answers == {count: count for count in range(1, 33)}
 
 
-def test_no_worker_refuses_those_who_wait_and_takes_what_can_wait(api: httpx.Client, painter) -> None:
+def test_without_a_worker_only_respond_async_is_accepted(api: httpx.Client, painter) -> None:
     painter.rest()
     painter.disappear()
     refused = api.post("/generate", json={"model": "toy"})

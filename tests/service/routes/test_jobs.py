@@ -1,4 +1,4 @@
-"""Jobs, training, models, health, figures and the description of it all."""
+"""Jobs, training, models, health, metrics and the OpenAPI document."""
 
 import json
 import threading
@@ -35,7 +35,7 @@ def test_canceling_a_finished_job_changes_nothing(api: httpx.Client, painter) ->
     assert api.delete(f"/jobs/{job}").json()["status"] == "finished"
 
 
-def test_a_running_job_tells_its_progress_and_when_it_may_end(api: httpx.Client, painter, broker: Broker, eventually) -> None:
+def test_a_running_job_shows_progress_and_eta(api: httpx.Client, painter, broker: Broker, eventually) -> None:
     painter.rest()
     job_id = queued(api)
     job = eventually(painter.take)
@@ -47,7 +47,7 @@ def test_a_running_job_tells_its_progress_and_when_it_may_end(api: httpx.Client,
     assert api.get(f"/jobs/{job_id}").json()["eta_s"] is None
 
 
-def test_a_queued_job_tells_when_it_may_end_once_a_pace_is_known(api: httpx.Client, painter, broker: Broker) -> None:
+def test_a_queued_job_has_an_eta_once_a_pace_is_known(api: httpx.Client, painter, broker: Broker) -> None:
     painter.rest()
     first, second = queued(api), queued(api)
     urgent = queued(api, priority="high", mcmc={"steps": 10})
@@ -62,7 +62,7 @@ def test_images_of_a_job_that_has_none_yet(api: httpx.Client) -> None:
     assert (answer.status_code, answer.json()["type"]) == (404, "urn:ebbtide:no-image")
 
 
-def test_images_past_the_last_and_images_past_their_time(api: httpx.Client, painter, broker: Broker) -> None:
+def test_images_that_never_were_and_images_no_longer_kept(api: httpx.Client, painter, broker: Broker) -> None:
     job = api.post("/generate", json={"model": "toy"}).headers["x-ebbtide-job"]
     assert api.get(f"/jobs/{job}/images/1").status_code == 404
     broker.redis.delete(f"ebbtide:artifact:{job}:0.png")
@@ -107,7 +107,7 @@ def test_a_stream_that_is_resumed_where_nothing_is_new_repeats_nothing(api: http
         assert [event["event"] for event in events(list(stream.iter_lines()))] == ["started", "progress", "end"]
 
 
-def test_a_stream_ends_with_its_job_whatever_became_of_the_rest(api: httpx.Client, painter, broker: Broker) -> None:
+def test_a_stream_ends_with_its_job(api: httpx.Client, painter, broker: Broker) -> None:
     painter.rest()
     for lost, told in ((f"ebbtide:events:{queued(api)}", ["end"]), (f"rq:job:{queued(api)}", [])):
         job = lost.rpartition(":")[2]
@@ -130,7 +130,7 @@ def test_training_is_accepted_and_leaves_samples(api: httpx.Client, painter, eve
     assert api.get(job["links"]["artifacts"][0]).headers["content-type"] == "image/png"
 
 
-def test_models_tell_cards_versions_and_samples(api: httpx.Client) -> None:
+def test_models_show_cards_versions_and_samples(api: httpx.Client) -> None:
     (model,) = api.get("/models").json()["models"]
     assert (model["name"], model["version"], model["versions"]) == ("toy", 2, [1, 2])
     assert model["samplers"]["ddls"]["steps"] == 40
@@ -158,7 +158,7 @@ def test_ready_means_redis_and_a_worker(api: httpx.Client, painter) -> None:
     assert api.get("/livez").json() == {"status": "alive"}
 
 
-def test_figures_have_their_names_and_labels(serve, settings, painter) -> None:
+def test_metrics_have_their_names_and_labels(serve, settings, painter) -> None:
     api = serve(settings)
     api.post("/generate", json={"model": "toy"})
     painter.rest()
@@ -187,20 +187,20 @@ def test_figures_have_their_names_and_labels(serve, settings, painter) -> None:
     assert any(name == "ebbtide_build_info" for name, *_ in samples)
 
 
-def test_two_apps_share_no_figures(settings, store) -> None:
+def test_two_apps_share_no_metrics(settings, store) -> None:
     first, second = (create_app(settings, store=store) for _ in range(2))
     first.state.dependencies.metrics.rejected.labels("internal").inc()
     assert second.state.dependencies.metrics.registry.get_sample_value("ebbtide_rejected_total", {"reason": "internal"}) is None
 
 
-def test_the_first_page_works_without_a_network(api: httpx.Client) -> None:
+def test_the_playground_needs_no_other_server(api: httpx.Client) -> None:
     page = api.get("/")
     assert page.headers["content-type"].startswith("text/html")
     assert "http://" not in page.text
     assert "https://" not in page.text
 
 
-def test_the_description_covers_bodies_and_refusals(api: httpx.Client) -> None:
+def test_the_openapi_document_covers_bodies_and_problems(api: httpx.Client) -> None:
     document = api.get("/openapi.json").json()
     schemas = document["components"]["schemas"]
     body = document["paths"]["/generate"]["post"]["requestBody"]["content"]["application/json"]["schema"]
@@ -212,7 +212,7 @@ def test_the_description_covers_bodies_and_refusals(api: httpx.Client) -> None:
             assert "application/problem+json" in operation["responses"]["default"]["content"]
 
 
-def test_a_follower_hears_of_a_cancelation(serve, settings, painter) -> None:
+def test_a_stream_ends_when_its_job_is_canceled(serve, settings, painter) -> None:
     api = serve(settings)
     painter.rest()
     job = queued(api)
