@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 from pydantic import Field
 
 from models.cards import Frozen
-from workers.capacity import Room, points
+from workers.capacity import Room
 from workers.jobs import ChainReport, Contract, Diagnostics, GenerateJob, Problem, Progress
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class Sent(NamedTuple):
     points: int = 0
 
     def with_(self, job: Admit) -> "Sent":
-        return Sent(self.jobs + 1, self.points + points(job.job))
+        return Sent(self.jobs + 1, self.points + job.job.points)
 
 
 class State(NamedTuple):

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 
 from service.protocol.errors import Refusal
 from service.protocol.metrics import QueueState
-from workers.capacity import chain_steps
 from workers.jobs import AnyJob
 
 FRESH_S, STALE_S = 0.1, 2.0  # what is known for longer than the first is looked up meanwhile; for longer than the second, waited for
@@ -34,7 +33,7 @@ class Backlog:
 
         Raises Refusal where the job would make the backlog too long; one that meets no backlog is never too large.
         """
-        steps = chain_steps(job)
+        steps = job.cost
         if steps:
             await self._admit(steps)
         self._on_their_way += steps

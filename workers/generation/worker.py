@@ -24,6 +24,7 @@ from workers.generation.engine_process import EngineProcess
 from workers.generation.intake import LOOK_EVERY_S, Intake
 from workers.generation.metrics import WorkerMetrics
 from workers.jobs import Problem, Progress
+from workers.jobs.generate import ALONE_QUEUE, GENERATE_QUEUES
 from workers.leases.leases import LOST, STOP, Bulk, Ended
 from workers.leases.maintenance import maintain
 from workers.leases.quarantine import Quarantine
@@ -47,8 +48,8 @@ class BatchWorker(BaseWorker):
     def __init__(
         self, engine: EngineProcess, broker: Broker, artifacts: Artifacts, settings: WorkerSettings, metrics: WorkerMetrics
     ) -> None:
-        self._watched = [Queue(name, connection=broker.redis, serializer=JSONSerializer) for name in routing.QUEUES]
-        *self._shared, alone, _training = self._watched
+        queues = {name: Queue(name, connection=broker.redis, serializer=JSONSerializer) for name in routing.QUEUES}
+        self._watched, self._shared, alone = list(queues.values()), [queues[name] for name in GENERATE_QUEUES], queues[ALONE_QUEUE]
         super().__init__([*self._shared, alone], connection=broker.redis, serializer=JSONSerializer, worker_ttl=settings.lease_s)
         self._engine, self._settings, self._metrics = engine, settings, metrics
         engine.await_ready()

@@ -23,10 +23,10 @@ from rq.utils import utcformat
 
 from workers.capacity import Flow, Room
 from workers.jobs import GenerateJob, GenerateResult, Problem, Progress, Status
+from workers.jobs.generate import GENERATE_QUEUES, queue_for
 from workers.leases.recovery import Unheard, return_unheard
 from workers.queue import keys, views
 from workers.queue.broker import EVENTS_KEPT, Broker
-from workers.queue.routing import GENERATE_QUEUES, queue_for
 from workers.queue.rq_scripts import BEAT, END
 from workers.queue.script_names import NAMES, named
 from workers.queue.turns import AGEING_S, TAKE

@@ -17,7 +17,7 @@ from rq.worker_registration import clean_worker_registry
 from workers.leases.recovery import Found, reclaim
 from workers.queue import keys
 from workers.queue.broker import EVENTS_KEPT
-from workers.queue.routing import TRAIN_QUEUE
+from workers.queue.routing import FORKED_QUEUES
 
 LOCK_S = 10  # a worker that dies while it looks holds up the others for no longer
 
@@ -28,18 +28,18 @@ def maintain(worker: BaseWorker, queues: Sequence[Queue]) -> Found:
     if not redis.set(keys.MAINTENANCE, worker.name, nx=True, ex=LOCK_S):
         return found
     try:
-        found = reclaim(redis, [queue for queue in queues if queue.name != TRAIN_QUEUE])
+        found = reclaim(redis, [queue for queue in queues if queue.name not in FORKED_QUEUES])
         for queue in queues:
-            if queue.name == TRAIN_QUEUE:
-                _reclaim_training(queue, found)
+            if queue.name in FORKED_QUEUES:
+                _reclaim_forked(queue, found)
             _clean(worker, queue)
     finally:
         redis.delete(keys.MAINTENANCE)
     return found
 
 
-def _reclaim_training(queue: Queue, found: Found) -> None:
-    """Training jobs are RQ's own worker's, and RQ's own cleanup's; it tells nobody, so we do."""
+def _reclaim_forked(queue: Queue, found: Found) -> None:
+    """RQ's own cleanup decides about jobs of RQ's own worker; it announces nothing, so we do."""
     requeued: list[Job] = []
     failed: list[Job] = []
 

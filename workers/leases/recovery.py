@@ -20,9 +20,9 @@ from rq.results import Result
 from rq.utils import utcformat
 
 from workers.jobs import Problem
+from workers.jobs.generate import ALONE_QUEUE
 from workers.queue import views
 from workers.queue.broker import EVENTS_KEPT
-from workers.queue.routing import ALONE_QUEUE
 from workers.queue.script_names import named
 from workers.queue.turns import CLOCK
 

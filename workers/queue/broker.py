@@ -163,7 +163,7 @@ class Broker:
             for name in routing.QUEUES:
                 pipe.llen(self._queues[name].key)
             for job in queued:
-                if job.origin == routing.TRAIN_QUEUE:
+                if job.origin in routing.FORKED_QUEUES:
                     pipe.lpos(self._queues[job.origin].key, job.id)
                 else:
                     pipe.zrank(keys.turns(job.origin), job.id)  # None where RQ put it back, at the front
@@ -227,7 +227,7 @@ class Broker:
         return [event for event in told if views.order(event.id) > views.order(after)]
 
     def report_progress(self, job_id: str, *, done: int, total: int) -> None:
-        """Tells how far a running training job is, to those who look and those who listen."""
+        """Stores and publishes how far a running job is, in steps; generation workers do so with their heartbeats."""
         progress = Progress(done=done, total=total, unit="steps")
         with guarded(), self.redis.pipeline(transaction=False) as pipe:
             pipe.set(keys.progress(job_id), progress.model_dump_json(), ex=self.limits.failure_ttl_s)

@@ -1,31 +1,11 @@
-"""Which queue a job waits in, what runs it, and what it costs."""
+"""The queues there are, from the kinds of jobs, which name them."""
 
-from workers.jobs import AnyJob
+from workers.jobs import KINDS
+from workers.jobs.generate import GENERATE_QUEUES
 
-GENERATE_QUEUES = ("generate-high", "generate", "generate-low")  # in the order they are served; turns.py says how far
-ALONE_QUEUE = "generate-alone"  # of any priority: jobs that run with no other beside them (quarantine.py says which)
-TRAIN_QUEUE = "train"
-QUEUES = (*GENERATE_QUEUES, ALONE_QUEUE, TRAIN_QUEUE)
-FUNCTIONS = {"generate": "workers.generation.generate", "train": "workers.training.job.train_job"}
-
-
-def queue_of(job: AnyJob) -> str:
-    """The queue a job waits in."""
-    if job.kind == "train":
-        return TRAIN_QUEUE
-    return queue_for(job.priority)
-
-
-def queue_for(priority: str) -> str:
-    """The queue of generation jobs of a priority."""
-    return "generate" if priority == "normal" else f"generate-{priority}"
-
-
-def describe(job: AnyJob) -> str:
-    """A line for RQ's logs and dashboards."""
-    if job.kind == "train":
-        return f"train {job.name} ({job.family} on {job.dataset}, {job.steps} steps)"
-    return f"{job.num_images} x {job.model} v{job.version} by {job.sampler}, seed {job.seed}"
+KIND_OF_QUEUE = {queue: kind for kind in KINDS.values() for queue in kind.queues}
+QUEUES = tuple(KIND_OF_QUEUE)
+FORKED_QUEUES = tuple(queue for queue, kind in KIND_OF_QUEUE.items() if kind.handler)  # their jobs get a process each, one after the other
 
 
 def served_before(queue: str) -> tuple[str, ...]:

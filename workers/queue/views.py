@@ -6,21 +6,19 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal
 
-from pydantic import TypeAdapter
 from rq.job import Job
 from rq.results import Result
 
 from models.cards import Frozen
-from workers.jobs import AnyJob, AnyResult, Event, JobView, Problem, Progress, Status
+from workers.jobs import JOB, RESULT, AnyJob, Event, JobView, Problem, Progress, Status
 from workers.queue import keys
+from workers.queue.routing import FORKED_QUEUES
 from workers.queue.worker_load import LANES, LaneLoad
 
 ALIVE_S = 30.0
 QUEUED_ID, STARTED_ID, END_ID = "0-1", "0-2", f"{10**19 - 1}-0"  # of events that no stream has: before and after all that one can have
 DIED_TWICE = "its worker died twice while running it"
 RawHash = Mapping[bytes, bytes]
-_JOB: TypeAdapter[AnyJob] = TypeAdapter(AnyJob)
-_RESULT: TypeAdapter[AnyResult] = TypeAdapter(AnyResult)
 _STATUSES = {
     b"started": Status.RUNNING,
     b"finished": Status.FINISHED,
@@ -107,7 +105,7 @@ def job_view(job: Job, raw: RawHash, result: Result | None, progress: bytes | No
         ended_at=_seconds(job.ended_at) if status.over else None,
         queue_position=(position or 0) if status is Status.QUEUED else None,
         progress=Progress.model_validate_json(progress) if progress and status is Status.RUNNING else None,
-        result=_RESULT.validate_python(result.return_value) if finished and result else None,
+        result=RESULT.validate_python(result.return_value) if finished and result else None,
         problem=problem,
         worker=job.worker_name or None if status is not Status.QUEUED else None,
     )
@@ -115,7 +113,7 @@ def job_view(job: Job, raw: RawHash, result: Result | None, progress: bytes | No
 
 def request_of(job: Job) -> AnyJob:
     """The request an RQ job carries."""
-    return _JOB.validate_python(job.kwargs["job"])
+    return JOB.validate_python(job.kwargs["job"])
 
 
 def reason_text(problem: Problem) -> str:
@@ -157,7 +155,7 @@ def worker_view(key: bytes, raw: RawHash, running: int) -> WorkerView:
     fields = {name.decode(): value.decode() for name, value in raw.items()}
     return WorkerView(
         name=key.decode().rpartition(":")[2],
-        kind="train" if "train" in fields.get("queues", "").split(",") else "generate",
+        kind="train" if set(FORKED_QUEUES) & set(fields.get("queues", "").split(",")) else "generate",
         state=fields.get("state", "started"),
         jobs=running,
         heartbeat_age_s=max(0.0, time.time() - (timestamp(raw[b"last_heartbeat"]) or 0.0)),

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pydantic import TypeAdapter
 
 from models.cards import Frozen
-from workers.capacity import chain_steps, points
 from workers.jobs import GenerateJob, Progress
 
 Tables = Mapping[tuple[str, str], Mapping[int, float]]  # (model, sampler): what a step of each batch size took when it was loaded
@@ -31,7 +30,7 @@ def load(running: Mapping[str, GenerateJob], progress: Mapping[str, Progress], c
     """
     chains = sum(job.num_images for job in running.values() if job.mcmc)
     left = sum(_left(job, progress.get(label)) for label, job in running.items() if job.mcmc)
-    asked = sum(chain_steps(job) for job in running.values() if job.mcmc)
+    asked = sum(job.cost for job in running.values() if job.mcmc)
     waiting = max(0, left - capacity * asked // (2 * chains)) if chains > capacity else 0
     stepping = {"capacity": capacity, "chains_stepping": min(chains, capacity), "chain_steps_left": left, "chain_steps_waiting": waiting}
     return {**stepping, "lanes": LANES.dump_json(_lanes(running, tables))}
@@ -40,7 +39,7 @@ def load(running: Mapping[str, GenerateJob], progress: Mapping[str, Progress], c
 def _lanes(running: Mapping[str, GenerateJob], tables: Tables) -> tuple[LaneLoad, ...]:
     asked = Counter[tuple[str, str]]()
     for job in running.values():
-        asked[job.model, job.sampler] += points(job)
+        asked[job.model, job.sampler] += job.points
     return tuple(
         LaneLoad(model=model, sampler=sampler, points=asked[model, sampler], step_seconds=dict(table))
         for (model, sampler), table in tables.items()
@@ -48,4 +47,4 @@ def _lanes(running: Mapping[str, GenerateJob], tables: Tables) -> tuple[LaneLoad
 
 
 def _left(job: GenerateJob, progress: Progress | None) -> int:
-    return progress.total - progress.done if progress else chain_steps(job)
+    return progress.total - progress.done if progress else job.cost

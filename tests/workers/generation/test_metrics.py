@@ -8,7 +8,8 @@ import pytest
 from tests.workers.generation.fake_engine import DIVERGES, FakeEngine
 from workers.generation.metrics import WorkerMetrics
 from workers.messages import ChainsRetired, EngineTicked, Loaded, Stepped, Warmed
-from workers.training.worker import TrainingCollector, TrainWorker
+from workers.training.metrics import TrainingCollector
+from workers.training.worker import ForkingWorker
 
 UNITS = ("_total", "_seconds", "_ratio", "_bytes", "_info")
 COUNTS = {"ebbtide_jobs_running", "ebbtide_chains_free", "ebbtide_chains_capacity"}  # gauges without a unit
@@ -137,13 +138,13 @@ def test_jobs_are_counted_by_how_they_ended(broker, start_worker, eventually, ge
 def test_a_trainer_exports_what_the_run_under_way_last_told(broker, settings, train_job):
     from prometheus_client import CollectorRegistry
 
-    trainer = TrainWorker(broker, settings)
+    trainer = ForkingWorker(broker, settings)
     registry = CollectorRegistry()
     registry.register(TrainingCollector(trainer))
     assert registry.get_sample_value("ebbtide_training_jobs_total") == 0
     assert registry.get_sample_value("ebbtide_training_step", {"model": "toy"}) is None
-    trainer.training = broker.submit(train_job)
+    trainer.running = broker.submit(train_job)
     for step, loss in ((20, 1.5), (40, 0.5)):
-        broker.publish(trainer.training, "metrics", {"step": step, "loss": loss})
+        broker.publish(trainer.running, "metrics", {"step": step, "loss": loss})
     assert registry.get_sample_value("ebbtide_training_step", {"model": "toy"}) == 40
     assert registry.get_sample_value("ebbtide_training_metric", {"model": "toy", "metric": "loss"}) == 0.5

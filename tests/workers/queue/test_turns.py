@@ -10,9 +10,9 @@ from rq.job import Job
 from tests.workers.generation.fake_engine import FakeEngine
 from workers.capacity import Flow, Room
 from workers.jobs import Status
+from workers.jobs.generate import GENERATE_QUEUES
 from workers.leases.leases import FURTHER_JOBS, LOOKED_AT, Bulk, Ended
 from workers.queue import keys, turns
-from workers.queue.routing import GENERATE_QUEUES
 
 LONG = {"kernel": "mala", "steps": 10_000}
 SHORT = {"kernel": "mala", "steps": 10}

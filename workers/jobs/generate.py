@@ -1,39 +1,25 @@
-"""The wire format: what Redis holds for a request and what comes back. Pydantic only, no torch."""
+"""Generation jobs: images from a checkpoint, by chains that step together with those of other jobs."""
 
 import binascii
 import math
 from base64 import b64decode
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
 from models.cards import Digest, Frozen, ModelName
 from models.kernels import AnyKernel
+from workers.jobs.base import Job, Result, Seed
 
 if TYPE_CHECKING:
     import numpy as np
 
 MAX_IMAGES = 256
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Priority = Literal["high", "normal", "low"]
 Layout = Literal["grid", "images"]
+GENERATE_QUEUES = ("generate-high", "generate", "generate-low")  # in the order they are served; `queue/turns.py` says how far
+ALONE_QUEUE = "generate-alone"  # jobs of any priority that run with no other beside them; `leases/quarantine.py` says which
 SamplerName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="lower-case letters, digits and hyphens")]
-
-
-class Status(StrEnum):
-    """Where a job stands, in the words of the API."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    FINISHED = "finished"
-    FAILED = "failed"
-    CANCELED = "canceled"
-    EXPIRED = "expired"
-
-    @property
-    def over(self) -> bool:
-        return self not in (Status.QUEUED, Status.RUNNING)
 
 
 class ImageData(Frozen):
@@ -71,44 +57,6 @@ class ClassData(Frozen):
         import numpy as np
 
         return np.array(self.label, np.int64)
-
-
-class GenerateJob(Frozen):
-    """A request for images with every choice made: together with the weights it determines the bytes."""
-
-    kind: Literal["generate"] = "generate"
-    model: ModelName
-    version: int = Field(ge=1)
-    digest: Digest
-    sampler: SamplerName
-    mcmc: AnyKernel | None = Field(description="None for `prior`")
-    num_images: int = Field(ge=1, le=MAX_IMAGES)
-    seed: Seed
-    layout: Layout = "grid"
-    priority: Priority = "normal"
-    deadline_s: float | None = Field(None, gt=0, description="seconds after submission at which the job expires")
-    caller: str = Field("", max_length=100, description="who asks, for fair turns; the bytes do not depend on it")
-    data: Annotated[ImageData | ClassData, Field(discriminator="kind")] | None = Field(
-        None, exclude_if=lambda data: data is None, description="what the target is conditioned on; None for targets that need nothing"
-    )
-
-
-class TrainJob(Frozen):
-    """A request for a new version of a model."""
-
-    kind: Literal["train"] = "train"
-    name: ModelName
-    family: str
-    dataset: str
-    steps: int = Field(ge=1, le=1_000_000)
-    batch_size: int = Field(ge=2, le=4096)
-    width: int = Field(ge=4, le=1024, description="channels of the widest layers: the one dial of size")
-    latent_size: int = Field(ge=1, le=4096)
-    seed: Seed
-    calibrate: bool = Field(True, description="fit a ratio head afterwards, where the family has a critic")
-
-
-AnyJob = Annotated[GenerateJob | TrainJob, Field(discriminator="kind")]
 
 
 class ChainReport(Frozen):
@@ -154,11 +102,10 @@ class Timings(Frozen):
     encoding_s: float
 
 
-class GenerateResult(Frozen):
-    """What a finished GenerateJob leaves in RQ: everything but the images themselves, which are artifacts `0.png` ... and `grid.png`."""
+class GenerateResult(Result):
+    """What is known of a finished job's images, which are its artifacts `0.png` ... and, of several in one picture, `grid.png`."""
 
     kind: Literal["generate"] = "generate"
-    artifacts: tuple[str, ...]
     diagnostics: Diagnostics
     chains: tuple[ChainReport, ...]
     timings: Timings
@@ -166,57 +113,61 @@ class GenerateResult(Frozen):
     device: str
 
 
-class TrainResult(Frozen):
-    """What a finished TrainJob leaves: the version it published."""
+class GenerateJob(Job):
+    """A request for images with every choice made: together with the weights it determines the bytes."""
 
-    kind: Literal["train"] = "train"
+    kind: Literal["generate"] = "generate"
     model: ModelName
-    version: int
+    version: int = Field(ge=1)
     digest: Digest
-    seconds: float
-    artifacts: tuple[str, ...] = ()
+    sampler: SamplerName
+    mcmc: AnyKernel | None = Field(description="None for `prior`")
+    num_images: int = Field(ge=1, le=MAX_IMAGES)
+    seed: Seed
+    layout: Layout = "grid"
+    priority: Priority = "normal"
+    deadline_s: float | None = Field(None, gt=0, description="seconds after submission at which the job expires")
+    data: Annotated[ImageData | ClassData, Field(discriminator="kind")] | None = Field(
+        None, exclude_if=lambda data: data is None, description="what the target is conditioned on; None for targets that need nothing"
+    )
+
+    queues: ClassVar[tuple[str, ...]] = (*GENERATE_QUEUES, ALONE_QUEUE)
+    result: ClassVar[type[Result]] = GenerateResult
+
+    @property
+    def queue(self) -> str:
+        return queue_for(self.priority)
+
+    @property
+    def cost(self) -> int:
+        """Evaluations of one chain, where decoding an image counts as one."""
+        return self.num_images * (self.mcmc.ticks if self.mcmc else 1)
+
+    @property
+    def points(self) -> int:
+        """Points that all its chains together may ask for in one tick."""
+        return self.num_images * self.mcmc.points_per_chain if self.mcmc else 0
+
+    @property
+    def chains(self) -> int:
+        return self.num_images
+
+    @property
+    def only_decodes(self) -> bool:
+        return self.mcmc is None
+
+    @property
+    def expires_after_s(self) -> float | None:
+        return self.deadline_s
+
+    @property
+    def model_name(self) -> str:
+        return self.model
+
+    def describe(self) -> str:
+        return f"{self.num_images} x {self.model} v{self.version} by {self.sampler}, seed {self.seed}"
 
 
-AnyResult = Annotated[GenerateResult | TrainResult, Field(discriminator="kind")]
-
-
-class Problem(Frozen):
-    """Why a job has no result."""
-
-    reason: Literal["diverged", "expired", "canceled", "abandoned", "unavailable", "internal"]
-    detail: str
-
-
-class Progress(Frozen):
-    """How far a running job is."""
-
-    done: int
-    total: int
-    unit: Literal["chain-steps", "steps"] = "chain-steps"
-
-
-class JobView(Frozen):
-    """Everything known of a job, read from Redis in one go."""
-
-    id: str
-    status: Status
-    job: AnyJob
-    created_at: float = Field(description="Unix seconds")
-    started_at: float | None = None
-    ended_at: float | None = None
-    queue_position: int | None = Field(None, description="jobs ahead of it, 0 when it is next; None once it runs")
-    progress: Progress | None = None
-    result: AnyResult | None = None
-    problem: Problem | None = None
-    worker: str | None = None
-
-
-EVENT_ID = r"^\d{1,19}(-\d{1,19})?$"  # a millisecond and a number within it; Redis takes no more than 64 bits of each
-
-
-class Event(Frozen):
-    """One thing that happened to a job, in the order it happened."""
-
-    id: str = Field(description="its place among the job's events; resume after it with Last-Event-ID")
-    name: Literal["queued", "started", "progress", "metrics", "sample", "end"]
-    data: dict[str, object]
+def queue_for(priority: str) -> str:
+    """The queue of generation jobs of a priority."""
+    return "generate" if priority == "normal" else f"generate-{priority}"
