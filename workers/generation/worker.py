@@ -85,8 +85,8 @@ class BatchWorker(BaseWorker):
 
     def _hear_engine(self, turn: Turn) -> None:
         """The engine knows our executions, not jobs: what comes out under one that is somebody else's by now is left aside."""
-        for event in turn.events:
-            self._metrics.saw(event)
+        for measurement in turn.measurements:
+            self._metrics.record(measurement)
         ours = [(job, outcome) for outcome in turn.outcomes if (job := self._intake.running.get(outcome.job_id))]
         for job, outcome in ours:
             if isinstance(outcome, Failed):

@@ -71,7 +71,7 @@ def test_jobs_go_there_and_images_come_back(engine, generate_job):
         assert outcome.images.shape == (number, 28, 28, 1)
         assert [image.max() for image in outcome.images] == list(range(number, 2 * number))
     turns_until(engine, lambda told: engine.room == Room(64, frozenset()))
-    assert {event.seconds for turn in told for event in turn.events} == {0.5}
+    assert {measurement.seconds for turn in told for measurement in turn.measurements} == {0.5}
 
 
 def test_it_cancels_and_tells_how_far_it_is(engine, generate_job):
