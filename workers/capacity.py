@@ -6,7 +6,7 @@ SHARES = {"high": 4, "normal": 2, "low": 1}
 
 
 class Flow(NamedTuple):
-    """Whose turn it is."""
+    """Jobs of one caller at one priority: flows take turns."""
 
     caller: str = ""
     priority: str = "normal"
@@ -17,15 +17,15 @@ class Flow(NamedTuple):
 
 
 class Room(NamedTuple):
-    """What an engine can take."""
+    """Which jobs an engine can take."""
 
     free: int  # chains that would start at once
-    waiting: frozenset[Flow]  # those who have chains inside that wait to start
-    quick: int = 0  # a job whose chains need no more ticks than this is welcome even if nothing is free
+    waiting: frozenset[Flow]  # flows whose chains wait inside the engine
+    quick: int = 0  # a job whose chains need no more ticks is taken even if nothing is free
 
 
 def buckets_for(rows: int, buckets: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Cuts rows into evaluations of known sizes, [(rows, bucket), ...]: full largest buckets, then the smallest that holds the rest."""
+    """Splits rows into evaluations [(rows, bucket), ...]: full largest buckets, then the smallest bucket that holds the rest."""
     largest = max(buckets)
     cuts = [(largest, largest)] * (rows // largest)
     rest = rows % largest

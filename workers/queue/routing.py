@@ -1,11 +1,11 @@
-"""The queues there are, from the kinds of jobs, which name them."""
+"""Every queue, as the kinds of jobs name them."""
 
 from workers.jobs import KINDS
 from workers.jobs.generate import GENERATE_QUEUES
 
 KIND_OF_QUEUE = {queue: kind for kind in KINDS.values() for queue in kind.queues}
 QUEUES = tuple(KIND_OF_QUEUE)
-FORKED_QUEUES = tuple(queue for queue, kind in KIND_OF_QUEUE.items() if kind.handler)  # their jobs get a process each, one after the other
+FORKED_QUEUES = tuple(queue for queue, kind in KIND_OF_QUEUE.items() if kind.handler)  # each job runs in a process of its own
 
 
 def served_before(queue: str) -> tuple[str, ...]:

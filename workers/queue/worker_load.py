@@ -1,4 +1,4 @@
-"""What a worker says of its load with each sign of life, so that others can tell how long a job will take."""
+"""The load that a worker reports with each heartbeat; the API estimates from it how long a job will take."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -8,15 +8,15 @@ from pydantic import TypeAdapter
 from models.cards import Frozen
 from workers.jobs import GenerateJob, Progress
 
-Tables = Mapping[tuple[str, str], Mapping[int, float]]  # (model, sampler): what a step of each batch size took when it was loaded
+Tables = Mapping[tuple[str, str], Mapping[int, float]]  # (model, sampler): seconds of a step by batch size, measured when it was loaded
 
 
 class LaneLoad(Frozen):
-    """Chains that share their steps, and what those steps cost."""
+    """Chains that share their evaluations, and the seconds those take."""
 
     model: str
     sampler: str
-    points: int  # that all its chains may ask for in a tick, waiting ones too
+    points: int  # that all its chains may ask for in a tick, including waiting chains
     step_seconds: dict[int, float]  # by batch size
 
 
@@ -24,9 +24,9 @@ LANES: TypeAdapter[tuple[LaneLoad, ...]] = TypeAdapter(tuple[LaneLoad, ...])
 
 
 def load(running: Mapping[str, GenerateJob], progress: Mapping[str, Progress], capacity: int, tables: Tables) -> dict[str, int | bytes]:
-    """Chains that step, the chain-steps that all jobs here still need, those of them whose chains wait, and every lane there has been.
+    """The worker's load: chains that step, chain-steps all jobs still need, the part of them that waits, and every lane so far.
 
-    Jobs and their progress come by execution. Where chains wait, those that step are taken to be half done on the average.
+    `running` and `progress` are by execution. Where chains wait, the estimate takes those that step to be half done on average.
     """
     chains = sum(job.num_images for job in running.values() if job.mcmc)
     left = sum(_left(job, progress.get(label)) for label, job in running.items() if job.mcmc)

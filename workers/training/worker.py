@@ -60,7 +60,7 @@ class ForkingWorker(Worker):
             [SafeQueue(name, connection=broker.redis, serializer=JSONSerializer) for name in routing.FORKED_QUEUES],
             connection=broker.redis,
             serializer=JSONSerializer,
-            worker_ttl=20,  # RQ waits for a job 15 s less than that before it looks after others again
+            worker_ttl=20,  # RQ waits for a job 15 s less than that between two maintenances
             job_monitoring_interval=2,
             maintenance_interval=max(1, int(settings.maintenance_s)),
             exception_handlers=[only_lost_jobs_try_again],
@@ -92,7 +92,7 @@ class ForkingWorker(Worker):
         self.broker.publish(job.id, "started", {"worker": self.name})
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
-        """RQ's sign of life, in every wait for a job and every few seconds while one runs; Redis need not be there to hear it."""
+        """RQ's heartbeat, in every wait for a job and every few seconds while one runs. Counts those that Redis did not get."""
         self.turned_at = time.monotonic()
         try:
             super().heartbeat(timeout, pipeline)
@@ -122,7 +122,7 @@ class ForkingWorker(Worker):
     def handle_job_failure(
         self, job: Job, queue: Queue, started_job_registry: Any = None, exc_string: str = "", execution: Execution | None = None
     ) -> None:
-        """A job that went to another worker while this one was away is no longer this one's to end; RQ would put it back once more."""
+        """Leaves a job alone that another worker got while this one was away; RQ would requeue it once more."""
         if not self._lost:
             super().handle_job_failure(job, queue, started_job_registry, exc_string, execution)
             return
@@ -132,15 +132,15 @@ class ForkingWorker(Worker):
 
 
 def die_with(parent: int) -> None:
-    """Has the kernel kill this process as soon as its parent dies; where there is no Linux, `JobEvents` notices between two steps."""
+    """Has the kernel kill this process as soon as its parent dies. Elsewhere than on Linux `JobEvents` notices between two steps."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it was dead before that
+        if os.getppid() != parent:  # it died before the call
             os._exit(LOST)
 
 
 def only_lost_jobs_try_again(job: Job, kind: type[BaseException], *rest: Any) -> bool:
-    """A run that failed by itself would fail again; only one that lost its process deserves another."""
+    """Runs a job again only where its process died: a job that raised an error would raise it again."""
     if not issubclass(kind, AbandonedJobError):
         job.retries_left = 0
     return True
