@@ -98,7 +98,7 @@ class Admit(Frozen):
     expires_at: float | None
 
 
-class Cancel(Frozen):
+class EndEarly(Frozen):
     """A job to end early."""
 
     label: str
@@ -109,7 +109,7 @@ class Orders(Frozen):
     """What the worker sends to the engine."""
 
     admit: tuple[Admit, ...] = ()
-    cancel: tuple[Cancel, ...] = ()
+    end_early: tuple[EndEarly, ...] = ()
 
 
 class Sent(NamedTuple):

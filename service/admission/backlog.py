@@ -28,14 +28,14 @@ class Backlog:
         self._on_their_way = 0  # chain-steps
         self._looking: asyncio.Task[None] | None = None
 
-    async def submit(self, job: AnyJob, submission: Callable[[], Awaitable[int]]) -> None:
+    async def admit(self, job: AnyJob, submission: Callable[[], Awaitable[int]]) -> None:
         """Makes a submission, which tells the chain-steps that wait after it.
 
         Raises Refusal where the job would make the backlog too long; one that meets no backlog is never too large.
         """
         steps = job.cost
         if steps:
-            await self._admit(steps)
+            await self._require_room(steps)
         self._on_their_way += steps
         try:
             waiting = await submission()
@@ -43,7 +43,7 @@ class Backlog:
             self._on_their_way -= steps
         self._waiting, self._known_at = waiting, time.monotonic()
 
-    async def _admit(self, steps: int) -> None:
+    async def _require_room(self, steps: int) -> None:
         age_s = time.monotonic() - self._known_at
         if age_s > STALE_S:
             await self._look_again()

@@ -56,13 +56,13 @@ class Parts:
         """A blocking call, made in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
-    async def submit(self, job: AnyJob, job_id: str | None = None, wanted: str | None = None) -> str:
+    async def enqueue(self, job: AnyJob, job_id: str | None = None, wanted: str | None = None) -> str:
         """Enqueues a job, together with those of other requests; its id. The file `wanted`, if small, comes with the news of its end.
 
         Raises Refusal where too much waits already.
         """
         submission = Submission(job, job_id or new_id(), f"{self.finishes.replies} {wanted}" if wanted else "")
-        await self._backlog.submit(job, lambda: self._submit(submission))
+        await self._backlog.admit(job, lambda: self._submit(submission))
         return submission.job_id
 
     async def job(self, job_id: str) -> JobView:

@@ -93,7 +93,7 @@ def _all(request: Request, name: str) -> str | None:
 
 async def _outcome(request: Request, parts: Parts, asked: Asked, expected: Expected) -> str:
     """Submits a job; what came first then: it `ended`, the client `left`, or patience ran out (`pending`)."""
-    await parts.submit(asked.job, asked.job_id, asked.picture)
+    await parts.enqueue(asked.job, asked.job_id, asked.picture)
     expected.submitted = True
     if asked.wait_s <= 0:
         return "pending"

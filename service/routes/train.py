@@ -22,7 +22,7 @@ router = APIRouter(tags=["train"])
 async def train(request: Request, parts: ThisApp) -> Response:
     """Trains a model. The job's events show loss and samples; when it ends, the new version serves at once."""
     job = train_job(await read(request, TrainRequest, parts.settings.max_body_bytes))
-    job_id = await parts.submit(job)
+    job_id = await parts.enqueue(job)
     view = await parts.job(job_id)
     headers = {"Location": delivery.address(job_id), "X-Ebbtide-Job": job_id, "X-Ebbtide-Seed": str(job.seed)}
     return Response(delivery.reply(view).model_dump_json(), 202, headers, media_type=JSON)

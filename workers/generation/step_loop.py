@@ -32,7 +32,7 @@ class Steps(Protocol):
     @property
     def busy(self) -> bool: ...
     def admit(self, job_id: str, job: GenerateJob, expires_at: float | None) -> None: ...
-    def cancel(self, job_id: str, problem: Problem) -> None: ...
+    def end_early(self, job_id: str, problem: Problem) -> None: ...
     def tick(self) -> Sequence[Finished | Failed]: ...
     def progress(self) -> dict[str, Progress]: ...
 
@@ -70,8 +70,8 @@ class StepLoop:
         for job in orders.admit:
             self._engine.admit(job.label, job.job, job.expires_at)
             self._admitted = self._admitted.with_(job)
-        for unwanted in orders.cancel:
-            self._engine.cancel(unwanted.label, unwanted.problem)
+        for unwanted in orders.end_early:
+            self._engine.end_early(unwanted.label, unwanted.problem)
 
     def _tell(self, outcomes: Sequence[Finished | Failed]) -> None:
         engine = self._engine

@@ -91,7 +91,7 @@ class BatchWorker(BaseWorker):
         for job, outcome in ours:
             if isinstance(outcome, Failed):
                 self._encoders.fail(job, outcome.problem)
-        self._encoders.submit([(job, outcome) for job, outcome in ours if not isinstance(outcome, Failed)])
+        self._encoders.encode([(job, outcome) for job, outcome in ours if not isinstance(outcome, Failed)])
 
     def _shutdown(self) -> None:
         """RQ's signal handlers end here: take no more jobs. (RQ's own raises wherever the main thread happens to be.)
@@ -176,10 +176,10 @@ class BatchWorker(BaseWorker):
         news = {label: told for label, told in progress.items() if self._told.get(label) != told}
         for job, answer in zip(jobs, self._bulk.beat(jobs, news), strict=True):
             if answer == STOP:
-                self._intake.cancel(job, Problem(reason="canceled", detail="canceled on request"))
+                self._intake.end(job, Problem(reason="canceled", detail="canceled on request"))
             elif answer == LOST:
                 self._intake.forget([job])
-                self._intake.cancel(job, Problem(reason="abandoned", detail="the lease ran out"))
+                self._intake.end(job, Problem(reason="abandoned", detail="the lease ran out"))
         self._told = progress
         self._beat_worker()
         self._due[self._beat] = time.monotonic() + self._settings.heartbeat_s
