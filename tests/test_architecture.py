@@ -48,7 +48,7 @@ PARTS: dict[str, dict[str, set[str]]] = {
         "version": set(),
         "health": set(),
         "jobs": set(),
-        "capacity": {"jobs"},
+        "capacity": set(),
         "messages": {"jobs", "capacity"},
         "queue": GROUND,
         "leases": GROUND | {"queue"},

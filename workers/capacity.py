@@ -1,14 +1,12 @@
-"""What jobs ask of an engine and what it can take: chain-steps, points of a tick, batch sizes, shares. Counts alone, no torch."""
+"""What an engine can take: chains, batch sizes, shares of callers. Counts alone, no torch."""
 
 from typing import NamedTuple
-
-from workers.jobs import AnyJob, GenerateJob
 
 SHARES = {"high": 4, "normal": 2, "low": 1}
 
 
 class Flow(NamedTuple):
-    """Whose turn it is."""
+    """Jobs of one caller at one priority: flows take turns."""
 
     caller: str = ""
     priority: str = "normal"
@@ -19,27 +17,15 @@ class Flow(NamedTuple):
 
 
 class Room(NamedTuple):
-    """What an engine can take."""
+    """Which jobs an engine can take."""
 
     free: int  # chains that would start at once
-    waiting: frozenset[Flow]  # those who have chains inside that wait to start
-    quick: int = 0  # a job whose chains need no more ticks than this is welcome even if nothing is free
-
-
-def chain_steps(job: AnyJob) -> int:
-    """What a job costs a generation worker: evaluations of one chain, a plain decoder pass counting as one."""
-    if job.kind == "train":
-        return 0
-    return job.num_images * (job.mcmc.ticks if job.mcmc else 1)
-
-
-def points(job: GenerateJob) -> int:
-    """What a job's chains may ask for in one tick, all of them."""
-    return job.num_images * job.mcmc.points_per_chain if job.mcmc else 0
+    waiting: frozenset[Flow]  # flows whose chains wait inside the engine
+    quick: int = 0  # a job whose chains need no more ticks is taken even if nothing is free
 
 
 def buckets_for(rows: int, buckets: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Cuts rows into evaluations of known sizes, [(rows, bucket), ...]: full largest buckets, then the smallest that holds the rest."""
+    """Splits rows into evaluations [(rows, bucket), ...]: full largest buckets, then the smallest bucket that holds the rest."""
     largest = max(buckets)
     cuts = [(largest, largest)] * (rows // largest)
     rest = rows % largest

@@ -1,4 +1,4 @@
-"""What comes out of an engine: jobs that are over, and what it tells whoever counts."""
+"""What the engine's process and its worker send each other: orders in, ended jobs, measurements and progress out."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 from pydantic import Field
 
 from models.cards import Frozen
-from workers.capacity import Room, points
+from workers.capacity import Room
 from workers.jobs import ChainReport, Contract, Diagnostics, GenerateJob, Problem, Progress
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ class Finished(Frozen):
 
     job_id: str
     shape: tuple[int, int, int, int] = Field(description="images, height, width, channels")
-    pixels: bytes = Field(b"", exclude=True, repr=False, description="uint8; beside the text where this travels")
+    pixels: bytes = Field(b"", exclude=True, repr=False, description="uint8; sent beside the JSON")
     chains: tuple[ChainReport, ...]
     diagnostics: Diagnostics
     contract: Contract
@@ -26,13 +26,13 @@ class Finished(Frozen):
 
     @property
     def images(self) -> "np.ndarray":  # uint8, (images, height, width, channels)
-        import numpy as np  # the API, which gets here by way of others, does without
+        import numpy as np  # importing this module must not load numpy
 
         return np.frombuffer(self.pixels, np.uint8).reshape(self.shape)
 
 
 class Failed(Frozen):
-    """A job that will have no images, and why."""
+    """A job that ended without images, and why."""
 
     job_id: str
     problem: Problem
@@ -50,14 +50,14 @@ class Stepped(Frozen):
 
 
 class EngineTicked(Frozen):
-    """All that was done in a tick in which chains stepped, with the images of those that ended and a slice of what loads."""
+    """One tick in which chains stepped: the steps, the images of chains that ended, and a slice of loading."""
 
     kind: Literal["ticked"] = "ticked"
     seconds: float
 
 
 class ChainsRetired(Frozen):
-    """Chains of one job that are over."""
+    """Chains of one job that ended."""
 
     kind: Literal["retired"] = "retired"
     model: str
@@ -68,37 +68,37 @@ class ChainsRetired(Frozen):
 
 
 class Loaded(Frozen):
-    """A checkpoint, from disk."""
+    """A checkpoint was read from disk."""
 
     kind: Literal["loaded"] = "loaded"
     model: str
     version: int
-    seconds: float = Field(description="spent on it, without the steps of others in between")
+    seconds: float = Field(description="without the steps of other jobs in between")
 
 
 class Warmed(Frozen):
-    """What an evaluation takes of each batch size that gives the same bits as the others."""
+    """What one evaluation costs at each batch size that gives the same bits."""
 
     kind: Literal["warmed"] = "warmed"
     model: str
     sampler: str
-    seconds: dict[int, float]
-    taken: dict[int, int] = Field(description="bytes at its peak")
+    seconds: dict[int, float] = Field(description="by batch size")
+    taken: dict[int, int] = Field(description="bytes of memory at the peak, by batch size")
 
 
-Event = Annotated[Stepped | EngineTicked | ChainsRetired | Loaded | Warmed, Field(discriminator="kind")]
-Observer = Callable[[Event], None]
+Measurement = Annotated[Stepped | EngineTicked | ChainsRetired | Loaded | Warmed, Field(discriminator="kind")]
+Observer = Callable[[Measurement], None]
 
 
 class Admit(Frozen):
-    """A job to run, under the label it will come out with."""
+    """A job to run; its outcome carries the label."""
 
     label: str
     job: GenerateJob
     expires_at: float | None
 
 
-class Cancel(Frozen):
+class EndEarly(Frozen):
     """A job to end early."""
 
     label: str
@@ -106,35 +106,36 @@ class Cancel(Frozen):
 
 
 class Orders(Frozen):
-    """What goes to the engine."""
+    """What the worker sends to the engine."""
 
     admit: tuple[Admit, ...] = ()
-    cancel: tuple[Cancel, ...] = ()
+    end_early: tuple[EndEarly, ...] = ()
 
 
 class Sent(NamedTuple):
-    """Jobs so far, and the points their chains may ask for in a tick."""
+    """Jobs sent so far, and the points their chains may ask for in a tick."""
 
     jobs: int = 0
     points: int = 0
 
     def with_(self, job: Admit) -> "Sent":
-        return Sent(self.jobs + 1, self.points + points(job.job))
+        """The count with one job more."""
+        return Sent(self.jobs + 1, self.points + job.job.points)
 
 
 class State(NamedTuple):
-    """How an engine stands."""
+    """The load of an engine, and how much more it can take."""
 
     device: str
-    capacity: int  # chains that may run at once, as things are
+    capacity: int  # chains that may run at once; fewer than configured while memory is short
     admitted: Sent
-    room: Room  # after that
+    room: Room  # once those are admitted
 
 
 class Turn(Frozen):
-    """What comes from the engine: all that is new since the last one."""
+    """What the engine sends to the worker: everything new since its last turn."""
 
     state: State
     outcomes: tuple[Finished | Failed, ...] = ()
-    events: tuple[Event, ...] = ()
+    measurements: tuple[Measurement, ...] = ()
     progress: dict[str, Progress] | None = None

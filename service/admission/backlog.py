@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 
 from service.protocol.errors import Refusal
 from service.protocol.metrics import QueueState
-from workers.capacity import chain_steps
 from workers.jobs import AnyJob
 
 FRESH_S = 0.1  # an older figure is read again in the background
@@ -30,14 +29,14 @@ class Backlog:
         self._in_flight = 0  # chain-steps of submissions that have not returned
         self._reading: asyncio.Task[None] | None = None
 
-    async def submit(self, job: AnyJob, submission: Callable[[], Awaitable[int]]) -> None:
+    async def admit(self, job: AnyJob, submission: Callable[[], Awaitable[int]]) -> None:
         """Awaits a submission, which returns the chain-steps that wait after it.
 
         Raises Refusal where the backlog would grow too long. An empty backlog admits a job of any size.
         """
-        steps = chain_steps(job)
+        steps = job.cost
         if steps:
-            await self._admit(steps)
+            await self._require_room(steps)
         self._in_flight += steps
         try:
             waiting = await submission()
@@ -45,7 +44,7 @@ class Backlog:
             self._in_flight -= steps
         self._waiting, self._known_at = waiting, time.monotonic()
 
-    async def _admit(self, steps: int) -> None:
+    async def _require_room(self, steps: int) -> None:
         age_s = time.monotonic() - self._known_at
         if age_s > STALE_S:
             await self._refresh()

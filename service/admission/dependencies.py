@@ -53,14 +53,14 @@ class Dependencies:
         """Runs a blocking call in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
-    async def submit(self, job: AnyJob, job_id: str | None = None, wanted: str | None = None) -> str:
+    async def enqueue(self, job: AnyJob, job_id: str | None = None, wanted: str | None = None) -> str:
         """Enqueues a job in one round trip with the jobs of other requests; returns its id.
 
         `wanted` names a file of the job: a small one arrives with the message that the job has ended.
         Raises Refusal where the backlog is full.
         """
         submission = Submission(job, job_id or new_id(), f"{self.finishes.replies} {wanted}" if wanted else "")
-        await self._backlog.submit(job, lambda: self._submit(submission))
+        await self._backlog.admit(job, lambda: self._submit(submission))
         return submission.job_id
 
     async def job(self, job_id: str) -> JobView:

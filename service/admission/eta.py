@@ -10,9 +10,9 @@ import time
 
 from service.admission.backlog import pace
 from service.protocol.metrics import QueueState
-from workers.capacity import buckets_for, chain_steps, points
+from workers.capacity import buckets_for
 from workers.jobs import GenerateJob, JobView, Status
-from workers.queue.routing import queue_of, served_before
+from workers.queue.routing import served_before
 from workers.queue.views import WorkerView
 from workers.queue.worker_load import LaneLoad
 
@@ -35,7 +35,7 @@ def _queued_s(view: JobView, state: QueueState | None) -> float | None:
 def _ahead(job: GenerateJob, position: int, state: QueueState) -> float:
     """Chain-steps ahead of it: its share of its own queue and all of the queues served first."""
     waiting = {queue.name: queue for queue in state.queues}
-    own, before = waiting[queue_of(job)], [waiting[name] for name in served_before(queue_of(job))]
+    own, before = waiting[job.queue], [waiting[name] for name in served_before(job.queue)]
     place = max(0, position - sum(queue.depth for queue in before))
     return sum(queue.backlog_chain_steps for queue in before) + own.backlog_chain_steps * place / max(1, own.depth)
 
@@ -54,17 +54,17 @@ def _waiting_inside(job: GenerateJob, state: QueueState) -> float:
     """Chain-steps waiting inside workers that run before its last chain; jobs there start one chain each in turn."""
     jobs = sum(worker.jobs for worker in state.workers)
     chains_a_job = sum(lane.points for worker in state.workers for lane in worker.lanes) / max(1, jobs)
-    return sum(worker.chain_steps_waiting for worker in state.workers) * min(1.0, points(job) / max(1.0, chains_a_job))
+    return sum(worker.chain_steps_waiting for worker in state.workers) * min(1.0, job.points / max(1.0, chains_a_job))
 
 
 def _own_s(job: GenerateJob, state: QueueState, worker: str | None = None) -> float:
     """Seconds of its own steps. Its chains step together as far as the capacity goes."""
-    return _steps_s(chain_steps(job), job, _tick_s(job, state, worker), state)
+    return _steps_s(job.cost, job, _tick_s(job, state, worker), state)
 
 
 def _steps_s(left: int, job: GenerateJob, tick_s: float, state: QueueState) -> float:
     most = max((worker.capacity or 1 for worker in state.workers), default=1)  # one worker runs all of a job
-    return left / job.num_images * max(1.0, points(job) / most) * tick_s
+    return left / job.num_images * max(1.0, job.points / most) * tick_s
 
 
 def _tick_s(job: GenerateJob, state: QueueState, worker: str | None = None, *, inside: bool = False) -> float:
@@ -84,7 +84,7 @@ def _tabled_s(job: GenerateJob, worker: WorkerView, *, inside: bool) -> float | 
     own = _lane(job, worker)
     if own is None:
         return None
-    joining = 0 if inside else points(job)
+    joining = 0 if inside else job.points
     lanes = [(lane.points + joining if lane is own else lane.points, lane.step_seconds) for lane in worker.lanes]
     share = min(1.0, (worker.capacity or 1) / max(1, sum(rows for rows, _ in lanes)))  # the other chains wait
     return (worker.slowdown or 1.0) * sum(_step_s(math.ceil(share * rows), table) for rows, table in lanes)

@@ -7,12 +7,12 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from service.client import DEFAULT_ADDRESS, Client, ClientError
 from service.command.kernel_settings import list_settings, parse_settings
 from service.protocol.schemas import JobReply
-from workers.jobs import Event, GenerateJob, Status
+from workers.jobs import Event, Status, TrainResult
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Samples images from GANs and energy-based models.")
 jobs_app = typer.Typer(no_args_is_help=True, help="Lists, shows and cancels jobs.")
@@ -88,7 +88,7 @@ def train(
     settings = _given(steps=steps, batch_size=batch_size, width=width, latent_size=latent_size, seed=seed, calibrate=calibrate)
     with Client(url) as client:
         job = _followed(client, client.train(name, family, dataset, **settings))
-    if job.result is None or job.result.kind != "train":
+    if not isinstance(job.result, TrainResult):
         raise ClientError(_failure(job))
     out.print(f"{job.result.model}@{job.result.version} in {job.result.seconds:.0f} s", highlight=False)
 
@@ -107,10 +107,10 @@ def models(url: Address = DEFAULT_ADDRESS) -> None:
 @jobs_app.command("list")
 def jobs_list(limit: Annotated[int, typer.Option("-n", min=1, max=200)] = 20, url: Address = DEFAULT_ADDRESS) -> None:
     """Lists recent jobs, newest first."""
-    table = Table("job", "status", "request", "progress", box=None)
+    table = Table(Column("job", no_wrap=True, min_width=32), "status", "request", "progress", box=None)
     with Client(url) as client:
         for job in client.jobs(limit):
-            table.add_row(job.id, job.status, _description(job), f"{job.progress.done}/{job.progress.total}" if job.progress else "")
+            table.add_row(job.id, job.status, job.job.describe(), f"{job.progress.done}/{job.progress.total}" if job.progress else "")
     out.print(table)
 
 
@@ -161,12 +161,6 @@ def _number(value: object) -> float | None:
 
 def _failure(job: JobReply) -> str:
     return f"{job.problem.reason}: {job.problem.detail}" if job.problem else f"the job is {job.status}"
-
-
-def _description(job: JobReply) -> str:
-    if isinstance(job.job, GenerateJob):
-        return f"{job.job.num_images} x {job.job.model}@{job.job.version} by {job.job.sampler}"
-    return f"train {job.job.name}: {job.job.family} on {job.job.dataset}"
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from fastapi import Response
 from service.protocol.errors import Refusal
 from service.protocol.negotiation import JSON, PNG, ZIP
 from service.protocol.schemas import JobLinks, JobReply
-from workers.jobs import AnyJob, GenerateJob, GenerateResult, JobView, Status
+from workers.jobs import GenerateJob, GenerateResult, JobView, Status
 
 GRID = "grid.png"
 IMMUTABLE = {"Cache-Control": "private, max-age=31536000, immutable"}  # a job's images never change
@@ -50,14 +50,9 @@ def artifact_address(job_id: str, name: str) -> str:
 
 
 def reply(view: JobView, eta_s: float | None = None) -> JobReply:
-    """A job with its links; `eta_s` estimates the seconds it still needs."""
-    fields = {name: getattr(view, name) for name in JobView.model_fields} | {"job": _without_caller(view.job)}
+    """A job with its links, without its caller, which may be an IP address; `eta_s` estimates the seconds it still needs."""
+    fields = {name: getattr(view, name) for name in JobView.model_fields} | {"job": view.job.model_copy(update={"caller": ""})}
     return JobReply(**fields, eta_s=eta_s, links=_links(view))
-
-
-def _without_caller(job: AnyJob) -> AnyJob:
-    """The caller is private: it may be an IP address."""
-    return job.model_copy(update={"caller": ""}) if isinstance(job, GenerateJob) else job
 
 
 def _links(view: JobView) -> JobLinks:

@@ -95,7 +95,7 @@ def _all(request: Request, name: str) -> str | None:
 
 async def _outcome(request: Request, dependencies: Dependencies, order: Order, expected: Expected) -> str:
     """Submits a job and waits until it has `ended`, the client has `left` or the time is up (`pending`)."""
-    await dependencies.submit(order.job, order.job_id, order.picture)
+    await dependencies.enqueue(order.job, order.job_id, order.picture)
     expected.submitted = True
     if order.wait_s <= 0:
         return "pending"

@@ -27,7 +27,7 @@ from tests.tiny_models import publish_tiny
 from workers.engine.allocator import keep_freed
 from workers.engine.engine import Engine, EngineSettings
 from workers.jobs import GenerateJob
-from workers.messages import Event, Stepped
+from workers.messages import Measurement, Stepped
 from workers.queue.broker import Broker
 from workers.settings import WorkerSettings
 
@@ -62,7 +62,7 @@ class Bench:
 
     def handed(self) -> float:
         """Ticks a second of an engine in this process, while another worker serves the queue."""
-        steps: list[Event] = []
+        steps: list[Measurement] = []
         engine = Engine(self._store, EngineSettings(capacity=64, device="cpu"), steps.append)
         for number in range(LONG):
             engine.admit(f"long-{number}", self._job(number, 10_000), None)

@@ -8,7 +8,8 @@ from rq import Queue, Worker
 from rq.registry import CanceledJobRegistry, FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
 
 from tests.system.house import House, until
-from workers.queue.routing import ALONE_QUEUE, QUEUES
+from workers.jobs.generate import ALONE_QUEUE
+from workers.queue.routing import QUEUES
 
 REGISTRIES = {"finished": FinishedJobRegistry, "failed": FailedJobRegistry, "canceled": CanceledJobRegistry}
 KEPT_FOR_EVER = ("rq:queues", "rq:workers", "rq:finished:", "rq:failed:", "rq:canceled:", "ebbtide:recent", "ebbtide:backlog")

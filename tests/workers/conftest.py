@@ -16,10 +16,10 @@ from rq import Queue
 from tests.workers.generation.fake_engine import FakeEngine, worker
 from workers.capacity import Room
 from workers.generation.worker import BatchWorker
+from workers.jobs.generate import GENERATE_QUEUES
 from workers.leases.leases import Leases, Taken, read_jobs
 from workers.queue import keys
 from workers.queue.broker import Broker
-from workers.queue.routing import GENERATE_QUEUES
 from workers.settings import WorkerSettings
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,8 @@ from tests.workers.generation.fake_engine import FakeEngine
 from workers import health
 from workers.generation.metrics import WorkerMetrics
 from workers.queue.connection import connect
-from workers.training.worker import TrainingCollector, TrainWorker
+from workers.training.metrics import TrainingCollector
+from workers.training.worker import ForkingWorker
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,7 +81,7 @@ def test_the_command_says_what_is_wrong(serve, valkey_url):
 
 
 def test_a_trainer_that_waits_for_redis_is_well_and_counts_its_tries(broker, settings, serve):
-    trainer, registry = TrainWorker(broker, settings), CollectorRegistry()
+    trainer, registry = ForkingWorker(broker, settings), CollectorRegistry()
     registry.register(TrainingCollector(trainer))
     port = serve(registry)
     trainer.connection = connect("redis://127.0.0.1:1/0")
@@ -93,7 +94,7 @@ def test_a_trainer_that_waits_for_redis_is_well_and_counts_its_tries(broker, set
 
 
 def test_a_trainer_tells_of_its_loop(broker, settings, serve):
-    trainer, registry = TrainWorker(broker, settings), CollectorRegistry()
+    trainer, registry = ForkingWorker(broker, settings), CollectorRegistry()
     registry.register(TrainingCollector(trainer))
     port = serve(registry)
     assert health.trouble(port) is None

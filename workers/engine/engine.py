@@ -108,7 +108,7 @@ class Engine:
             self._scheduler.add(job_id, job.num_images, job.mcmc.points_per_chain, job.mcmc.ticks + 1, self._runs[job_id].flow)
             self._bound()
 
-    def cancel(self, job_id: str, problem: Problem) -> None:
+    def end_early(self, job_id: str, problem: Problem) -> None:
         """Ends a job at once with that problem, which comes out of the next tick; its neighbours notice nothing."""
         run = self._runs.pop(job_id, None)
         if run is None:
@@ -155,7 +155,7 @@ class Engine:
     def _expire(self) -> None:
         now = time.time()
         for run in [run for run in self._runs.values() if run.expires_at is not None and run.expires_at <= now]:
-            self.cancel(run.job_id, Problem(reason="expired", detail=f"the deadline of {run.job.deadline_s:g} s passed while it ran"))
+            self.end_early(run.job_id, Problem(reason="expired", detail=f"the deadline of {run.job.deadline_s:g} s passed while it ran"))
 
     def _run_priors(self) -> None:
         """Decodes waiting `prior` jobs, the oldest first, until a tick's share is used up."""
@@ -237,7 +237,7 @@ class Engine:
         kernel = retired.chain.kernel
         step = -(-(len(retired.energies) - 1) * kernel.steps // kernel.ticks)
         detail = f"the chain of image {retired.chain.index} diverged at step {step}: its energy is {float(retired.energies[-1])}"
-        self.cancel(run.job_id, Problem(reason="diverged", detail=detail))
+        self.end_early(run.job_id, Problem(reason="diverged", detail=detail))
         self._retired(run, 1, nonfinite=1)
 
     def _complete(self, run: Run) -> None:
@@ -250,7 +250,7 @@ class Engine:
         decoder = self._checkpoints.use(run.job).decoder
         images = decoder.decode(z)
         if not images.isfinite().all():
-            self.cancel(run.job_id, Problem(reason="diverged", detail="the generator gave an image that is not finite"))
+            self.end_early(run.job_id, Problem(reason="diverged", detail="the generator gave an image that is not finite"))
             return
         del self._runs[run.job_id]
         self._scheduler.remove(run.job_id)
@@ -282,7 +282,7 @@ class Engine:
             self._unavailable(run.job_id, error)
 
     def _unavailable(self, job_id: str, error: Exception) -> None:
-        self.cancel(job_id, Problem(reason="unavailable", detail=str(error)))
+        self.end_early(job_id, Problem(reason="unavailable", detail=str(error)))
 
 
 _NO_KERNEL = Kernel(kernel="none")

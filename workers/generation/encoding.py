@@ -42,7 +42,7 @@ class Encoders:
         self._ended.put(Ended(taken, problem))
         self._done()
 
-    def submit(self, finished: Sequence[tuple[Taken, Finished]]) -> None:
+    def encode(self, finished: Sequence[tuple[Taken, Finished]]) -> None:
         """Jobs that ended together; they travel together, in as many groups as it takes to keep them small."""
         if self._artifacts.in_redis and sum(len(outcome.pixels) for _, outcome in finished) <= SMALL:
             self._small += finished

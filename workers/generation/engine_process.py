@@ -16,7 +16,7 @@ from workers.capacity import Room
 from workers.generation.pipe import Message, Wire
 from workers.generation.step_loop import PROGRESS_EVERY_S, StepLoop, Steps
 from workers.jobs import Problem, Progress
-from workers.messages import Admit, Cancel, Finished, Observer, Orders, Sent, State, Turn
+from workers.messages import Admit, EndEarly, Finished, Observer, Orders, Sent, State, Turn
 
 FORK = multiprocessing.get_context("fork")
 LEAVE_LIMIT_S = 10.0  # longer than an engine takes for anything that it does between two looks at its orders
@@ -107,9 +107,9 @@ class EngineProcess:
             self._sent = reduce(Sent.with_, admit, self._sent)
             self._send(Orders(admit=admit))
 
-    def cancel(self, label: str, problem: Problem) -> None:
+    def order_end(self, label: str, problem: Problem) -> None:
         """Ends a job at its next tick."""
-        self._send(Orders(cancel=(Cancel(label=label, problem=problem),)))
+        self._send(Orders(end_early=(EndEarly(label=label, problem=problem),)))
 
     def wake(self) -> None:
         """Ends a wait, or the next one; for any thread. It takes no lock, so a signal handler may call it."""

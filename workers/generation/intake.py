@@ -46,7 +46,7 @@ class Intake:
         """RQ's commands to end a job, or one execution of it."""
         for job in self.running.values():
             if job.id == payload["job_id"] and payload.get("execution_id", job.execution_id) == job.execution_id:
-                self.cancel(job, Problem(reason="canceled", detail="canceled on request"))
+                self.end(job, Problem(reason="canceled", detail="canceled on request"))
 
     def should_look(self) -> bool:
         """Whether there may be something to take."""
@@ -79,9 +79,9 @@ class Intake:
         for job in jobs:
             self.running.pop(job.execution_id, None)
 
-    def cancel(self, job: Taken, problem: Problem) -> None:
+    def end(self, job: Taken, problem: Problem) -> None:
         """Ends a job at the next tick."""
-        self._engine.cancel(job.execution_id, problem)
+        self._engine.order_end(job.execution_id, problem)
 
     def offer(self, offering: bool) -> None:
         """Says whether jobs may be sent here."""

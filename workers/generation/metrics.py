@@ -8,7 +8,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from workers.jobs import GenerateJob, Status, Timings
-from workers.messages import ChainsRetired, EngineTicked, Event, Loaded, Stepped, Warmed
+from workers.messages import ChainsRetired, EngineTicked, Loaded, Measurement, Stepped, Warmed
 
 MODEL = ("model", "sampler")
 _logger = logging.getLogger("rq.worker")
@@ -101,23 +101,23 @@ class WorkerMetrics:
         sampling.observe(timings.sampling_s)
         encoding.observe(timings.encoding_s)
 
-    def saw(self, event: Event) -> None:
-        """What an engine tells."""
-        match event:
+    def record(self, measurement: Measurement) -> None:
+        """Counts what an engine measured."""
+        match measurement:
             case Stepped():
-                self._stepped(event)
+                self._stepped(measurement)
             case EngineTicked(seconds=seconds):  # what jobs wait for, of which the steps are a part
                 self._pace.add(0, seconds)
                 self._slowdown.add(seconds, 0)
             case Warmed():
-                self._warmed(event)
+                self._warmed(measurement)
             case Loaded():
-                self._load.labels(event.model).observe(event.seconds)
+                self._load.labels(measurement.model).observe(measurement.seconds)
             case ChainsRetired(model=model, sampler=sampler):
-                self._chains.labels(model, sampler).inc(event.chains)
-                self._nonfinite.labels(model, sampler).inc(event.nonfinite)
-                if event.acceptance is not None:
-                    self._acceptance.labels(model, sampler).observe(event.acceptance)
+                self._chains.labels(model, sampler).inc(measurement.chains)
+                self._nonfinite.labels(model, sampler).inc(measurement.nonfinite)
+                if measurement.acceptance is not None:
+                    self._acceptance.labels(model, sampler).observe(measurement.acceptance)
 
     def _stepped(self, told: Stepped) -> None:
         self._pace.add(told.chains, 0)

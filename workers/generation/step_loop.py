@@ -11,7 +11,7 @@ from typing import Protocol
 from workers.capacity import Flow, Room
 from workers.generation.pipe import Wire
 from workers.jobs import GenerateJob, Problem, Progress
-from workers.messages import Event, Failed, Finished, Observer, Orders, Sent, State, Turn
+from workers.messages import Failed, Finished, Measurement, Observer, Orders, Sent, State, Turn
 
 PROGRESS_EVERY_S = 0.5  # and so often a sign of life, where there is nothing else to tell
 
@@ -32,7 +32,7 @@ class Steps(Protocol):
     @property
     def busy(self) -> bool: ...
     def admit(self, job_id: str, job: GenerateJob, expires_at: float | None) -> None: ...
-    def cancel(self, job_id: str, problem: Problem) -> None: ...
+    def end_early(self, job_id: str, problem: Problem) -> None: ...
     def tick(self) -> Sequence[Finished | Failed]: ...
     def progress(self) -> dict[str, Progress]: ...
 
@@ -41,8 +41,8 @@ class StepLoop:
     """Runs the engine that `make` makes until nobody is at the other end of the wire."""
 
     def __init__(self, make: Callable[[Observer], Steps], wire: Wire) -> None:
-        self._events: list[Event] = []
-        self._engine, self._wire = make(self._events.append), wire
+        self._measurements: list[Measurement] = []
+        self._engine, self._wire = make(self._measurements.append), wire
         self._poll = select.poll()
         self._admitted = Sent()
         self._told: State | None = None
@@ -70,8 +70,8 @@ class StepLoop:
         for job in orders.admit:
             self._engine.admit(job.label, job.job, job.expires_at)
             self._admitted = self._admitted.with_(job)
-        for unwanted in orders.cancel:
-            self._engine.cancel(unwanted.label, unwanted.problem)
+        for unwanted in orders.end_early:
+            self._engine.end_early(unwanted.label, unwanted.problem)
 
     def _tell(self, outcomes: Sequence[Finished | Failed]) -> None:
         engine = self._engine
@@ -79,9 +79,10 @@ class StepLoop:
         overdue = time.monotonic() - self._told_at > PROGRESS_EVERY_S
         if not (outcomes or overdue or state != self._told):
             return
-        turn = Turn(state=state, outcomes=tuple(outcomes), events=tuple(self._events), progress=engine.progress() if overdue else None)
+        progress = engine.progress() if overdue else None
+        turn = Turn(state=state, outcomes=tuple(outcomes), measurements=tuple(self._measurements), progress=progress)
         self._wire.send(turn.model_dump_json().encode(), *(one.pixels for one in outcomes if isinstance(one, Finished)))
-        self._events.clear()
+        self._measurements.clear()
         self._told = state
         if overdue:
             self._told_at = time.monotonic()

@@ -24,6 +24,7 @@ from workers.generation.engine_process import EngineProcess
 from workers.generation.intake import LOOK_EVERY_S, Intake
 from workers.generation.metrics import WorkerMetrics
 from workers.jobs import Problem, Progress
+from workers.jobs.generate import ALONE_QUEUE, GENERATE_QUEUES
 from workers.leases.leases import LOST, STOP, Ended, Leases
 from workers.leases.maintenance import maintain
 from workers.leases.quarantine import Quarantine
@@ -48,8 +49,8 @@ class BatchWorker(StoppableWorker):
     def __init__(
         self, engine: EngineProcess, broker: Broker, artifacts: Artifacts, settings: WorkerSettings, metrics: WorkerMetrics
     ) -> None:
-        self._watched = [Queue(name, connection=broker.redis, serializer=JSONSerializer) for name in routing.QUEUES]
-        *self._shared, alone, _training = self._watched
+        queues = {name: Queue(name, connection=broker.redis, serializer=JSONSerializer) for name in routing.QUEUES}
+        self._watched, self._shared, alone = list(queues.values()), [queues[name] for name in GENERATE_QUEUES], queues[ALONE_QUEUE]
         super().__init__([*self._shared, alone], connection=broker.redis, serializer=JSONSerializer, worker_ttl=settings.lease_s)
         self._engine, self._settings, self._metrics = engine, settings, metrics
         engine.await_ready()
@@ -85,13 +86,13 @@ class BatchWorker(StoppableWorker):
 
     def _hear_engine(self, turn: Turn) -> None:
         """The engine knows our executions, not jobs: what comes out under one that is somebody else's by now is left aside."""
-        for event in turn.events:
-            self._metrics.saw(event)
+        for measurement in turn.measurements:
+            self._metrics.record(measurement)
         ours = [(job, outcome) for outcome in turn.outcomes if (job := self._intake.running.get(outcome.job_id))]
         for job, outcome in ours:
             if isinstance(outcome, Failed):
                 self._encoders.fail(job, outcome.problem)
-        self._encoders.submit([(job, outcome) for job, outcome in ours if not isinstance(outcome, Failed)])
+        self._encoders.encode([(job, outcome) for job, outcome in ours if not isinstance(outcome, Failed)])
 
     def stop(self) -> None:
         """Asks the worker to leave, at once where it waits for the engine."""
@@ -173,10 +174,10 @@ class BatchWorker(StoppableWorker):
         news = {label: told for label, told in progress.items() if self._told.get(label) != told}
         for job, answer in zip(jobs, self._leases.beat(jobs, news), strict=True):
             if answer == STOP:
-                self._intake.cancel(job, Problem(reason="canceled", detail="canceled on request"))
+                self._intake.end(job, Problem(reason="canceled", detail="canceled on request"))
             elif answer == LOST:
                 self._intake.forget([job])
-                self._intake.cancel(job, Problem(reason="abandoned", detail="the lease ran out"))
+                self._intake.end(job, Problem(reason="abandoned", detail="the lease ran out"))
         self._told = progress
         self._beat_worker()
         self._due[self._beat] = time.monotonic() + self._settings.heartbeat_s

@@ -23,10 +23,11 @@ from rq.utils import utcformat
 
 from workers.capacity import Flow, Room
 from workers.jobs import GenerateJob, GenerateResult, Problem, Progress, Status
+from workers.jobs.generate import GENERATE_QUEUES, queue_for
 from workers.leases.recovery import Undelivered, return_undelivered
 from workers.queue import keys, views
 from workers.queue.broker import EVENTS_KEPT, Broker
-from workers.queue.routing import AGEING_S, GENERATE_QUEUES, queue_for
+from workers.queue.routing import AGEING_S
 from workers.queue.scripts import script
 
 _logger = logging.getLogger("rq.worker")

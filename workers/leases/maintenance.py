@@ -20,7 +20,7 @@ from rq.worker_registration import clean_worker_registry
 from workers.leases.recovery import Reclaimed, reclaim
 from workers.queue import keys
 from workers.queue.broker import EVENTS_KEPT
-from workers.queue.routing import TRAIN_QUEUE
+from workers.queue.routing import FORKED_QUEUES
 
 LOCK_S = 10  # a worker that dies during maintenance keeps the others from it for this long
 
@@ -31,18 +31,18 @@ def maintain(worker: BaseWorker, queues: Sequence[Queue]) -> Reclaimed:
     if not redis.set(keys.MAINTENANCE, worker.name, nx=True, ex=LOCK_S):
         return reclaimed
     try:
-        reclaimed = reclaim(redis, [queue for queue in queues if queue.name != TRAIN_QUEUE])
+        reclaimed = reclaim(redis, [queue for queue in queues if queue.name not in FORKED_QUEUES])
         for queue in queues:
-            if queue.name == TRAIN_QUEUE:
-                _reclaim_training(queue, reclaimed)
+            if queue.name in FORKED_QUEUES:
+                _reclaim_forked(queue, reclaimed)
             _clean(worker, queue)
     finally:
         redis.delete(keys.MAINTENANCE)
     return reclaimed
 
 
-def _reclaim_training(queue: Queue, reclaimed: Reclaimed) -> None:
-    """RQ's own cleanup reclaims training jobs, which RQ's own worker runs; it publishes nothing, so the events are added here."""
+def _reclaim_forked(queue: Queue, reclaimed: Reclaimed) -> None:
+    """RQ's own cleanup reclaims the jobs that RQ's own worker runs; it publishes nothing, so the events are added here."""
     requeued: list[Job] = []
     failed: list[Job] = []
 

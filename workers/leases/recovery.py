@@ -21,9 +21,9 @@ from rq.results import Result
 from rq.utils import utcformat
 
 from workers.jobs import Problem
+from workers.jobs.generate import ALONE_QUEUE
 from workers.queue import views
 from workers.queue.broker import EVENTS_KEPT
-from workers.queue.routing import ALONE_QUEUE
 from workers.queue.scripts import script
 
 KEPT_S = 86400  # how long a failed job is kept that does not say how long

@@ -1,4 +1,4 @@
-"""Where images go and come from: Redis by default, with a time to live; any fsspec URL otherwise. All of a job's files arrive, or none."""
+"""Stores the files of jobs: in Redis by default, with a time to live, or at any fsspec URL. All files of a job are stored, or none."""
 
 import contextlib
 import re
@@ -16,42 +16,42 @@ from workers.queue import keys
 from workers.queue.connection import BrokerError, guarded
 
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
-_EXPIRES = ".expires"  # beside a job's files: Unix seconds of the end of their time; no artifact can have that name
+_EXPIRES = ".expires"  # a file in a job's folder: Unix seconds at which the job's files expire; no artifact can have this name
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\.[a-z0-9]{1,8}")
 
 
 class ArtifactError(BrokerError):
-    """The store refused a file (full, read-only, out of reach) or was asked for a name no file can have."""
+    """The store refused a file (full, read-only, unreachable), or the name is no valid file name."""
 
 
 class Artifacts(ABC):
     """Files by job and name."""
 
-    in_redis = False  # whether a job's files can be stored in the step that ends it
+    in_redis = False  # whether the script that ends a job stores its files too
 
     @staticmethod
     def open(url: str, redis: Redis) -> "Artifacts":
-        """The store that `url` names; an empty one is Redis itself."""
+        """The store at `url`; an empty one means Redis."""
         return FileArtifacts(url) if url else RedisArtifacts(redis)
 
     def put(self, job_id: str, name: str, data: bytes, ttl_s: int) -> None:
-        """Stores one file; raises ArtifactError and leaves nothing behind when the store cannot take it."""
+        """Stores one file. Raises ArtifactError, and leaves nothing behind, where the store refuses it."""
         self.put_many(job_id, {name: data}, ttl_s)
 
     @abstractmethod
     def put_many(self, job_id: str, files: Mapping[str, bytes], ttl_s: int) -> None:
-        """Stores all the files, or none of them."""
+        """Stores all the files or none. Raises ArtifactError."""
 
     @abstractmethod
     def get(self, job_id: str, name: str) -> bytes | None:
-        """The file, or None where there is none (any more)."""
+        """The file; None where there is none or it has expired."""
 
     def get_each(self, wanted: Sequence[tuple[str, str]]) -> list[bytes | None]:
-        """Files by job and name, in the order asked for."""
+        """The files of (job id, name) pairs, in that order."""
         return [self.get(job_id, name) for job_id, name in wanted]
 
     def put_each(self, jobs: Mapping[str, Mapping[str, bytes]], ttl_s: int) -> dict[str, ArtifactError]:
-        """Stores the files of several jobs; returns the jobs refused, of which nothing is stored."""
+        """Stores the files of several jobs; returns the errors of the jobs refused, of which nothing is stored."""
         refused = {}
         for job_id, files in jobs.items():
             try:
@@ -61,12 +61,12 @@ class Artifacts(ABC):
         return refused
 
     def sweep(self) -> int:
-        """Deletes what has outlived its time, where the store does not do so itself; returns the number of jobs forgotten."""
+        """Deletes expired files, where the store does not do so itself; returns the number of jobs they belonged to."""
         return 0
 
 
 class RedisArtifacts(Artifacts):
-    """Files as Redis strings that vanish after their time."""
+    """Files as Redis strings with a time to live."""
 
     in_redis = True
 
@@ -99,7 +99,7 @@ class RedisArtifacts(Artifacts):
 
 
 class FileArtifacts(Artifacts):
-    """Files in a folder per job on any fsspec file system. Old ones are deleted by `sweep` in a folder, by lifecycle rules in a bucket."""
+    """Files in one folder a job on any fsspec file system. `sweep` deletes expired ones in a folder; a bucket needs lifecycle rules."""
 
     def __init__(self, url: str) -> None:
         self._fs, self._root = fsspec.core.url_to_fs(url)
@@ -140,7 +140,7 @@ class FileArtifacts(Artifacts):
         return "/".join((self._root, *_checked(job_id, name)))
 
     def _write(self, path: str, data: bytes) -> None:
-        """A reader sees the whole file or none: object stores publish at the end, folders by renaming."""
+        """Readers see the whole file or none: object stores publish at the end, in a folder a finished file is renamed."""
         if not self._is_folder:
             self._fs.pipe_file(path, data)
             return
@@ -152,7 +152,7 @@ class FileArtifacts(Artifacts):
             self._discard(partial)
 
     def _discard(self, path: str) -> None:
-        with contextlib.suppress(OSError):  # most often it is not there; and the error worth telling came before
+        with contextlib.suppress(OSError):  # the file may not exist, and the first error is the one to report
             self._fs.rm_file(path)
 
     @property

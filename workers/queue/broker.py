@@ -1,4 +1,4 @@
-"""Submits, cancels and looks up jobs, and streams their events: RQ and Redis behind ten methods, safe to call from threads."""
+"""Submits, cancels and looks up jobs, and reads their events: RQ and Redis behind one class, safe to call from threads."""
 
 import json
 import logging
@@ -46,12 +46,12 @@ _logger = logging.getLogger("rq.worker")
 
 
 def new_id() -> str:
-    """An id for a job; whoever chooses it can wait for the job's end before it is submitted."""
+    """An id for a job; a caller that chooses it can wait for the job's end before submitting it."""
     return token_hex(16)
 
 
 class Broker:
-    """The waiting room between the API and the workers."""
+    """Jobs in Redis, between the API and the workers."""
 
     def __init__(self, redis: Redis, limits: BrokerLimits) -> None:
         self.redis = redis
@@ -67,7 +67,7 @@ class Broker:
 
     @classmethod
     def connect_patiently(cls, settings: ConnectionSettings) -> "Broker":
-        """The same, once Redis answers."""
+        """Connects, and waits until Redis answers."""
         broker = cls.connect(settings)
         while True:
             try:
@@ -79,14 +79,14 @@ class Broker:
                 return broker
 
     def ping(self) -> None:
-        """Raises BrokerUnavailable when Redis is away."""
+        """Raises BrokerUnavailable where Redis does not answer."""
         with guarded():
             self.redis.ping()
 
     # Submitting and canceling
 
     def submit(self, job: AnyJob, job_id: str | None = None) -> str:
-        """Queues a job and returns its id. With an id of the caller's, a second submission returns the first one's job."""
+        """Queues a job and returns its id. Where a job has the given `job_id` already, that job stays as it is."""
         return self.submit_many([job], [job_id or new_id()])[0]
 
     def submit_many(self, jobs: Sequence[AnyJob], ids: Sequence[str] | None = None) -> list[str]:
@@ -97,7 +97,7 @@ class Broker:
         return chosen
 
     def cancel(self, job_id: str) -> JobView:
-        """Ends a queued job at once, asks a running one to stop, leaves one that is over as it is. Decided atomically."""
+        """Ends a queued job at once, asks a running job to stop, and leaves an ended job as it is, atomically. Raises UnknownJob."""
         now = time.time()
         moment = utcformat(datetime.fromtimestamp(now, UTC))
         with guarded():
@@ -155,17 +155,17 @@ class Broker:
         return Result.restore(job_id, entry_id.decode(), payload, connection=self.redis, serializer=JSONSerializer)
 
     def _positions(self, queued: Sequence[Job]) -> dict[str, int]:
-        """Jobs ahead of each: those before it in its queue and all in the queues served first."""
+        """The number of jobs ahead of each: in its own queue and in the queues served before that."""
         if not queued:
             return {}
         with self.redis.pipeline(transaction=False) as pipe:
             for name in routing.QUEUES:
                 pipe.llen(self._queues[name].key)
             for job in queued:
-                if job.origin == routing.TRAIN_QUEUE:
+                if job.origin in routing.FORKED_QUEUES:
                     pipe.lpos(self._queues[job.origin].key, job.id)
                 else:
-                    pipe.zrank(keys.turns(job.origin), job.id)  # None where RQ put it back, at the front
+                    pipe.zrank(keys.turns(job.origin), job.id)  # None where RQ put the job back: at the front
             answers = pipe.execute()
         depths = dict(zip(routing.QUEUES, answers, strict=False))
         return {
@@ -187,7 +187,7 @@ class Broker:
         return [views.worker_view(key, raw, running) for key, raw, running in pairs if views.is_alive(raw)]
 
     def queues(self) -> list[QueueView]:
-        """All queues, with how much waits in each."""
+        """All queues, with what waits in each."""
         with guarded():
             with self.redis.pipeline(transaction=False) as pipe:
                 pipe.hgetall(keys.BACKLOG)
@@ -205,28 +205,28 @@ class Broker:
     # Events
 
     def publish(self, job_id: str, name: str, data: dict[str, Any]) -> None:
-        """Adds to a job's events; its last thousand are kept."""
+        """Adds an event to a job; its last thousand are kept."""
         with guarded(), self.redis.pipeline(transaction=False) as pipe:
             self._add_event(pipe, job_id, name, data)
             pipe.execute()
 
     def events(self, job_id: str, after: str = "0") -> list[Event]:
-        """What happened after event `after`, up to now; once a job is over the last one is its `end`. Raises UnknownJob."""
+        """The job's events after the one with id `after`; the last event of a job that is over is its `end`. Raises UnknownJob."""
         if not re.fullmatch(EVENT_ID, after):
             raise BrokerError(f"no event has the id {after!r}: resume with an id that the stream gave")
         with guarded(), self.redis.pipeline(transaction=False) as pipe:
-            pipe.hmget(Job.key_for(job_id), "status", keys.EXPIRES_AT, keys.BEGAN)  # before the rest: a job that is over has told it all
+            pipe.hmget(Job.key_for(job_id), "status", keys.EXPIRES_AT, keys.BEGAN)  # read first: a job that is over gets no more events
             pipe.xread({keys.events(job_id): after})
             (status, expires_at, began), streams = pipe.execute()
         if status is None:
             raise UnknownJob(job_id)
-        told = views.first_events(began) + [_event(*entry) for _, entries in streams or () for entry in entries]
+        found = views.first_events(began) + [_event(*entry) for _, entries in streams or () for entry in entries]
         if views.status_of(status, expires_at).over:
-            told.append(views.last_event(self.view(job_id)))
-        return [event for event in told if views.order(event.id) > views.order(after)]
+            found.append(views.last_event(self.view(job_id)))
+        return [event for event in found if views.order(event.id) > views.order(after)]
 
     def report_progress(self, job_id: str, *, done: int, total: int) -> None:
-        """Tells how far a running training job is, to those who look and those who listen."""
+        """Stores and publishes how far a running job is, in steps; generation workers do so with their heartbeats."""
         progress = Progress(done=done, total=total, unit="steps")
         with guarded(), self.redis.pipeline(transaction=False) as pipe:
             pipe.set(keys.progress(job_id), progress.model_dump_json(), ex=self.limits.failure_ttl_s)
@@ -234,13 +234,13 @@ class Broker:
             pipe.execute()
 
     def standing(self, job_id: str, worker: str) -> tuple[bool, bool]:
-        """Whether a job is that worker's to run, and whether somebody asked for it to stop."""
+        """Whether a worker still has a job, and whether its cancellation was requested."""
         with guarded():
             found: Any = self.redis.hmget(Job.key_for(job_id), "status", "worker_name", keys.CANCEL_REQUESTED)
         return found[:2] == [b"started", worker.encode()], found[2] is not None
 
     def announce_end(self, job_id: str) -> JobView:
-        """Tells those who wait that RQ has ended a job; says nothing of one that goes on."""
+        """Wakes the requests that wait for a job which RQ has ended; does nothing for a job that goes on. Raises UnknownJob."""
         view = self.view(job_id)
         if not view.status.over:
             return view

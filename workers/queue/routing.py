@@ -1,32 +1,12 @@
-"""Which queue a job waits in, what runs it, and what it costs."""
+"""Every queue, as the kinds of jobs name them."""
 
-from workers.jobs import AnyJob
+from workers.jobs import KINDS
+from workers.jobs.generate import GENERATE_QUEUES
 
-GENERATE_QUEUES = ("generate-high", "generate", "generate-low")  # highest priority first, see scripts/turns.lua
-AGEING_S = 30.0  # how much younger than it is a job counts for each priority below the highest
-ALONE_QUEUE = "generate-alone"  # of any priority: jobs that run with no other beside them (quarantine.py says which)
-TRAIN_QUEUE = "train"
-QUEUES = (*GENERATE_QUEUES, ALONE_QUEUE, TRAIN_QUEUE)
-FUNCTIONS = {"generate": "workers.generation.generate", "train": "workers.training.job.train_job"}
-
-
-def queue_of(job: AnyJob) -> str:
-    """The queue a job waits in."""
-    if job.kind == "train":
-        return TRAIN_QUEUE
-    return queue_for(job.priority)
-
-
-def queue_for(priority: str) -> str:
-    """The queue of generation jobs of a priority."""
-    return "generate" if priority == "normal" else f"generate-{priority}"
-
-
-def describe(job: AnyJob) -> str:
-    """A line for RQ's logs and dashboards."""
-    if job.kind == "train":
-        return f"train {job.name} ({job.family} on {job.dataset}, {job.steps} steps)"
-    return f"{job.num_images} x {job.model} v{job.version} by {job.sampler}, seed {job.seed}"
+AGEING_S = 30.0  # a job counts as this much younger for each priority below the highest
+KIND_OF_QUEUE = {queue: kind for kind in KINDS.values() for queue in kind.queues}
+QUEUES = tuple(KIND_OF_QUEUE)
+FORKED_QUEUES = tuple(queue for queue, kind in KIND_OF_QUEUE.items() if kind.handler)  # each job runs in a process of its own
 
 
 def served_before(queue: str) -> tuple[str, ...]:

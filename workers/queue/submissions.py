@@ -13,12 +13,12 @@ from rq import Queue, Retry
 from rq.serializers import JSONSerializer
 from rq.utils import utcformat
 
-from workers.capacity import chain_steps
 from workers.jobs import AnyJob
 from workers.queue import keys, routing
 from workers.queue.connection import BrokerLimits, connect_async, guarded
 from workers.queue.scripts import script
 
+FUNCTION = "workers.jobs.run"  # of every queued job
 RECENT_KEPT = 1000
 OFFER_S = 2.0  # how long a worker's offer of room stands; a worker renews it more often than that
 QUICK_TICKS = 100  # a job whose chains need no more ticks is quick: a full worker may take it, so workers are woken for it
@@ -64,7 +64,7 @@ class Submissions:
         now = time.time()
         moment = utcformat(datetime.fromtimestamp(now, UTC))
         terms = {"unix": f"{now:.6f}", "now": moment, "kept": self._limits.failure_ttl_s, "execution": uuid4().hex[:29]}
-        origins = {routing.queue_of(submission.job) for submission in submissions}
+        origins = {submission.job.queue for submission in submissions}
         times = ("created_at", moment, "enqueued_at", moment, keys.ENTERED_AT, f"{now:.6f}")
         records = {origin: [*self._records[origin], *times] for origin in origins}
         arguments: list[Any] = [json.dumps(terms | {"recent_kept": RECENT_KEPT, "offer_lasts": OFFER_S, "records": records})]
@@ -75,28 +75,25 @@ class Submissions:
     def _arguments(self, submission: Submission, now: float) -> tuple[str, bytes]:
         """A job as JSON and RQ's record of the call. Only two arguments a job, as redis-py takes time for each."""
         job, job_id, reply = submission
-        queue, cost, deadline_s = routing.queue_of(job), chain_steps(job), getattr(job, "deadline_s", None)
-        caller, chains = getattr(job, "caller", ""), getattr(job, "num_images", 1)
-        fields = ["description", routing.describe(job), keys.CHAINS, str(chains), keys.CALLER, caller]
-        entry: dict[str, Any] = {"id": job_id, "origin": queue, "cost": cost, "caller": caller, "chains": chains, "record": fields}
-        if job.kind == "generate":
-            entry["quick"] = cost <= QUICK_TICKS * chains
-            if not job.mcmc:
-                entry["decodes"] = True
-                fields += [keys.DECODES, "1"]
-        if deadline_s is not None:  # kept long enough to say that it expired
-            entry |= {"ttl": int(deadline_s) + 1 + self._limits.result_ttl_s, "expires_at": str(now + deadline_s)}
+        fields = ["description", job.describe(), keys.CHAINS, str(job.chains), keys.CALLER, job.caller]
+        entry: dict[str, Any] = {"id": job_id, "origin": job.queue, "caller": job.caller, "chains": job.chains, "record": fields}
+        entry |= {"cost": job.cost, "quick": job.cost <= QUICK_TICKS * job.chains}
+        if job.only_decodes:
+            entry["decodes"] = True
+            fields += [keys.DECODES, "1"]
+        if (expires_after_s := job.expires_after_s) is not None:  # kept long enough to say that it expired
+            entry |= {"ttl": int(expires_after_s) + 1 + self._limits.result_ttl_s, "expires_at": str(now + expires_after_s)}
             fields += [keys.EXPIRES_AT, entry["expires_at"], "ttl", str(entry["ttl"])]
         if reply:
             fields += [keys.REPLY, reply]
-        call = f'["{routing.FUNCTIONS[job.kind]}", null, [], {{"job": {job.model_dump_json()}}}]'
+        call = f'["{FUNCTION}", null, [], {{"job": {job.model_dump_json()}}}]'
         return json.dumps(entry), zlib.compress(call.encode(), UNCOMPRESSED)
 
     def _record(self, queue: Queue) -> list[str]:
         """The fields of RQ's job hash that all jobs of this queue have in common: names and values in turn."""
         job = queue.create_job(
-            routing.FUNCTIONS["train" if queue.name == routing.TRAIN_QUEUE else "generate"],
-            timeout=-1 if queue.name == routing.TRAIN_QUEUE else self._limits.job_timeout_s,
+            FUNCTION,
+            timeout=routing.KIND_OF_QUEUE[queue.name].timeout_s or self._limits.job_timeout_s,
             result_ttl=self._limits.result_ttl_s,
             failure_ttl=self._limits.failure_ttl_s,
             retry=Retry(max=1, enqueue_at_front=True),  # killed twice: failed

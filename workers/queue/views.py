@@ -1,4 +1,4 @@
-"""From what Redis holds of a job to what people are told of it: pure functions, no connection."""
+"""Turns Redis records of jobs, queues and workers into views: pure functions, no connection."""
 
 import re
 import time
@@ -6,21 +6,19 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal
 
-from pydantic import TypeAdapter
 from rq.job import Job
 from rq.results import Result
 
 from models.cards import Frozen
-from workers.jobs import AnyJob, AnyResult, Event, JobView, Problem, Progress, Status
+from workers.jobs import JOB, RESULT, AnyJob, Event, JobView, Problem, Progress, Status
 from workers.queue import keys
+from workers.queue.routing import FORKED_QUEUES
 from workers.queue.worker_load import LANES, LaneLoad
 
 ALIVE_S = 30.0
-QUEUED_ID, STARTED_ID, END_ID = "0-1", "0-2", f"{10**19 - 1}-0"  # of events that no stream has: before and after all that one can have
+QUEUED_ID, STARTED_ID, END_ID = "0-1", "0-2", f"{10**19 - 1}-0"  # of events outside the stream: before and after all its ids
 DIED_TWICE = "its worker died twice while running it"
 RawHash = Mapping[bytes, bytes]
-_JOB: TypeAdapter[AnyJob] = TypeAdapter(AnyJob)
-_RESULT: TypeAdapter[AnyResult] = TypeAdapter(AnyResult)
 _STATUSES = {
     b"started": Status.RUNNING,
     b"finished": Status.FINISHED,
@@ -40,15 +38,15 @@ class WorkerView(Frozen):
     state: str
     jobs: int
     heartbeat_age_s: float
-    progress_age_s: float = 0.0  # of its jobs, at that heartbeat
+    progress_age_s: float = 0.0  # age of its jobs' progress at that heartbeat
     capacity: int | None = None  # chains it can run at once; None for training
     device: str | None = None
-    chain_steps_per_s: float | None = None  # lately; None where nothing ran lately
-    slowdown: float | None = None  # seconds of steps lately, over what its lanes' tables say they take
+    chain_steps_per_s: float | None = None  # recent pace; None where nothing ran recently
+    slowdown: float | None = None  # recent seconds of steps over the seconds in the lanes' tables
     lanes: tuple[LaneLoad, ...] = ()
     chains_stepping: int = 0
-    chain_steps_left: int = 0  # that its jobs still need
-    chain_steps_waiting: int = 0  # of these, those of chains that have not started
+    chain_steps_left: int = 0  # still needed by its jobs
+    chain_steps_waiting: int = 0  # the part of them that belongs to chains not started yet
 
 
 class QueueView(Frozen):
@@ -61,7 +59,7 @@ class QueueView(Frozen):
 
 
 def status_of(rq_status: bytes | None, expires_at: bytes | None) -> Status:
-    """Where a job stands; a queued one past its deadline has expired, whether or not a worker has looked at it."""
+    """A job's status; a queued job past its deadline has expired, even if no worker has looked at it."""
     status = _STATUSES.get(rq_status or b"", Status.QUEUED)
     if status is Status.QUEUED and expires_at and float(expires_at) < time.time():
         return Status.EXPIRED
@@ -69,17 +67,17 @@ def status_of(rq_status: bytes | None, expires_at: bytes | None) -> Status:
 
 
 def status_of_record(raw: RawHash) -> Status:
-    """The same, from all that RQ's hash has of a job."""
+    """A job's status from RQ's hash."""
     return status_of(raw.get(b"status"), raw.get(keys.EXPIRES_AT.encode()))
 
 
 def order(event_id: str) -> tuple[int, ...]:
-    """Events of a job follow each other by this."""
+    """Sort key of a job's events."""
     return tuple(map(int, event_id.split("-")))
 
 
 def first_events(began: bytes | None) -> list[Event]:
-    """Those of a job that was started as it was submitted."""
+    """The first two events of a job that was started as it was submitted: its record has them, not the stream."""
     if began is None:
         return []
     queue, worker = began.decode().split(" ", 1)
@@ -87,7 +85,7 @@ def first_events(began: bytes | None) -> list[Event]:
 
 
 def last_event(view: JobView) -> Event:
-    """The end of a job that is over."""
+    """The `end` event of a job that is over."""
     return Event(id=END_ID, name="end", data={"status": view.status} | (view.problem.model_dump() if view.problem else {}))
 
 
@@ -107,7 +105,7 @@ def job_view(job: Job, raw: RawHash, result: Result | None, progress: bytes | No
         ended_at=_seconds(job.ended_at) if status.over else None,
         queue_position=(position or 0) if status is Status.QUEUED else None,
         progress=Progress.model_validate_json(progress) if progress and status is Status.RUNNING else None,
-        result=_RESULT.validate_python(result.return_value) if finished and result else None,
+        result=RESULT.validate_python(result.return_value) if finished and result else None,
         problem=problem,
         worker=job.worker_name or None if status is not Status.QUEUED else None,
     )
@@ -115,16 +113,16 @@ def job_view(job: Job, raw: RawHash, result: Result | None, progress: bytes | No
 
 def request_of(job: Job) -> AnyJob:
     """The request an RQ job carries."""
-    return _JOB.validate_python(job.kwargs["job"])
+    return JOB.validate_python(job.kwargs["job"])
 
 
 def reason_text(problem: Problem) -> str:
-    """A problem as RQ's failure text, where `rq info` and dashboards show it and `problem_of` finds it again."""
+    """A problem as RQ's failure text, which dashboards show and `problem_of` reads back."""
     return f"{problem.reason}: {' '.join(problem.detail.split())}"
 
 
 def problem_of(status: Status, failure: str | None) -> Problem | None:
-    """Why a job has no result, from RQ's failure text: ours, a traceback, or RQ's own words for a dead worker."""
+    """Why a job has no result, from RQ's failure text: our own, a traceback, or RQ's message for a dead worker."""
     if status is Status.CANCELED:
         return Problem(reason="canceled", detail="canceled on request")
     if status is Status.EXPIRED:
@@ -147,17 +145,17 @@ def timestamp(moment: bytes | None) -> float | None:
 
 
 def is_alive(raw: RawHash) -> bool:
-    """Whether a worker has given a sign of life lately and never said goodbye; an idle training worker gives one in five seconds."""
+    """Whether a worker's last heartbeat is recent and it has not left; an idle training worker sends one every five seconds."""
     seen = timestamp(raw.get(b"last_heartbeat"))
     return seen is not None and b"death" not in raw and time.time() - seen < ALIVE_S
 
 
 def worker_view(key: bytes, raw: RawHash, running: int) -> WorkerView:
-    """A worker from RQ's hash of it, to which ours adds what it can do."""
+    """A worker from RQ's hash, where generation workers add their load."""
     fields = {name.decode(): value.decode() for name, value in raw.items()}
     return WorkerView(
         name=key.decode().rpartition(":")[2],
-        kind="train" if "train" in fields.get("queues", "").split(",") else "generate",
+        kind="train" if set(FORKED_QUEUES) & set(fields.get("queues", "").split(",")) else "generate",
         state=fields.get("state", "started"),
         jobs=running,
         heartbeat_age_s=max(0.0, time.time() - (timestamp(raw[b"last_heartbeat"]) or 0.0)),
@@ -172,7 +170,7 @@ def worker_view(key: bytes, raw: RawHash, running: int) -> WorkerView:
 
 
 def queue_view(name: str, depth: int, oldest_created_at: bytes | None, backlog: int) -> QueueView:
-    """A queue from its length, the birth of the job at its head and the running sum of what waits."""
+    """A queue from its length, the creation time of its first job and its backlog in chain-steps."""
     born = timestamp(oldest_created_at)
     age_s = max(0.0, time.time() - born) if born else 0.0
     return QueueView(name=name, depth=depth, oldest_age_s=age_s, backlog_chain_steps=max(0, backlog) if depth else 0)

@@ -1,4 +1,4 @@
-"""What a worker says of its load with each sign of life, so that others can tell how long a job will take."""
+"""The load that a worker reports with each heartbeat; the API estimates from it how long a job will take."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -6,18 +6,17 @@ from collections.abc import Mapping
 from pydantic import TypeAdapter
 
 from models.cards import Frozen
-from workers.capacity import chain_steps, points
 from workers.jobs import GenerateJob, Progress
 
-Tables = Mapping[tuple[str, str], Mapping[int, float]]  # (model, sampler): what a step of each batch size took when it was loaded
+Tables = Mapping[tuple[str, str], Mapping[int, float]]  # (model, sampler): seconds of a step by batch size, measured when it was loaded
 
 
 class LaneLoad(Frozen):
-    """Chains that share their steps, and what those steps cost."""
+    """Chains that share their evaluations, and the seconds those take."""
 
     model: str
     sampler: str
-    points: int  # that all its chains may ask for in a tick, waiting ones too
+    points: int  # that all its chains may ask for in a tick, including waiting chains
     step_seconds: dict[int, float]  # by batch size
 
 
@@ -25,13 +24,13 @@ LANES: TypeAdapter[tuple[LaneLoad, ...]] = TypeAdapter(tuple[LaneLoad, ...])
 
 
 def load(running: Mapping[str, GenerateJob], progress: Mapping[str, Progress], capacity: int, tables: Tables) -> dict[str, int | bytes]:
-    """Chains that step, the chain-steps that all jobs here still need, those of them whose chains wait, and every lane there has been.
+    """The worker's load: chains that step, chain-steps all jobs still need, the part of them that waits, and every lane so far.
 
-    Jobs and their progress come by execution. Where chains wait, those that step are taken to be half done on the average.
+    `running` and `progress` are by execution. Where chains wait, the estimate takes those that step to be half done on average.
     """
     chains = sum(job.num_images for job in running.values() if job.mcmc)
     left = sum(_left(job, progress.get(label)) for label, job in running.items() if job.mcmc)
-    asked = sum(chain_steps(job) for job in running.values() if job.mcmc)
+    asked = sum(job.cost for job in running.values() if job.mcmc)
     waiting = max(0, left - capacity * asked // (2 * chains)) if chains > capacity else 0
     stepping = {"capacity": capacity, "chains_stepping": min(chains, capacity), "chain_steps_left": left, "chain_steps_waiting": waiting}
     return {**stepping, "lanes": LANES.dump_json(_lanes(running, tables))}
@@ -40,7 +39,7 @@ def load(running: Mapping[str, GenerateJob], progress: Mapping[str, Progress], c
 def _lanes(running: Mapping[str, GenerateJob], tables: Tables) -> tuple[LaneLoad, ...]:
     asked = Counter[tuple[str, str]]()
     for job in running.values():
-        asked[job.model, job.sampler] += points(job)
+        asked[job.model, job.sampler] += job.points
     return tuple(
         LaneLoad(model=model, sampler=sampler, points=asked[model, sampler], step_seconds=dict(table))
         for (model, sampler), table in tables.items()
@@ -48,4 +47,4 @@ def _lanes(running: Mapping[str, GenerateJob], tables: Tables) -> tuple[LaneLoad
 
 
 def _left(job: GenerateJob, progress: Progress | None) -> int:
-    return progress.total - progress.done if progress else chain_steps(job)
+    return progress.total - progress.done if progress else job.cost

@@ -1,4 +1,4 @@
-"""`python -m workers.training` serves the queue of training jobs; with `--name` it trains one model here and now, without Redis."""
+"""`python -m workers.training` runs queued jobs that get a process each; with `--name` it trains one model here and now, without Redis."""
 
 import argparse
 import os
@@ -13,7 +13,8 @@ from models.checkpoints import Store
 from workers.queue.broker import Broker
 from workers.settings import WorkerSettings
 from workers.training.job import command_line
-from workers.training.worker import TrainingCollector, TrainWorker
+from workers.training.metrics import TrainingCollector
+from workers.training.worker import ForkingWorker
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -27,8 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def serve(settings: WorkerSettings, *, burst: bool) -> None:
-    """Takes training jobs until SIGTERM or SIGINT; this process never imports torch, so that its children may use a GPU."""
-    worker = TrainWorker(Broker.connect_patiently(settings), settings)
+    """Takes jobs until SIGTERM or SIGINT; this process never imports torch, so that its children may use a GPU."""
+    worker = ForkingWorker(Broker.connect_patiently(settings), settings)
     if settings.metrics_port:
         registry = CollectorRegistry()
         registry.register(TrainingCollector(worker))
@@ -62,7 +63,7 @@ def train_here(given: argparse.Namespace, settings: WorkerSettings) -> int:
 
 def _parser(settings: WorkerSettings) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m workers.training", description=__doc__)
-    parser.add_argument("--name", help="train this model in the foreground; without it, serve the queue")
+    parser.add_argument("--name", help="train this model in the foreground; without it, serve the queues")
     parser.add_argument("--family", choices=families.names(), default="sngan")
     parser.add_argument("--dataset", choices=datasets.names(), default="mnist")
     parser.add_argument("--steps", type=int, default=8000)
@@ -72,7 +73,7 @@ def _parser(settings: WorkerSettings) -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-calibrate", dest="calibrate", action="store_false", help="skip the ratio head")
     parser.add_argument("--checkpoints", type=Path, default=settings.checkpoints, help="folder to publish into (%(default)s)")
-    parser.add_argument("--burst", action="store_true", help="serving: leave when the queue is empty")
+    parser.add_argument("--burst", action="store_true", help="serving: leave when the queues are empty")
     return parser
 
 

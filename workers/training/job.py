@@ -1,76 +1,46 @@
-"""One training job, run in a process of its own: trains, reports, and ends with a version, a reason or a request to go on elsewhere."""
+"""The handler of training jobs: trains, reports, and ends with a version, a reason or a request to go on elsewhere."""
 
-import os
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rq import Retry, get_current_job
+from rq import Retry
 
 from models.checkpoints import Store
 from workers.jobs import Problem, TrainJob, TrainResult
-from workers.queue.artifacts import Artifacts
-from workers.queue.broker import Broker
-from workers.queue.views import reason_text
 from workers.settings import WorkerSettings
-from workers.training.reports import JobEvents, StopFlag
+from workers.training.process import JobFailed, current_events, end_early
 
 if TYPE_CHECKING:
     from models.training.trainer import TrainSettings
 
-LOST = 3  # exit status of the process of a job that its worker no longer has
-STOP = StopFlag()  # set in the process of a job when its worker has to leave
-
-
-class JobFailedError(Exception):
-    """Ends a training job with a problem people can read."""
-
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(reason_text(problem))
-
-
-def train_job(job: dict[str, Any]) -> dict[str, Any] | Retry:
-    """What a training job names as its function; runs in a process of its own."""
-    import torch
-
-    settings, wanted = WorkerSettings(), TrainJob.model_validate(job)
-    torch.set_num_threads(settings.threads)
-    return run_job(wanted, settings, command_line(wanted))
+NO_SETTINGS = {"kind", "caller"}  # fields of a job that do not say how to train
 
 
 def command_line(wanted: "TrainSettings | TrainJob") -> str:
     """The command that trains exactly this."""
-    options = wanted.model_dump(exclude={"calibrate", "kind"})
+    options = wanted.model_dump(exclude={"calibrate", *NO_SETTINGS})
     words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     return shlex.join(["python", "-m", "workers.training", *words, *([] if wanted.calibrate else ["--no-calibrate"])])
 
 
-def run_job(wanted: TrainJob, settings: WorkerSettings, command: str) -> dict[str, Any] | Retry:
-    """Trains what the current RQ job asks for; a Retry puts the job back because this worker has to leave."""
+def train_job(wanted: TrainJob) -> TrainResult | Retry:
+    """Trains what the current RQ job asks for, in its process; a Retry puts the job back because this worker has to leave."""
+    import torch
+
     from models.families.base import Diverged
     from models.training.trainer import TrainingStopped, TrainSettings, train
 
-    rq_job = get_current_job()
-    assert rq_job is not None
-    broker = Broker.connect(settings)
-    events = JobEvents(rq_job.id, os.environ["RQ_WORKER_ID"], broker, Artifacts.open(settings.artifacts, broker.redis), STOP)
-    broker.publish(rq_job.id, "started", {"worker": rq_job.worker_name})
-    run_folder, store = settings.runs_folder / rq_job.id, Store(settings.checkpoints)
-    train_settings = TrainSettings.model_validate(wanted.model_dump(exclude={"kind"}))
+    settings = WorkerSettings()
+    torch.set_num_threads(settings.threads)
+    events = current_events(settings)
+    run_folder, store = settings.runs_folder / events.job_id, Store(settings.checkpoints)
+    train_settings = TrainSettings.model_validate(wanted.model_dump(exclude=NO_SETTINGS))
     try:
-        card = train(train_settings, run_folder=run_folder, store=store, command=command, reporter=events)
+        card = train(train_settings, run_folder=run_folder, store=store, command=command_line(wanted), reporter=events)
     except TrainingStopped:
-        return _stopped(events)
+        return end_early(events)
     except Diverged as error:
-        raise JobFailedError(Problem(reason="diverged", detail=str(error))) from error
-    result = TrainResult(
+        raise JobFailed(Problem(reason="diverged", detail=str(error))) from error
+    return TrainResult(
         model=card.name, version=card.version, digest=card.digest, seconds=card.training.seconds, artifacts=tuple(events.samples)
     )
-    return result.model_dump(mode="json")
-
-
-def _stopped(events: JobEvents) -> Retry:
-    if events.lost:
-        os._exit(LOST)  # the job has another worker by now, or soon; nothing of this process may be recorded
-    if events.canceled:
-        raise JobFailedError(Problem(reason="canceled", detail="canceled on request"))
-    return Retry(max=1_000_000, enqueue_at_front=True)

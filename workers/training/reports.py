@@ -1,4 +1,4 @@
-"""Who hears how a training run goes: a terminal, or the events of a job; both may tell it to stop."""
+"""Reports of a training run: lines in a terminal, or events of a job. Both may ask the run to stop."""
 
 import os
 import sys
@@ -13,11 +13,11 @@ from workers.queue.broker import Broker
 if TYPE_CHECKING:
     import numpy as np
 
-LOOK_EVERY_S = 0.5  # between two questions to Redis whether the job shall stop
+LOOK_EVERY_S = 0.5  # between two reads of whether the job was canceled
 
 
 class StopFlag:
-    """Remembers that a signal came; calling it asks whether to stop."""
+    """Remembers that a signal came; calling it returns whether to stop."""
 
     def __init__(self) -> None:
         self._noted = False
@@ -30,7 +30,7 @@ class StopFlag:
 
 
 class Terminal:
-    """Prints a line a report; stops when `stop_requested` says so."""
+    """Prints one line a report; stops the run when `stop_requested` returns True."""
 
     def __init__(self, stop_requested: Callable[[], bool], out: TextIO = sys.stdout) -> None:
         self.should_stop = stop_requested
@@ -45,11 +45,11 @@ class Terminal:
         print(self._line, *(f"{name} {value:.4g}" for name, value in values.items()), sep="  ", file=self._out, flush=True)
 
     def sample(self, step: int, images: "np.ndarray") -> None:
-        """A terminal shows no images; the published version carries samples.png."""
+        """Prints nothing: the published version has samples.png."""
 
 
 class JobEvents:
-    """Publishes a run as the events and artifacts of its job; stops it when asked to, or when the job is no longer its worker's."""
+    """Publishes a run as events and artifacts of its job; stops the run when the job is canceled, its worker leaves or has lost the job."""
 
     def __init__(self, job_id: str, worker: str, broker: Broker, artifacts: Artifacts, stop_requested: Callable[[], bool]) -> None:
         self.job_id = job_id
@@ -73,7 +73,7 @@ class JobEvents:
         self.samples.append(name)
 
     def should_stop(self) -> bool:
-        """`lost` tells that somebody else has the job, or will: two must not train in one folder, nor publish one version twice."""
+        """Sets `lost` where another worker has the job or will get it: two must not train in one folder, nor publish one version twice."""
         if time.monotonic() >= self._look_at:
             held, self.canceled = self._broker.standing(self.job_id, self._worker)
             self.lost = not held

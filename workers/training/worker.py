@@ -1,4 +1,4 @@
-"""RQ's forking worker for training: a job a process, killable, its memory freed at the end; a killed one resumes where it last saved."""
+"""RQ's forking worker: each job in a process of its own, killable, its memory freed at the end; a job whose worker died starts again."""
 
 import ctypes
 import os
@@ -6,15 +6,12 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
 from redis import exceptions
 from rq import Queue, Worker
-from rq.exceptions import AbandonedJobError
+from rq.exceptions import AbandonedJobError, DequeueTimeout
 from rq.executions import Execution
 from rq.job import Job
 from rq.serializers import JSONSerializer
@@ -22,54 +19,80 @@ from rq.serializers import JSONSerializer
 from workers.jobs import Status
 from workers.queue import routing
 from workers.queue.broker import Broker
-from workers.queue.connection import BrokerUnavailable
 from workers.settings import WorkerSettings
-from workers.training.job import LOST, STOP
+from workers.training.process import LOST, STOP
 
-LEASE_S = 6  # seconds after the last sign of life at which a training job counts as abandoned
+LEASE_S = 6  # seconds after the last sign of life at which a job counts as abandoned
+LOOK_EVERY_S = 0.25  # for jobs, where there is more than one queue
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _AWAY = (exceptions.ConnectionError, exceptions.TimeoutError)
 
 
-class TrainWorker(Worker):
-    """Serves the queue of training jobs, one at a time."""
+class SafeQueue(Queue):
+    """Pops a job into RQ's intermediate list, from which it is recovered when its worker dies before it starts.
 
+    RQ's own `lpop`, which serves several queues, loses such a job.
+    """
+
+    @classmethod
+    def lpop(cls, queue_keys: Sequence[str], timeout: int | None, connection: Any = None) -> Any:
+        """(queue key, job id) of the first job. Waits `timeout` seconds for one, then raises DequeueTimeout; None does not wait."""
+        give_up_at = time.monotonic() + (timeout or 0)
+        while True:
+            for key in queue_keys:
+                if found := cls.lmove(connection, key, None):
+                    return found
+            if timeout is None:
+                return None
+            if time.monotonic() >= give_up_at:
+                raise DequeueTimeout(timeout, queue_keys)
+            time.sleep(LOOK_EVERY_S)
+
+
+class ForkingWorker(Worker):
+    """Serves the queues of all kinds of jobs that have a handler, one job at a time."""
+
+    queue_class = SafeQueue
     max_connection_wait_time = 5.0  # between two tries while Redis is away; RQ's own is a minute
 
     def __init__(self, broker: Broker, settings: WorkerSettings) -> None:
-        queue = Queue(routing.TRAIN_QUEUE, connection=broker.redis, serializer=JSONSerializer)
         super().__init__(
-            [queue],
+            [SafeQueue(name, connection=broker.redis, serializer=JSONSerializer) for name in routing.FORKED_QUEUES],
             connection=broker.redis,
             serializer=JSONSerializer,
-            worker_ttl=20,  # RQ waits for a job 15 s less than that before it looks after others again
+            worker_ttl=20,  # RQ waits for a job 15 s less than that between two maintenances
             job_monitoring_interval=2,
             maintenance_interval=max(1, int(settings.maintenance_s)),
             exception_handlers=[only_lost_jobs_try_again],
         )
         self.broker = broker
         self._runs_folder = settings.runs_folder
-        self.training: str | None = None
+        self.running: str | None = None  # the id of a job
         self.jobs_ended = 0
         self.turned_at = time.monotonic()
         self.redis_errors = 0
         self._lost = False
 
     def execute_job(self, job: Job, queue: Queue) -> None:
-        """Runs a job in a process of its own, then tells whoever waits for it."""
-        self.training, self._lost = job.id, False
+        """Runs a job in a process of its own, then announces its end."""
+        self.running, self._lost = job.id, False
         try:
             super().execute_job(job, queue)
         finally:
-            self.training = None
+            self.running = None
         if self._lost:
             return
         self.jobs_ended += 1
         if self.broker.announce_end(job.id).status is Status.CANCELED:
             shutil.rmtree(self._runs_folder / job.id, ignore_errors=True)  # nobody will resume it
 
+    def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = True) -> None:
+        """Marks a job as started, in its process. RQ leaves jobs of a worker with several queues in the intermediate list."""
+        super().prepare_job_execution(job, remove_from_intermediate_queue=True)
+        self.broker.publish(job.id, "started", {"worker": self.name})
+
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
-        """RQ's sign of life, in every wait for a job and every few seconds while one runs; Redis need not be there to hear it."""
+        """RQ's heartbeat, in every wait for a job and every few seconds while one runs. Counts those that Redis did not get."""
         self.turned_at = time.monotonic()
         try:
             super().heartbeat(timeout, pipeline)
@@ -82,7 +105,7 @@ class TrainWorker(Worker):
         return LEASE_S
 
     def handle_warm_shutdown_request(self) -> None:
-        """Leaving must not take as long as a training run: the job saves, goes back to its queue and resumes elsewhere."""
+        """Leaving must not take as long as a training run: the job saves, goes back to its queue and resumes with another worker."""
         super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
         if self.horse_pid:
             os.kill(self.horse_pid, signal.SIGTERM)
@@ -99,7 +122,7 @@ class TrainWorker(Worker):
     def handle_job_failure(
         self, job: Job, queue: Queue, started_job_registry: Any = None, exc_string: str = "", execution: Execution | None = None
     ) -> None:
-        """A job that went to another worker while this one was away is no longer this one's to end; RQ would put it back once more."""
+        """Leaves a job alone that another worker got while this one was away; RQ would requeue it once more."""
         if not self._lost:
             super().handle_job_failure(job, queue, started_job_registry, exc_string, execution)
             return
@@ -109,48 +132,15 @@ class TrainWorker(Worker):
 
 
 def die_with(parent: int) -> None:
-    """Has the kernel kill this process as soon as its parent dies; where there is no Linux, `JobEvents` notices between two steps."""
+    """Has the kernel kill this process as soon as its parent dies. Elsewhere than on Linux `JobEvents` notices between two steps."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it was dead before that
+        if os.getppid() != parent:  # it died before the call
             os._exit(LOST)
 
 
 def only_lost_jobs_try_again(job: Job, kind: type[BaseException], *rest: Any) -> bool:
-    """A run that failed by itself would fail again; only one that lost its process deserves another."""
+    """Runs a job again only where its process died: a job that raised an error would raise it again."""
     if not issubclass(kind, AbandonedJobError):
         job.retries_left = 0
     return True
-
-
-class TrainingCollector(Collector):
-    """What the running job last told: its process is not ours, so Redis is asked at each scrape."""
-
-    def __init__(self, worker: TrainWorker) -> None:
-        self._worker = worker
-
-    def collect(self) -> Iterator[Metric]:
-        yield CounterMetricFamily("ebbtide_redis_errors", "Signs of life that Redis did not take", self._worker.redis_errors)
-        yield CounterMetricFamily("ebbtide_training_jobs", "Training jobs that ran to an end here", self._worker.jobs_ended)
-        age = GaugeMetricFamily("ebbtide_loop_age_seconds", "Since a thread last began a turn", labels=["thread"])
-        age.add_metric(["training"], time.monotonic() - self._worker.turned_at)
-        yield age
-        step = GaugeMetricFamily("ebbtide_training_step", "Steps made by the run under way", labels=["model"])
-        metric = GaugeMetricFamily("ebbtide_training_metric", "Last figures told by the run under way", labels=["model", "metric"])
-        for model, values in self._told():
-            step.add_metric([model], float(values.pop("step")))
-            for name, value in values.items():
-                metric.add_metric([model, name], float(value))
-        yield from (step, metric)
-
-    def _told(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        job_id = self._worker.training
-        if job_id is None:
-            return
-        try:
-            told = [event.data for event in self._worker.broker.events(job_id) if event.name == "metrics"]
-            if told:
-                job = self._worker.broker.view(job_id).job
-                yield (job.name if job.kind == "train" else job.model), dict(told[-1])
-        except BrokerUnavailable:
-            return  # a scrape without figures says it all

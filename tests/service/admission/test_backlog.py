@@ -90,7 +90,7 @@ def test_a_thousand_concurrent_submissions_are_bounded(generate_job):
 
         async def ask():
             try:
-                await backlog.submit(generate_job(num_images=2), redis)  # 10 chain-steps
+                await backlog.admit(generate_job(num_images=2), redis)  # 10 chain-steps
             except Refusal as refusal:
                 refusals.append(refusal)
 
@@ -99,7 +99,7 @@ def test_a_thousand_concurrent_submissions_are_bounded(generate_job):
             await asyncio.sleep(0)
         answered.set()
         await asyncio.gather(*asking)
-        await backlog.submit(generate_job(num_images=2), redis)  # nothing waits any more
+        await backlog.admit(generate_job(num_images=2), redis)  # nothing waits any more
         return refusals
 
     refusals = asyncio.run(let_in())

@@ -7,7 +7,7 @@ from workers.engine import lane
 from workers.engine.engine import Engine, EngineSettings
 from workers.engine.slices import Slices, T
 from workers.jobs import GenerateJob
-from workers.messages import Event, Loaded, Stepped
+from workers.messages import Loaded, Measurement, Stepped
 
 EVALUATION_S = 0.01
 
@@ -23,16 +23,16 @@ def at_once(work: Slices[T]) -> T:
 
 
 class Heard:
-    """An observer that keeps what it is told."""
+    """An observer that keeps every measurement."""
 
     def __init__(self):
-        self.events: list[Event] = []
+        self.measurements: list[Measurement] = []
 
-    def __call__(self, event):
-        self.events.append(event)
+    def __call__(self, measurement):
+        self.measurements.append(measurement)
 
     def of(self, kind):
-        return [event for event in self.events if isinstance(event, kind)]
+        return [each for each in self.measurements if isinstance(each, kind)]
 
     @property
     def loads(self):

@@ -130,7 +130,7 @@ def test_the_same_request_has_the_same_bits_in_any_company(store, wanted, neighb
             if at == tick:
                 engine.admit(f"neighbour {number}", request(store, neighbour).model_copy(update={"caller": "ab"[number % 2]}), None)
             if leaves and at + 4 == tick:
-                engine.cancel(f"neighbour {number}", Problem(reason="canceled", detail=""))
+                engine.end_early(f"neighbour {number}", Problem(reason="canceled", detail=""))
         if tick == joins_at:
             engine.admit("wanted", wanted, None)
         outcomes |= {outcome.job_id: outcome for outcome in engine.tick()}
@@ -190,7 +190,7 @@ def _hot(store, mcmc):
 def test_cancel_takes_effect_on_the_next_tick(engine, store):
     engine.admit("long", job(store, "gan", "ddls", mcmc={"steps": 1000}, images=4), None)
     loaded(engine)
-    engine.cancel("long", Problem(reason="canceled", detail="by its owner"))
+    engine.end_early("long", Problem(reason="canceled", detail="by its owner"))
     assert [outcome.problem.reason for outcome in engine.tick()] == ["canceled"]
     assert not engine.busy
     assert engine.free == 16

@@ -79,7 +79,7 @@ def test_parked_chains_leave_with_their_job(store):
     busy.admit("quick", job(store, steps=10, images=16), None)
     busy.tick()
     assert busy.progress()["long"].done == 16
-    busy.cancel("long", Problem(reason="canceled", detail="by its owner"))
+    busy.end_early("long", Problem(reason="canceled", detail="by its owner"))
     assert set(run(busy)) == {"long", "quick"}
     assert busy.free == 16
 
@@ -98,7 +98,7 @@ def test_cancel_takes_effect_within_two_ticks_and_its_neighbours_keep_their_bits
     busy.admit("unwanted", job(store, steps=5000, images=40, seed=3), None)
     for tick in range(ticks):
         busy.tick() if tick else loaded(busy)
-    busy.cancel("unwanted", Problem(reason="canceled", detail="by its owner"))
+    busy.end_early("unwanted", Problem(reason="canceled", detail="by its owner"))
     assert [outcome.job_id for outcome in busy.tick()] == ["unwanted"]
     assert np.array_equal(run(busy)["wanted"].images, alone(store, wanted).images)
 

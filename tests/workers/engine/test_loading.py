@@ -109,10 +109,10 @@ def test_a_job_canceled_while_it_waits_is_out_at_the_next_tick_and_the_loading_g
         assert stepping.tick() == []
     assert stepping.free == (free - 5 if kind == "chains" else free)
     assert stepping.progress()["other"].done == 0
-    stepping.cancel("other", CANCELED)
+    stepping.end_early("other", CANCELED)
     assert [(outcome.job_id, outcome.problem) for outcome in stepping.tick()] == [("other", CANCELED)]
     assert stepping.free == free
-    stepping.cancel("long", CANCELED)
+    stepping.end_early("long", CANCELED)
     run(stepping)
     assert stepping._observe.loads == [("a", 1), ("b", 1)]
     stepping.admit("again", job(store, "b"), None)
@@ -232,7 +232,7 @@ def test_parked_before_they_began_chains_leave_with_their_job(store, evaluations
     busy.tick()
     busy.admit("quick", job(store, "a", steps=10, images=3), None)
     busy.tick()
-    busy.cancel("long", CANCELED)
+    busy.end_early("long", CANCELED)
     assert set(run(busy)) == {"long", "quick"}
     assert busy.free == 16
 

@@ -65,7 +65,7 @@ class FakeEngine:
         self._jobs[job_id], self._left[job_id] = (job, expires_at), ticks(job)
         self.most_running = max(self.most_running, len(self._jobs))
 
-    def cancel(self, job_id: str, problem: Problem) -> None:
+    def end_early(self, job_id: str, problem: Problem) -> None:
         if self._jobs.pop(job_id, None):
             self._outcomes.append(Failed(job_id=job_id, problem=problem))
 
@@ -76,9 +76,9 @@ class FakeEngine:
             assert job.seed != POISON, "poison"
             self._left[job_id] -= 1
             if job.seed == DIVERGES:
-                self.cancel(job_id, Problem(reason="diverged", detail="chain 0 at step 1"))
+                self.end_early(job_id, Problem(reason="diverged", detail="chain 0 at step 1"))
             elif expires_at and expires_at < time.time():
-                self.cancel(job_id, Problem(reason="expired", detail="the deadline passed while it ran"))
+                self.end_early(job_id, Problem(reason="expired", detail="the deadline passed while it ran"))
             elif self._left[job_id] <= 0:
                 del self._jobs[job_id]
                 self._outcomes.append(finished(job_id, job, self.side))

@@ -71,13 +71,13 @@ def test_jobs_go_there_and_images_come_back(engine, generate_job):
         assert outcome.images.shape == (number, 28, 28, 1)
         assert [image.max() for image in outcome.images] == list(range(number, 2 * number))
     turns_until(engine, lambda told: engine.room == Room(64, frozenset()))
-    assert {event.seconds for turn in told for event in turn.events} == {0.5}
+    assert {measurement.seconds for turn in told for measurement in turn.measurements} == {0.5}
 
 
 def test_it_cancels_and_tells_how_far_it_is(engine, generate_job):
     engine.admit([Admit(label="long", job=generate_job(mcmc=LONG), expires_at=None)])
     turns_until(engine, lambda told: engine.progress.get("long") and engine.progress["long"].done > 0)
-    engine.cancel("long", Problem(reason="canceled", detail="on request"))
+    engine.order_end("long", Problem(reason="canceled", detail="on request"))
     (failed,) = outcomes(turns_until(engine, outcomes))
     assert failed == Failed(job_id="long", problem=Problem(reason="canceled", detail="on request"))
 
@@ -137,7 +137,7 @@ def test_its_death_is_noticed(way, engine, generate_job):
         os.kill(engine.pid, signal.SIGKILL)
     with pytest.raises(EngineDied, match="exit code -9" if way == "killed" else "exit code 1"):
         turns_until(engine, lambda told: False)
-    engine.cancel("poison", Problem(reason="canceled", detail="nobody hears it"))
+    engine.order_end("poison", Problem(reason="canceled", detail="nobody hears it"))
     engine.wake()
 
 

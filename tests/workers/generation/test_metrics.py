@@ -8,7 +8,8 @@ import pytest
 from tests.workers.generation.fake_engine import DIVERGES, FakeEngine
 from workers.generation.metrics import WorkerMetrics
 from workers.messages import ChainsRetired, EngineTicked, Loaded, Stepped, Warmed
-from workers.training.worker import TrainingCollector, TrainWorker
+from workers.training.metrics import TrainingCollector
+from workers.training.worker import ForkingWorker
 
 UNITS = ("_total", "_seconds", "_ratio", "_bytes", "_info")
 COUNTS = {"ebbtide_jobs_running", "ebbtide_chains_free", "ebbtide_chains_capacity"}  # gauges without a unit
@@ -31,18 +32,18 @@ def test_names_follow_the_conventions():
 def test_no_label_can_take_a_value_for_every_job():
     allowed = {"model", "sampler", "outcome", "bucket", "fate", "le"}
     metrics = WorkerMetrics(64)
-    metrics.saw(stepped(3, 4, 0.01))
-    metrics.saw(ChainsRetired(model="m", sampler="ddls", chains=3, acceptance=0.5, nonfinite=1))
-    metrics.saw(Loaded(model="m", version=1, seconds=0.2))
+    metrics.record(stepped(3, 4, 0.01))
+    metrics.record(ChainsRetired(model="m", sampler="ddls", chains=3, acceptance=0.5, nonfinite=1))
+    metrics.record(Loaded(model="m", version=1, seconds=0.2))
     assert {label for family in metrics.registry.collect() for sample in family.samples for label in sample.labels} <= allowed
 
 
 def test_the_engine_is_observed():
     metrics = WorkerMetrics(8)
-    metrics.saw(stepped(4, 4, 0.01))
-    metrics.saw(stepped(8, 8, 0.03))
-    metrics.saw(ChainsRetired(model="m", sampler="ddls", chains=3, acceptance=0.57, nonfinite=1))
-    metrics.saw(Loaded(model="m", version=2, seconds=0.2))
+    metrics.record(stepped(4, 4, 0.01))
+    metrics.record(stepped(8, 8, 0.03))
+    metrics.record(ChainsRetired(model="m", sampler="ddls", chains=3, acceptance=0.57, nonfinite=1))
+    metrics.record(Loaded(model="m", version=2, seconds=0.2))
     get, labels = metrics.registry.get_sample_value, {"model": "m", "sampler": "ddls"}
     assert get("ebbtide_chain_steps_total", labels) == 12
     assert get("ebbtide_batch_occupancy_ratio_sum") == 1.5
@@ -55,8 +56,8 @@ def test_the_engine_is_observed():
 def tick(metrics, *lanes, seconds):
     """One in which lanes step, each with its (chains, bucket)."""
     for chains, bucket in lanes:
-        metrics.saw(stepped(chains, bucket, seconds / 10))
-    metrics.saw(EngineTicked(seconds=seconds))
+        metrics.record(stepped(chains, bucket, seconds / 10))
+    metrics.record(EngineTicked(seconds=seconds))
 
 
 def test_speed_is_that_of_the_time_ticks_take():
@@ -72,7 +73,7 @@ def test_speed_is_that_of_the_time_ticks_take():
 
 def test_slowdown_is_what_ticks_take_over_what_the_table_says_of_their_steps():
     metrics = WorkerMetrics(8)
-    metrics.saw(Warmed(model="m", sampler="ddls", seconds={4: 0.01, 8: 0.02}, taken={4: 0, 8: 0}))
+    metrics.record(Warmed(model="m", sampler="ddls", seconds={4: 0.01, 8: 0.02}, taken={4: 0, 8: 0}))
     assert metrics.ratios["slowdown"].lately() == 0
     tick(metrics, (3, 4), (8, 8), seconds=0.06)
     assert metrics.ratios["slowdown"].lately() == pytest.approx(2)
@@ -83,10 +84,10 @@ def test_slowdown_is_what_ticks_take_over_what_the_table_says_of_their_steps():
 def test_a_worker_tells_its_tables_and_what_its_jobs_ask_of_each(broker, start_worker, eventually, generate_job):
     metrics = start_worker(FakeEngine(tick_s=0.01))._metrics
     eventually(lambda: [worker.lanes for worker in broker.workers()] == [()])
-    metrics.saw(Warmed(model="toy", sampler="ddls", seconds={4: 0.001, 64: 0.004}, taken={4: 100, 64: 1600}))
-    metrics.saw(Warmed(model="toy", sampler="latent-ebm", seconds={4: 0.002}, taken={4: 0}))
-    metrics.saw(stepped(4, 4, 0.002, model="toy"))
-    metrics.saw(EngineTicked(seconds=0.003))
+    metrics.record(Warmed(model="toy", sampler="ddls", seconds={4: 0.001, 64: 0.004}, taken={4: 100, 64: 1600}))
+    metrics.record(Warmed(model="toy", sampler="latent-ebm", seconds={4: 0.002}, taken={4: 0}))
+    metrics.record(stepped(4, 4, 0.002, model="toy"))
+    metrics.record(EngineTicked(seconds=0.003))
     long = {"steps": 10_000}
     jobs = [generate_job(num_images=3, mcmc=long | {"kernel": kernel}) for kernel in ("mala", "local-global")]
     ids = broker.submit_many([*jobs, generate_job(sampler="prior", mcmc=None)])
@@ -105,7 +106,7 @@ def test_the_memory_of_the_engines_process_is_exported():
 
 def test_what_a_batch_takes_is_exported():
     metrics = WorkerMetrics(8)
-    metrics.saw(Warmed(model="m", sampler="ddls", seconds={4: 0.01}, taken={4: 1000}))
+    metrics.record(Warmed(model="m", sampler="ddls", seconds={4: 0.01}, taken={4: 1000}))
     get, labels = metrics.registry.get_sample_value, {"model": "m", "sampler": "ddls", "bucket": "4"}
     assert (get("ebbtide_bucket_step_seconds", labels), get("ebbtide_bucket_memory_bytes", labels)) == (0.01, 1000)
 
@@ -137,13 +138,13 @@ def test_jobs_are_counted_by_how_they_ended(broker, start_worker, eventually, ge
 def test_a_trainer_exports_what_the_run_under_way_last_told(broker, settings, train_job):
     from prometheus_client import CollectorRegistry
 
-    trainer = TrainWorker(broker, settings)
+    trainer = ForkingWorker(broker, settings)
     registry = CollectorRegistry()
     registry.register(TrainingCollector(trainer))
     assert registry.get_sample_value("ebbtide_training_jobs_total") == 0
     assert registry.get_sample_value("ebbtide_training_step", {"model": "toy"}) is None
-    trainer.training = broker.submit(train_job)
+    trainer.running = broker.submit(train_job)
     for step, loss in ((20, 1.5), (40, 0.5)):
-        broker.publish(trainer.training, "metrics", {"step": step, "loss": loss})
+        broker.publish(trainer.running, "metrics", {"step": step, "loss": loss})
     assert registry.get_sample_value("ebbtide_training_step", {"model": "toy"}) == 40
     assert registry.get_sample_value("ebbtide_training_metric", {"model": "toy", "metric": "loss"}) == 0.5

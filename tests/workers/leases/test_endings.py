@@ -6,7 +6,7 @@ import pytest
 from rq import Queue
 
 from service.command.up import valkey_command
-from workers.capacity import Room, chain_steps
+from workers.capacity import Room
 from workers.jobs import Diagnostics, GenerateResult, Problem, Status, Timings
 from workers.leases.leases import SENT_AT_MOST, Ended, Leases, Taken
 from workers.leases.recovery import reclaim
@@ -81,7 +81,7 @@ def test_a_small_picture_comes_with_the_news_to_the_process_that_wants_it(conten
                 while redis.pubsub_numsub(keys.ENDED)[0][1] < 2:
                     await asyncio.sleep(0.01)
                 jobs = [Submission(generate_job(), name, f"{ours.replies} a.png") for name in ("one", "two")]
-                assert await submit(jobs) == [2 * chain_steps(jobs[0].job)] * 2
+                assert await submit(jobs) == [2 * jobs[0].job.cost] * 2
                 leases.end([ended(job, b=b"another", a=content) for job in taken(leases, redis)])
                 assert await expected.within(10)
                 assert await second.within(10)

@@ -22,7 +22,6 @@ from workers.capacity import Room
 from workers.jobs import Diagnostics, GenerateResult, Problem, Timings
 from workers.leases.leases import Ended, Leases
 from workers.queue import keys
-from workers.queue.routing import describe
 
 SIGNATURES = {
     BaseWorker.bootstrap: "(self, logging_level, date_format, log_format)",
@@ -80,7 +79,7 @@ def test_a_job_is_queued_as_rq_queues_one(redis, broker, generate_job, deadline_
     options = {"result_ttl": 60, "failure_ttl": 120, "job_timeout": 60, "retry": Retry(max=1, enqueue_at_front=True)}
     ttl = None if deadline_s is None else 66
     call = {"job": job.model_dump(mode="json")}
-    theirs = _queue(redis).enqueue("workers.generation.generate", kwargs=call, ttl=ttl, description=describe(job), **options).id
+    theirs = _queue(redis).enqueue("workers.jobs.run", kwargs=call, ttl=ttl, description=job.describe(), **options).id
     found, expected = (redis.hgetall(Job.key_for(job_id)) for job_id in (ours, theirs))
     added = {name.encode() for name in (keys.CHAINS, keys.COST, keys.CALLER, keys.ENTERED_AT, keys.EXPIRES_AT, keys.EVENTFUL)}
     assert {name: _plain(name, value) for name, value in found.items() if name not in added} == {

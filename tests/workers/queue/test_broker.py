@@ -9,6 +9,7 @@ from rq import Queue
 from rq.job import Job
 
 from workers.jobs import Status
+from workers.jobs.generate import GENERATE_QUEUES
 from workers.queue import keys, routing
 from workers.queue.broker import Broker, BrokerError, BrokerLimits, BrokerUnavailable, UnknownJob
 from workers.queue.connection import connect
@@ -48,7 +49,7 @@ def test_everything_rq_could_default_is_set(broker, redis, generate_job, train_j
     assert (job.result_ttl, job.failure_ttl, job.timeout, job.ttl) == (60, 120, 60, None)
     assert (job.retries_left, job.enqueue_at_front_on_retry) == (1, True)
     assert Job.fetch(broker.submit(train_job), connection=redis, serializer="json").timeout == -1
-    assert json.loads(job.data)[0] == "workers.generation.generate"  # a string of JSON: nothing to import, nothing to unpickle
+    assert json.loads(job.data)[0] == "workers.jobs.run"  # JSON: nothing to unpickle
 
 
 def test_the_backlog_follows_what_waits(broker, generate_job):
@@ -166,9 +167,10 @@ def test_a_lonely_submission_wakes_the_workers(broker, redis: Redis, generate_jo
         assert pubsub.get_message(timeout=0.05) is None  # the second found company
 
 
-def test_every_queue_is_served_or_trained_on(generate_job, train_job):
-    assert [routing.queue_of(generate_job(priority=p)) for p in ("high", "normal", "low")] == list(routing.GENERATE_QUEUES)
-    assert routing.queue_of(train_job) == routing.TRAIN_QUEUE
+def test_every_job_waits_in_a_queue_of_its_kind(generate_job, train_job):
+    assert [generate_job(priority=priority).queue for priority in ("high", "normal", "low")] == list(GENERATE_QUEUES)
+    assert train_job.queue in routing.FORKED_QUEUES
+    assert not set(GENERATE_QUEUES) & set(routing.FORKED_QUEUES)
 
 
 def test_a_redis_without_room_is_one_that_is_away(broker, redis, generate_job):

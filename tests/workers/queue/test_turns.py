@@ -10,9 +10,10 @@ from rq.job import Job
 from tests.workers.generation.fake_engine import FakeEngine
 from workers.capacity import Flow, Room
 from workers.jobs import Status
+from workers.jobs.generate import GENERATE_QUEUES
 from workers.leases.leases import FURTHER_JOBS, LOOKED_AT, Ended, Leases
 from workers.queue import keys
-from workers.queue.routing import AGEING_S, GENERATE_QUEUES
+from workers.queue.routing import AGEING_S
 
 LONG = {"kernel": "mala", "steps": 10_000}
 SHORT = {"kernel": "mala", "steps": 10}

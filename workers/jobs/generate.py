@@ -1,0 +1,173 @@
+"""Generation jobs: images from a checkpoint, by chains that step together with those of other jobs."""
+
+import binascii
+import math
+from base64 import b64decode
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, PositiveInt, model_validator
+
+from models.cards import Digest, Frozen, ModelName
+from models.kernels import AnyKernel
+from workers.jobs.base import Job, Result, Seed
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MAX_IMAGES = 256
+Priority = Literal["high", "normal", "low"]
+Layout = Literal["grid", "images"]
+GENERATE_QUEUES = ("generate-high", "generate", "generate-low")  # in the order they are served; `queue/turns.py` says how far
+ALONE_QUEUE = "generate-alone"  # jobs of any priority that run with no other beside them; `leases/quarantine.py` says which
+SamplerName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="lower-case letters, digits and hyphens")]
+
+
+class ImageData(Frozen):
+    """An image for every chain of a job to be conditioned on, as the `posterior` target needs one."""
+
+    kind: Literal["image"] = "image"
+    shape: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(description="channels, height, width")
+    pixels: str = Field(repr=False, description="base64 of uint8 pixels in the order of `shape`")
+
+    @model_validator(mode="after")
+    def _check_length(self) -> Self:
+        try:
+            found = len(b64decode(self.pixels, validate=True))
+        except binascii.Error as error:
+            raise ValueError(f"pixels must be base64: {error}") from error
+        if found != math.prod(self.shape):
+            raise ValueError(f"pixels hold {found} bytes where shape {self.shape} needs {math.prod(self.shape)}")
+        return self
+
+    def array(self) -> "np.ndarray":
+        """The image as float32 (channels, height, width) in [-1, 1]: pixel v becomes v / 127.5 - 1, the inverse of `images.to_pixels`."""
+        import numpy as np  # the API does without
+
+        return (np.frombuffer(b64decode(self.pixels), np.uint8).astype(np.float32) / 127.5 - 1).reshape(self.shape)
+
+
+class ClassData(Frozen):
+    """A class for every chain of a job to be conditioned on."""
+
+    kind: Literal["class"] = "class"
+    label: int = Field(ge=0)
+
+    def array(self) -> "np.ndarray":
+        """The label as int64 ()."""
+        import numpy as np
+
+        return np.array(self.label, np.int64)
+
+
+class ChainReport(Frozen):
+    """What one chain did on its way to one image."""
+
+    energy_first: float | None = Field(description="None for `prior`, which has no chain")
+    energy_last: float | None
+    acceptance: float | None = Field(description="fraction of proposals accepted; None for kernels that accept everything")
+    energy_trace: tuple[float, ...] = Field((), description="at most 64 energies, evenly spaced from the first to the last")
+
+
+class Diagnostics(Frozen):
+    """What can honestly be said of a job's samples."""
+
+    exact: bool | None = Field(description="whether the kernel leaves its target invariant; None for `prior`")
+    effective_temperature: float
+    acceptance: float | None = None
+    energy_first: float | None = Field(None, description="mean over the chains")
+    energy_last: float | None = Field(None, description="mean over the chains")
+    nonfinite_chains: int = 0
+    ess: float | None = Field(None, description="effective sample size of all chains' energies, second half; None under 100 draws a chain")
+    r_hat: float | None = Field(None, description="split R-hat of the energies, second half; None under 100 draws a chain or 2 chains")
+    calibration: str | None = Field(None, description="method that made the critic a density ratio; None where there is none")
+    warnings: tuple[str, ...] = ()
+
+
+class Contract(Frozen):
+    """What may change an image's bytes though request and weights are the same; workers that agree in all of it give the same bytes."""
+
+    device: str = Field(description="`cpu`, or the GPU's name as torch tells it")
+    instructions: str | None = Field(description="vector instructions torch uses on the CPU; None on a GPU")
+    torch: str
+    sampling_reference: int | None = Field(description="batch size whose bits energies and gradients have; None for `prior`")
+    decoding_reference: int = Field(description="the same for images")
+    reproducible: bool = Field(True, description="False where no batch size was found in which neighbours do not change the bits")
+
+
+class Timings(Frozen):
+    """Seconds a job spent in each phase."""
+
+    queue_s: float
+    sampling_s: float
+    encoding_s: float
+
+
+class GenerateResult(Result):
+    """What is known of a finished job's images, which are its artifacts `0.png` ... and, of several in one picture, `grid.png`."""
+
+    kind: Literal["generate"] = "generate"
+    diagnostics: Diagnostics
+    chains: tuple[ChainReport, ...]
+    timings: Timings
+    worker: str
+    device: str
+
+
+class GenerateJob(Job):
+    """A request for images with every choice made: together with the weights it determines the bytes."""
+
+    kind: Literal["generate"] = "generate"
+    model: ModelName
+    version: int = Field(ge=1)
+    digest: Digest
+    sampler: SamplerName
+    mcmc: AnyKernel | None = Field(description="None for `prior`")
+    num_images: int = Field(ge=1, le=MAX_IMAGES)
+    seed: Seed
+    layout: Layout = "grid"
+    priority: Priority = "normal"
+    deadline_s: float | None = Field(None, gt=0, description="seconds after submission at which the job expires")
+    data: Annotated[ImageData | ClassData, Field(discriminator="kind")] | None = Field(
+        None, exclude_if=lambda data: data is None, description="what the target is conditioned on; None for targets that need nothing"
+    )
+
+    queues: ClassVar[tuple[str, ...]] = (*GENERATE_QUEUES, ALONE_QUEUE)
+    result: ClassVar[type[Result]] = GenerateResult
+
+    @property
+    def queue(self) -> str:
+        return queue_for(self.priority)
+
+    @property
+    def cost(self) -> int:
+        """Evaluations of one chain, where decoding an image counts as one."""
+        return self.num_images * (self.mcmc.ticks if self.mcmc else 1)
+
+    @property
+    def points(self) -> int:
+        """Points that all its chains together may ask for in one tick."""
+        return self.num_images * self.mcmc.points_per_chain if self.mcmc else 0
+
+    @property
+    def chains(self) -> int:
+        return self.num_images
+
+    @property
+    def only_decodes(self) -> bool:
+        return self.mcmc is None
+
+    @property
+    def expires_after_s(self) -> float | None:
+        return self.deadline_s
+
+    @property
+    def model_name(self) -> str:
+        return self.model
+
+    def describe(self) -> str:
+        return f"{self.num_images} x {self.model} v{self.version} by {self.sampler}, seed {self.seed}"
+
+
+def queue_for(priority: str) -> str:
+    """The queue of generation jobs of a priority."""
+    return "generate" if priority == "normal" else f"generate-{priority}"

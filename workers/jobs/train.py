@@ -1,0 +1,45 @@
+"""Training jobs: a new version of a model."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from models.cards import Digest, ModelName
+from workers.jobs.base import Job, Result, Seed
+
+
+class TrainResult(Result):
+    """The version that a finished TrainJob published."""
+
+    kind: Literal["train"] = "train"
+    model: ModelName
+    version: int
+    digest: Digest
+    seconds: float
+
+
+class TrainJob(Job):
+    """A request for a new version of a model."""
+
+    kind: Literal["train"] = "train"
+    name: ModelName
+    family: str
+    dataset: str
+    steps: int = Field(ge=1, le=1_000_000)
+    batch_size: int = Field(ge=2, le=4096)
+    width: int = Field(ge=4, le=1024, description="channels of the widest layers: the one dial of size")
+    latent_size: int = Field(ge=1, le=4096)
+    seed: Seed
+    calibrate: bool = Field(True, description="fit a ratio head afterwards, where the family has a critic")
+
+    queues: ClassVar[tuple[str, ...]] = ("train",)
+    result: ClassVar[type[Result]] = TrainResult
+    handler: ClassVar[str | None] = "workers.training.job:train_job"
+    timeout_s: ClassVar[int | None] = -1
+
+    @property
+    def model_name(self) -> str:
+        return self.name
+
+    def describe(self) -> str:
+        return f"train {self.name} ({self.family} on {self.dataset}, {self.steps} steps)"
