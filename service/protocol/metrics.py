@@ -1,4 +1,8 @@
-"""The Prometheus metrics of the API: one registry for each app; all names and buckets are defined here."""
+"""The Prometheus metrics of the API: one registry for each app; all names and buckets are defined here.
+
+`fastapi.telemetry` is not used for them: it exports through an OpenTelemetry SDK and has no page that Prometheus reads. Where an SDK is
+configured, it works beside them.
+"""
 
 import platform
 import time

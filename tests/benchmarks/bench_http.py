@@ -1,6 +1,6 @@
-"""From POST /generate to PNG with sampling that costs nothing: latency, throughput, and who spends the processors' time.
+"""From POST /generate to PNG without sampling: latency, requests/s and processor time of each process.
 
-python -m tests.benchmarks.bench_http [--rivals FOLDER]     compares with LitServe and BentoML, installed into a folder (default: a new one)
+python -m tests.benchmarks.bench_http [--rivals FOLDER]     compares with LitServe and BentoML, installed into FOLDER (default: temporary)
 python -m tests.benchmarks.bench_http --alone               without them
 """
 
@@ -26,7 +26,7 @@ from tests.system.house import children
 
 ROOT = Path(__file__).parents[2]
 BODY = '{"model": "nothing"}'
-CARD = {  # of a model without networks, for a worker that asks for none
+CARD = {  # of a model without networks: the fake engine loads none
     "name": "nothing",
     "version": 1,
     "family": "sngan",
@@ -58,20 +58,20 @@ def main() -> None:
             rivals.install(venv)
             servers += [stack.enter_context(theirs(Path(folder), rival, venv)) for rival in rivals.RIVALS]
         how = f"medians of {given.rounds} rounds of {given.seconds:g} s, servers in turn, {os.cpu_count()} cores, load generator included"
-        print(f"a 28x28 PNG, {how}; `behind` is how many times as many the first server answered in the same round")
+        print(f"a 28x28 PNG, {how}; `behind` is the first server's requests/s over this one's, in the same round")
         for clients in (1, 64):
             compare(servers, clients, given.rounds, given.seconds)
 
 
 class Server(NamedTuple):
-    """One that is asked for pictures, and the processes it is made of."""
+    """A server under load and its processes."""
 
     name: str
     port: int
     path: str
     body: str
-    parts: dict[str, int]
-    group: int | None = None  # of processes that stand still while it is not asked: LitServe keeps a core busy with looking for requests
+    processes: dict[str, int]  # pid by name
+    group: int | None = None  # process group, stopped between measurements: LitServe polls for requests on a whole core
 
     @contextmanager
     def awake(self) -> Iterator[None]:
@@ -85,7 +85,7 @@ class Server(NamedTuple):
 @contextmanager
 def ours(folder: Path, name: str, tick_s: float) -> Iterator[Server]:
     with house(folder, tick_s) as started:
-        yield Server(name, started["api"].port, "/generate", BODY, {part: child.pid for part, child in started.items()})
+        yield Server(name, started["api"].port, "/generate", BODY, {process: child.pid for process, child in started.items()})
 
 
 @contextmanager
@@ -99,12 +99,12 @@ def theirs(folder: Path, rival: rivals.Rival, venv: Path) -> Iterator[Server]:
 
 
 def compare(servers: Sequence[Server], clients: int, rounds: int, seconds: float) -> None:
-    """Measures all in turn, round after round, since the machine's speed drifts; prints a line for each."""
+    """Measures the servers in turn, round after round, since the machine's speed drifts; prints a line for each."""
     runs = [[measured(server, clients, seconds) for server in servers] for _ in range(rounds)]
     for server, of_server in zip(servers, zip(*runs, strict=True), strict=True):
         rate, p50, p99 = (statistics.median(run[key] for run in of_server) for key in ("rate", "p50_ms", "p99_ms"))
         spread = f"({min(run['rate'] for run in of_server):.0f} to {max(run['rate'] for run in of_server):.0f})"
-        cpu = ", ".join(f"{part} {statistics.median(run['cpu'][part] for run in of_server):.2f}" for part in server.parts)
+        cpu = ", ".join(f"{process} {statistics.median(run['cpu'][process] for run in of_server):.2f}" for process in server.processes)
         ahead = [first["rate"] / run["rate"] for (first, *_), run in zip(runs, of_server, strict=True)]
         ratio = f"{statistics.median(ahead):5.2f} ({min(ahead):.2f} to {max(ahead):.2f})"
         print(f"{server.name:26} {clients:3} clients {rate:6.0f}/s {spread:14} p50 {p50:6.2f} ms  p99 {p99:6.2f} ms", end="")
@@ -113,13 +113,15 @@ def compare(servers: Sequence[Server], clients: int, rounds: int, seconds: float
 
 def measured(server: Server, clients: int, seconds: float) -> dict[str, Any]:
     with server.awake():
-        before = {part: processor_s(pid) for part, pid in server.parts.items()}
+        before = {process: processor_s(pid) for process, pid in server.processes.items()}
         run = load(server.port, server.path, server.body, clients, seconds)
-        return run | {"cpu": {part: 1000 * (processor_s(pid) - before[part]) / run["all"] for part, pid in server.parts.items()}}
+        return run | {
+            "cpu": {process: 1000 * (processor_s(pid) - before[process]) / run["all"] for process, pid in server.processes.items()}
+        }
 
 
 class Child:
-    """A process of the house, in a group of its own."""
+    """A process in a group of its own."""
 
     def __init__(self, *command: str, env: dict[str, str], port: int = 0) -> None:
         self.port = port
@@ -139,7 +141,7 @@ class Child:
 
 @contextmanager
 def house(folder: Path, tick_s: float) -> Iterator[dict[str, Child]]:
-    """Durable Valkey, the API as `ebbtide up` starts it, and the batch worker around an engine that computes nothing."""
+    """Valkey with its append-only file, the API as `ebbtide up` starts it, and a worker whose engine computes nothing."""
     valkey_port, port, data = free_port(), free_port(), Path(tempfile.mkdtemp(dir=folder))
     home = data / "checkpoints" / "nothing" / "1"
     home.mkdir(parents=True)
@@ -162,7 +164,7 @@ def house(folder: Path, tick_s: float) -> Iterator[dict[str, Child]]:
 
 @contextmanager
 def stopped_in_the_end(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
-    """Ends the whole group of processes, whatever happens."""
+    """Ends the process group on exit."""
     try:
         yield process
     finally:
@@ -175,19 +177,19 @@ def stopped_in_the_end(process: subprocess.Popen[bytes]) -> Iterator[subprocess.
 
 
 def load(port: int, path: str, body: str, clients: int, seconds: float) -> dict[str, Any]:
-    """Answers a second and latencies, as a process of its own measured them."""
+    """Answers a second and latencies, measured by a load generator in another process."""
     command = [sys.executable, "-m", "tests.benchmarks.serving.load", str(port), path, body, str(clients), str(seconds)]
     return dict(json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout))
 
 
 def processor_s(pid: int) -> float:
-    """Processor time of a process and those it started, so far; with those that are over, such as Valkey's when it rewrites its file."""
+    """Processor time of a process and its children, in seconds, including children that have ended."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK") + sum(map(processor_s, children(pid)))
 
 
 def until(question: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    """Asks until the answer is yes; fails when the process ends or time runs out."""
+    """Waits until `question` returns True. Raises RuntimeError where the process ends or START_LIMIT_S passes."""
     end = time.monotonic() + START_LIMIT_S
     while not question():
         if process.poll() is not None or time.monotonic() > end:

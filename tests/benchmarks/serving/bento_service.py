@@ -1,4 +1,4 @@
-"""BentoML's no-op: run by its own environment as `bentoml serve bento_service:Painter`; it counts requests unless UNCOUNTED is set."""
+"""BentoML's no-op, run in its own environment by `bentoml serve bento_service:Painter`; its metrics are off where UNCOUNTED is set."""
 
 import os
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""LitServe's no-op: run by its own environment as `python lit_service.py PORT`."""
+"""LitServe's no-op, run in its own environment by `python lit_service.py PORT`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""A load generator cheap enough to share a machine with what it measures: each client asks again as soon as it is answered.
+"""A load generator that takes little processor time; each client sends its next request as soon as it has an answer.
 
 python -m tests.benchmarks.serving.load PORT PATH BODY CLIENTS SECONDS     prints one line of JSON
 """
@@ -16,7 +16,7 @@ WARM_UP = 0.2  # share of the time that is not counted
 
 
 class Client(asyncio.Protocol):
-    """One connection kept alive; notes how long every answer took."""
+    """One keep-alive connection; records the latency of each answer."""
 
     def __init__(self, request: bytes, count_from: float, end: float) -> None:
         self.times: list[float] = []

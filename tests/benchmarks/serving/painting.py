@@ -1,4 +1,4 @@
-"""What every server compared here does for a request: one 28x28 picture, encoded."""
+"""The work of the compared servers for a request: one 28x28 PNG."""
 
 import io
 

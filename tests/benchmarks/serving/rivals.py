@@ -1,4 +1,4 @@
-"""Other servers with the same no-op: a 28x28 PNG a request, in an environment of their own, one worker, no queue that outlives them."""
+"""Other servers with the same no-op: a 28x28 PNG a request, one worker, an environment of their own, no durable queue."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 
 
 class Rival(NamedTuple):
-    """How a server is started, and where it answers."""
+    """The command, path and body of another server."""
 
     name: str
     package: str
@@ -29,7 +29,7 @@ RIVALS = (
 
 
 def install(venv: Path) -> None:
-    """An environment with both, made once; they never meet ours."""
+    """Makes an environment with both servers, apart from ours."""
     if not (venv / "bin" / "python").exists():
         subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
     packages = sorted({rival.package for rival in RIVALS})
