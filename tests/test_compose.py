@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from service.command.up import DRAIN_LIMIT_S, valkey_command
+from service.command.up import DRAIN_LIMIT_S
+from service.command.valkey import valkey_command
 
 ROOT = Path(__file__).parent.parent
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

@@ -129,6 +129,7 @@ class State(NamedTuple):
     capacity: int  # chains that may run at once, as things are
     admitted: Sent
     room: Room  # after that
+    threads: int  # it computes with
 
 
 class Turn(Frozen):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rq import Retry, get_current_job
 
 from models.checkpoints import Store
+from workers import computing, training_lock
 from workers.jobs import Problem, TrainJob, TrainResult
 from workers.queue.artifacts import Artifacts
 from workers.queue.broker import Broker
@@ -15,6 +16,8 @@ from workers.settings import WorkerSettings
 from workers.training.reports import JobEvents, StopFlag
 
 if TYPE_CHECKING:
+    import torch
+
     from models.training.trainer import TrainSettings
 
 LOST = 3  # exit status of the process of a job that its worker no longer has
@@ -29,12 +32,10 @@ class JobFailedError(Exception):
 
 
 def train_job(job: dict[str, Any]) -> dict[str, Any] | Retry:
-    """What a training job names as its function; runs in a process of its own."""
-    import torch
-
+    """The function that RQ calls for a training job, in a process of its own."""
     settings, wanted = WorkerSettings(), TrainJob.model_validate(job)
-    torch.set_num_threads(settings.threads)
-    return run_job(wanted, settings, command_line(wanted))
+    with training_lock.holding(settings.training_lock):
+        return run_job(wanted, settings, computing.begin(settings))
 
 
 def command_line(wanted: "TrainSettings | TrainJob") -> str:
@@ -44,7 +45,7 @@ def command_line(wanted: "TrainSettings | TrainJob") -> str:
     return shlex.join(["python", "-m", "workers.training", *words, *([] if wanted.calibrate else ["--no-calibrate"])])
 
 
-def run_job(wanted: TrainJob, settings: WorkerSettings, command: str) -> dict[str, Any] | Retry:
+def run_job(wanted: TrainJob, settings: WorkerSettings, device: "torch.device") -> dict[str, Any] | Retry:
     """Trains what the current RQ job asks for; a Retry puts the job back because this worker has to leave."""
     from models.families.base import Diverged
     from models.training.trainer import TrainingStopped, TrainSettings, train
@@ -57,7 +58,7 @@ def run_job(wanted: TrainJob, settings: WorkerSettings, command: str) -> dict[st
     run_folder, store = settings.runs_folder / rq_job.id, Store(settings.checkpoints)
     train_settings = TrainSettings.model_validate(wanted.model_dump(exclude={"kind"}))
     try:
-        card = train(train_settings, run_folder=run_folder, store=store, command=command, reporter=events)
+        card = train(train_settings, run_folder=run_folder, store=store, command=command_line(wanted), reporter=events, device=device)
     except TrainingStopped:
         return _stopped(events)
     except Diverged as error:

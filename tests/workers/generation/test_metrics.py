@@ -11,7 +11,7 @@ from workers.messages import ChainsRetired, EngineTicked, Loaded, Stepped, Warme
 from workers.training.worker import TrainingCollector, TrainWorker
 
 UNITS = ("_total", "_seconds", "_ratio", "_bytes", "_info")
-COUNTS = {"ebbtide_jobs_running", "ebbtide_chains_free", "ebbtide_chains_capacity"}  # gauges without a unit
+COUNTS = {"ebbtide_jobs_running", "ebbtide_chains_free", "ebbtide_chains_capacity", "ebbtide_engine_threads"}  # gauges without a unit
 
 
 def stepped(chains, bucket, seconds, model="m"):
