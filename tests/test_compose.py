@@ -63,7 +63,8 @@ def test_what_a_service_runs_exists(service: str) -> None:
         assert [program, arguments[0]] == ["python", "-m"]
         run = [[arguments[1], "main"]]
     for module, name in run:
-        tree = ast.parse((ROOT / module.replace(".", "/")).with_suffix(".py").read_text())
+        path = ROOT / module.replace(".", "/")
+        tree = ast.parse((path / "__main__.py" if path.is_dir() else path.with_suffix(".py")).read_text())
         assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
 
 
