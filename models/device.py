@@ -1,9 +1,11 @@
-"""The one place that asks which device there is: which to use, how it is set, and what a run on it may do.
+"""The only file that asks which devices this machine has; it sets a process up for one and says what the device can do.
 
-Sampling and published measurements are float32 everywhere: TF32 stays off. Bits repeat: deterministic algorithms stay on.
+Sampling and published measurements are float32 on every device, so TF32 is off. Results repeat, so deterministic algorithms are on.
+`python -m models.device [name]` prints the device of that name, or without one all that torch sees, for processes that must not load torch.
 """
 
 import os
+import sys
 
 import torch
 from torch import Tensor
@@ -11,54 +13,64 @@ from torch import Tensor
 WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with a workspace of a fixed size
 
 
+def choices() -> list[str]:
+    """The devices torch sees here, such as `cpu`, `cuda:0`, `cuda:1`, `mps`."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    mps = ["mps"] if torch.backends.mps.is_available() else []
+    return ["cpu", *(f"cuda:{index}" for index in range(gpus)), *mps]
+
+
 def resolve(wanted: str) -> torch.device:
-    """The device of a name: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto`, the best there is. Raises ValueError where it is not there."""
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(wanted)
-    except RuntimeError as error:
-        raise ValueError(f"unknown device {wanted!r}; choices: auto, cpu, cuda, cuda:<number>, mps") from error
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise ValueError(f"device {wanted!r} cannot be used; choices: auto, cpu, cuda, cuda:<number>, mps")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device {wanted!r} is not here: torch sees {torch.cuda.device_count()} CUDA devices")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ValueError("device 'mps' is not here")
-    return device
+    """The device of that name: one of `choices()`, `cuda` for the first GPU, or `auto` for the first GPU or else the CPU.
+
+    Raises ValueError if it is not here. It may start CUDA, and a process forked afterwards could use no GPU.
+    """
+    here = choices()
+    name = "cuda:0" if wanted == "cuda" or (wanted == "auto" and "cuda:0" in here) else "cpu" if wanted == "auto" else wanted
+    if name not in here:
+        raise ValueError(f"EBBTIDE_DEVICE={wanted!r}: torch sees no such device here; choices: auto, {', '.join(here)}")
+    return torch.device(name)
 
 
 def settle(device: torch.device, threads: int) -> None:
-    """Sets this process up to compute on a device: threads, float32 without TF32, deterministic algorithms. To be called once, first."""
-    torch.set_num_threads(threads)
+    """Sets this process up to compute on a device: threads, float32 without TF32, deterministic algorithms. Call it once, first.
+
+    An operation that has no deterministic algorithm on the device warns and runs.
+    """
+    set_threads(threads)
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = False
-    if device.type != "cpu":  # on the CPU they are the only ones
+    if device.type != "cpu":  # on the CPU all algorithms are deterministic
         os.environ.setdefault(*WORKSPACE)
-        torch.use_deterministic_algorithms(True)
+        torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
+def set_threads(threads: int) -> None:
+    """Threads that the calling thread's operations on the CPU use from now on; results do not depend on them."""
+    torch.set_num_threads(threads)
+
+
 def multiplies_bfloat16_faster(device: torch.device) -> bool:
-    """Whether a training run may use bfloat16: whether the device multiplies it faster than float32."""
+    """Whether the device multiplies bfloat16 faster than float32; then a training run may use it."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported())
 
 
 def name_of(device: torch.device) -> str:
-    """`cpu`, or the GPU's name as torch tells it."""
+    """`cpu`, or the name of the GPU, such as `NVIDIA H100 80GB HBM3`."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def instructions_of(device: torch.device) -> str | None:
-    """The vector instructions torch uses on the CPU; None on any other device."""
+    """The vector instructions torch uses on the CPU, such as `AVX512`; None on any other device."""
     return torch.backends.cpu.get_cpu_capability() if device.type == "cpu" else None
 
 
 def wait_for(device: torch.device) -> None:
-    """Returns when the device has done all it was asked to do, so that a clock read afterwards is right."""
+    """Waits until the device has finished its queue; call it before reading a clock."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -66,5 +78,17 @@ def wait_for(device: torch.device) -> None:
 
 
 def read(tensor: Tensor) -> Tensor:
-    """A tensor's numbers on the host: the one call that makes the host wait for the device while chains run."""
+    """Copies a tensor to the host. While chains run, no other call makes the host wait for the device."""
     return tensor.cpu()
+
+
+def main(arguments: list[str]) -> None:
+    """Prints devices, one a line; a name of a device that is not here ends with exit code 1 and the reason."""
+    try:
+        print(*([resolve(arguments[0])] if arguments else choices()), sep="\n")
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("models", "workers", "service")  # each may import itself and those before it
 
 # What each part of a package may import of its own package; a part is a folder or a file beside the folders. Nothing else is allowed.
-GROUND = {"jobs", "settings", "version", "health", "messages", "capacity"}
+GROUND = {"jobs", "settings", "version", "health", "messages", "capacity", "training_lock", "computing"}
 PARTS: dict[str, dict[str, set[str]]] = {
     "models": {
         "kernels": set(),
@@ -48,6 +48,8 @@ PARTS: dict[str, dict[str, set[str]]] = {
         "version": set(),
         "health": set(),
         "jobs": set(),
+        "training_lock": set(),
+        "computing": {"settings"},
         "capacity": set(),
         "messages": {"jobs", "capacity"},
         "queue": GROUND,
@@ -68,7 +70,7 @@ PARTS: dict[str, dict[str, set[str]]] = {
 }
 # Libraries that only some parts may import at all, at any depth of a file.
 BELONGS = {
-    "torch": {"models", "workers/engine", "workers/generation/assembly.py", "workers/training"},
+    "torch": {"models", "workers/engine", "workers/computing.py", "workers/training"},
     "redis": {"workers/queue", "workers/leases", "workers/training"},
     "rq": {"workers/queue", "workers/leases", "workers/generation/worker.py", "workers/training"},
     "fastapi": {"service"},
@@ -179,6 +181,7 @@ TORCHLESS = (
     "workers.queue.artifacts",
     "workers.generation.assembly",
     "workers.training.worker",
+    "service.command.up",
     "models.checkpoints",
     "models.families",
     "models.datasets",

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from service.command.up import DRAIN_LIMIT_S, valkey_command
+from service.command.up import DRAIN_LIMIT_S
+from service.command.valkey import valkey_command
 
 ROOT = Path(__file__).parent.parent
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -62,8 +63,8 @@ def test_what_a_service_runs_exists(service: str) -> None:
         assert [program, arguments[0]] == ["python", "-m"]
         run = [[arguments[1], "main"]]
     for module, name in run:
-        place = ROOT / module.replace(".", "/")
-        tree = ast.parse((place / "__main__.py" if place.is_dir() else place.with_suffix(".py")).read_text())
+        path = ROOT / module.replace(".", "/")
+        tree = ast.parse((path / "__main__.py" if path.is_dir() else path.with_suffix(".py")).read_text())
         assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
 
 

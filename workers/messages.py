@@ -130,6 +130,7 @@ class State(NamedTuple):
     capacity: int  # chains that may run at once; fewer than configured while memory is short
     admitted: Sent
     room: Room  # once those are admitted
+    threads: int  # it computes with
 
 
 class Turn(Frozen):

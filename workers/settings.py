@@ -1,9 +1,16 @@
-"""What a worker process is told by its environment (`EBBTIDE_*`), read once in `main()` and passed on."""
+"""The settings of a worker process: environment variables `EBBTIDE_*`, read once in `main()` and passed on."""
 
+import os
+import socket
 from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def cores() -> int:
+    """CPU cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class WorkerSettings(BaseSettings):
@@ -22,8 +29,13 @@ class WorkerSettings(BaseSettings):
         default_factory=lambda given: given["data"] / "checkpoints", description="where versions are published; <data>/checkpoints if unset"
     )
 
-    device: str = Field("auto", description="torch device: auto, cpu, cuda, cuda:1, ...")
-    threads: int = Field(2, ge=1, description="threads torch computes with; give the processes of one machine its cores between them")
+    device: str = Field("auto", description="what to compute on: auto (the first GPU, or else the CPU), cpu, cuda, cuda:1, ..., mps")
+    threads: int = Field(default_factory=cores, ge=1, description="threads torch computes with; all cores if unset")
+    threads_beside_training: int = Field(
+        default_factory=lambda given: max(1, given["threads"] - max(1, given["threads"] // 4)),
+        ge=1,
+        description="threads a generation worker computes with while a process with the same data folder trains; three quarters if unset",
+    )
     capacity: int = Field(64, ge=1, le=4096, description="chains that run at once")
     checkpoint_bytes: int = Field(1 << 30, ge=0, description="bytes of weights kept in memory; the checkpoint longest unused leaves")
     encoders: int = Field(2, ge=1, le=64, description="threads that make PNGs beside the stepping one")
@@ -38,3 +50,8 @@ class WorkerSettings(BaseSettings):
     def runs_folder(self) -> Path:
         """Holds the state of unfinished training, one folder a job."""
         return self.data / "runs"
+
+    @property
+    def training_lock(self) -> Path:
+        """Locked while a process of this machine trains; machines that share a data folder have one file each."""
+        return self.data / f"training.{socket.gethostname()}.lock"

@@ -59,7 +59,7 @@ class TrainingStopped(Exception):
     """The reporter asked to stop; the run folder holds everything to go on from."""
 
 
-def train(settings: TrainSettings, *, run_folder: Path, store: Store, command: str, reporter: Reporter) -> ModelCard:
+def train(settings: TrainSettings, *, run_folder: Path, store: Store, command: str, reporter: Reporter, device: torch.device) -> ModelCard:
     """Trains, or goes on where `run_folder` stopped, and publishes a new version.
 
     Raises ValueError for an unknown family or dataset, Diverged for a non-finite loss, TrainingStopped when asked to stop.

@@ -1,4 +1,4 @@
-"""A child process kept alive: its log in a file, its death told, its restart put off a little longer each time."""
+"""A child process with its log in a file; when it dies it is restarted, after a pause that doubles each time."""
 
 import ctypes
 import os
@@ -9,19 +9,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-STEADY_S = 60.0  # a child that lived so long starts over with the shortest pause
+STEADY_S = 60.0  # a child that lived this long is restarted after the shortest pause
 LONGEST_PAUSE_S = 30.0
 LAST_WORDS = 5  # lines of the log shown when a child dies
 PR_SET_PDEATHSIG = 1
 
 
 class Child:
-    """One process; signals to the terminal do not reach it, only ours do."""
+    """One process in a session of its own, so that Ctrl-C in the terminal does not reach it."""
 
     def __init__(self, name: str, command: Sequence[str], *, env: Mapping[str, str], log: Path, nice: int = 0) -> None:
         self.name = name
         self.log = log
-        self._command, self._env, self._nice = list(command), dict(env), nice
+        self.env = dict(env)
+        self._command, self._nice = list(command), nice
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
         self._pause_s = 0.5
@@ -29,7 +30,7 @@ class Child:
         self._log_begin = 0
 
     def start(self) -> None:
-        """Starts the process; it gets a SIGTERM of its own should this process be killed."""
+        """Starts the process; the kernel sends it SIGTERM when this process dies."""
         prepare = _preparation(self._nice, os.getpid())
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
@@ -39,7 +40,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **self._env},
+                env={**os.environ, **self.env},
                 cwd=Path(__file__).parents[2],
                 start_new_session=True,
                 preexec_fn=prepare,
@@ -47,7 +48,7 @@ class Child:
         self._started = time.monotonic()
 
     def argument(self, option: str) -> str:
-        """The value of an option of its command."""
+        """The value of an option of its command line."""
         return self._command[self._command.index(option) + 1]
 
     @property
@@ -55,7 +56,7 @@ class Child:
         return self._process is not None and self._process.poll() is None
 
     def tend(self, say: Callable[[str], None]) -> None:
-        """Restarts the process if it died, after a pause; to be called often."""
+        """Restarts the process after a pause if it died; call it often."""
         if self.alive or self._process is None:
             return
         now = time.monotonic()
@@ -74,20 +75,20 @@ class Child:
             self._process.terminate()
 
     def kill(self) -> None:
-        """Ends the process and every process it started, at once."""
+        """Kills the process and every process it started."""
         if self._process is not None and self.alive:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
     def last_words(self) -> str:
-        """The last lines it wrote since it was started."""
+        """The last lines of its log since it started."""
         written = self.log.read_bytes()[self._log_begin :] if self.log.is_file() else b""
         lines = written.decode(errors="replace").splitlines()
         return "\n".join(f"    {line}" for line in lines[-LAST_WORDS:])
 
 
 def _preparation(nice: int, parent: int) -> Callable[[], None]:
-    """What a child does between fork and exec. Looked up beforehand: between the two only system calls are safe."""
+    """What a child does between fork and exec. `prctl` is looked up before, since between the two only system calls are safe."""
     prctl = ctypes.CDLL(None, use_errno=True).prctl if sys.platform == "linux" else None
 
     def prepare() -> None:
@@ -95,7 +96,7 @@ def _preparation(nice: int, parent: int) -> Callable[[], None]:
             os.nice(nice)
         if prctl is not None:
             prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-            if os.getppid() != parent:  # it died before the line above
+            if os.getppid() != parent:  # the parent died before the line above
                 os._exit(1)
 
     return prepare

@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from service.command.up import VALKEY_ENV, valkey_command
+from service.command.valkey import VALKEY_ENV, valkey_command
 from tests.benchmarks.serving import rivals
 from tests.system.house import children
 

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 from redis import Redis
 
-from service.command.up import valkey_command
+from service.command.valkey import valkey_command
 from workers.queue.broker import Broker, BrokerLimits
 
 ROOT = Path(__file__).parents[2]

@@ -1,11 +1,12 @@
 """What the environment can say to a worker."""
 
+import os
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from workers.settings import WorkerSettings
+from workers.settings import WorkerSettings, cores
 
 
 def test_everything_has_a_default(monkeypatch):
@@ -21,6 +22,16 @@ def test_the_environment_decides(monkeypatch):
     assert (settings.checkpoints, settings.runs_folder, settings.capacity) == (Path("/somewhere/checkpoints"), Path("/somewhere/runs"), 128)
     monkeypatch.setenv("EBBTIDE_CHECKPOINTS", "/shared")
     assert WorkerSettings().checkpoints == Path("/shared")
+
+
+def test_threads_are_all_cores_and_a_quarter_of_them_is_left_to_a_training_run(monkeypatch):
+    settings = WorkerSettings()
+    assert settings.threads == cores() == len(os.sched_getaffinity(0))
+    for threads, beside in ((1, 1), (2, 1), (4, 3), (16, 12)):
+        monkeypatch.setenv("EBBTIDE_THREADS", str(threads))
+        assert WorkerSettings().threads_beside_training == beside
+    monkeypatch.setenv("EBBTIDE_THREADS_BESIDE_TRAINING", "2")
+    assert WorkerSettings().threads_beside_training == 2
 
 
 @pytest.mark.parametrize(("name", "value"), [("CAPACITY", "0"), ("THREADS", "many"), ("METRICS_PORT", "70000"), ("HEARTBEAT_S", "0")])

@@ -2,11 +2,10 @@
 
 import argparse
 from collections.abc import Sequence
-from functools import partial
 
 from workers.engine.allocator import keep_freed
-from workers.generation.assembly import assemble, make_engine
-from workers.generation.engine_process import EngineProcess
+from workers.generation.assembly import assemble, start_engine
+from workers.generation.engine_process import EngineDied
 from workers.settings import WorkerSettings
 
 
@@ -17,8 +16,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     settings = WorkerSettings()
     keep_freed()  # in both processes
-    with EngineProcess.start(partial(make_engine, settings)) as engine:
-        assemble(settings, engine).work(burst=given.burst)
+    try:
+        with start_engine(settings) as engine:
+            assemble(settings, engine).work(burst=given.burst)
+    except EngineDied as error:
+        raise SystemExit(str(error)) from None
 
 
 if __name__ == "__main__":

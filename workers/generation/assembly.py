@@ -1,13 +1,13 @@
 """The parts of a generation worker put together: the engine in its process, the RQ worker beside it."""
 
-import os
-
 from prometheus_client import start_http_server
 
 from models.checkpoints import Store
+from workers import computing
 from workers.generation.engine_process import EngineProcess
 from workers.generation.metrics import WorkerMetrics
 from workers.generation.step_loop import Steps
+from workers.generation.threads import SharedThreads
 from workers.generation.worker import BatchWorker
 from workers.messages import Observer
 from workers.queue.artifacts import Artifacts
@@ -15,32 +15,31 @@ from workers.queue.broker import Broker
 from workers.settings import WorkerSettings
 
 
-def make_engine(settings: WorkerSettings, observer: Observer) -> Steps:
-    """The engine, in the process that it has for itself: torch is loaded here and nowhere else."""
-    os.environ.setdefault("OMP_NUM_THREADS", str(settings.threads))  # read by torch when it is first imported
-    import torch
-
-    from workers.engine.engine import Engine, EngineSettings
-
-    torch.set_num_threads(settings.threads)
-    limits = EngineSettings(settings.capacity, device_of(settings.device), checkpoint_bytes=settings.checkpoint_bytes)
-    return Engine(Store(settings.checkpoints), limits, observer)
+def start_engine(settings: WorkerSettings) -> EngineProcess:
+    """The engine in a process of its own, which alone loads torch: this one stays free of it, so that it may fork."""
+    return EngineProcess.start(lambda observer: _engine(settings, observer), SharedThreads(settings, _set_threads).share)
 
 
 def assemble(settings: WorkerSettings, engine: EngineProcess) -> BatchWorker:
-    """A worker with its place in Redis and its page of metrics; waits for Redis and the engine to be there."""
+    """A worker with its page of metrics; waits until Redis and the engine are there."""
     broker = Broker.connect_patiently(settings)
     metrics = WorkerMetrics(settings.capacity)
     metrics.watch_process("engine", engine.pid)
+    metrics.watch_threads(lambda: engine.threads)
     if settings.metrics_port:
         start_http_server(settings.metrics_port, settings.metrics_host, registry=metrics.registry)
     return BatchWorker(engine, broker, Artifacts.open(settings.artifacts, broker.redis), settings, metrics)
 
 
-def device_of(wanted: str) -> str:
-    """`auto` is the GPU where there is one."""
-    import torch
+def _engine(settings: WorkerSettings, observer: Observer) -> Steps:
+    device = computing.begin(settings)
+    from workers.engine.engine import Engine, EngineSettings
 
-    if wanted != "auto":
-        return wanted
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    limits = EngineSettings(settings.capacity, str(device), checkpoint_bytes=settings.checkpoint_bytes)
+    return Engine(Store(settings.checkpoints), limits, observer)
+
+
+def _set_threads(threads: int) -> None:
+    from models import device
+
+    device.set_threads(threads)

@@ -1,4 +1,4 @@
-"""The worker's side of an engine that steps in a process of its own."""
+"""The worker's side of the engine's process: it sends orders over a pipe and receives what each tick ended."""
 
 import multiprocessing
 import select
@@ -13,21 +13,21 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from workers.capacity import Room
-from workers.generation.pipe import Message, Wire
+from workers.generation.pipe import Message, Pipe
 from workers.generation.step_loop import PROGRESS_EVERY_S, StepLoop, Steps
 from workers.jobs import Problem, Progress
 from workers.messages import Admit, EndEarly, Finished, Observer, Orders, Sent, State, Turn
 
 FORK = multiprocessing.get_context("fork")
-LEAVE_LIMIT_S = 10.0  # longer than an engine takes for anything that it does between two looks at its orders
+LEAVE_LIMIT_S = 10.0  # longer than any tick, after which the engine sees that its pipe is closed
 
 
 class EngineDied(Exception):
-    """The engine's process is gone; what it said last is on its standard error."""
+    """The engine's process has ended; its standard error says why."""
 
 
 class Runs(Protocol):
-    """What is needed of the process, or of a thread in its place."""
+    """The engine's process, or in tests a thread in its place."""
 
     @property
     def pid(self) -> int | None: ...
@@ -38,18 +38,18 @@ class Runs(Protocol):
 
 
 class HasFileno(Protocol):
-    """What can be polled, or not at the moment where the number is negative."""
+    """A source to poll; closed while its number is negative."""
 
     def fileno(self) -> int: ...
 
 
 class EngineProcess:
-    """Sends orders, and waits for what comes back; one thread does so, and any may wake it."""
+    """Sends orders and waits for turns. One thread uses it; any thread may call `wake`."""
 
-    def __init__(self, wire: Wire, process: Runs) -> None:
+    def __init__(self, pipe: Pipe, process: Runs) -> None:
         self.progress: dict[str, Progress] = {}
         self.told_at = self.progress_at = time.monotonic()
-        self._wire, self._process = wire, process
+        self._pipe, self._process = pipe, process
         self._sent = Sent()
         self._state: State | None = None  # replaced as a whole, so never torn
         self._woken = False
@@ -58,13 +58,13 @@ class EngineProcess:
         self._poll.register(self._bell, select.POLLIN)
 
     @classmethod
-    def start(cls, make: Callable[[Observer], Steps]) -> Self:
-        """Forks, so no other thread may run yet. `make` is called in the new process with the engine's observer."""
-        ours, theirs = Wire.pair()
-        process = FORK.Process(target=_step, args=(make, theirs, ours), name="engine")
+    def start(cls, make: Callable[[Observer], Steps], share: Callable[[], int]) -> Self:
+        """Forks, so no other thread may run yet; `make` and `share` are those of a `StepLoop` in the new process."""
+        worker_end, engine_end = Pipe.pair()
+        process = FORK.Process(target=_step, args=(make, share, engine_end, worker_end), name="engine")
         process.start()
-        theirs.close()
-        return cls(ours, process)
+        engine_end.close()
+        return cls(worker_end, process)
 
     def __enter__(self) -> Self:
         return self
@@ -74,35 +74,40 @@ class EngineProcess:
 
     @property
     def pid(self) -> int:
-        """That of its process."""
+        """The process id of the engine's process."""
         assert self._process.pid is not None, "not started"
         return self._process.pid
 
     @property
     def device(self) -> str:
-        """What it computes on, as torch calls it."""
+        """What the engine computes on, as torch calls it."""
         return self._known.device
 
     @property
+    def threads(self) -> int:
+        """Threads the engine computes with at the moment; 0 until it is ready."""
+        return self._state.threads if self._state else 0
+
+    @property
     def capacity(self) -> int:
-        """Chains that may run at once, as things are."""
+        """Chains that may run at once; fewer than the setting while memory is short."""
         return self._known.capacity
 
     @property
     def room(self) -> Room | None:
-        """What could be admitted; None while jobs sent before still wait to be."""
+        """Room for more jobs; None while the engine has not admitted all it was sent."""
         state = self._known
         return state.room if state.admitted == self._sent else None
 
     @property
     def room_to_come(self) -> Room | None:
-        """What could be admitted once those are; None where nothing would be free."""
+        """Room for more jobs after all that were sent; None where there is none."""
         state = self._known
         free = state.room.free - (self._sent.points - state.admitted.points)
         return state.room._replace(free=free) if free > 0 else None
 
     def admit(self, jobs: Iterable[Admit]) -> None:
-        """Sends jobs to it."""
+        """Sends jobs to the engine."""
         if admit := tuple(jobs):
             self._sent = reduce(Sent.with_, admit, self._sent)
             self._send(Orders(admit=admit))
@@ -112,21 +117,21 @@ class EngineProcess:
         self._send(Orders(end_early=(EndEarly(label=label, problem=problem),)))
 
     def wake(self) -> None:
-        """Ends a wait, or the next one; for any thread. It takes no lock, so a signal handler may call it."""
+        """Ends the current wait, or the next one. It takes no lock, so any thread and any signal handler may call it."""
         if not self._woken:
             self._woken = True
-            with suppress(OSError):  # nobody waits any more
+            with suppress(OSError):  # closed
                 self._ringer.send(b"!")
 
     def await_ready(self) -> None:
-        """Returns when it can be asked; raises EngineDied."""
+        """Waits until the engine has reported its state; raises EngineDied."""
         while self._state is None:
             self.wait(PROGRESS_EVERY_S)
             self.receive()
 
     def wait(self, seconds: float, *others: HasFileno) -> None:
-        """Returns when it or one of the others has something to tell, when woken, or when that time is over."""
-        self._poll.register(self._wire, self._wire.events)
+        """Waits for a turn, for one of the other sources, for `wake`, or for that long."""
+        self._poll.register(self._pipe, self._pipe.events)
         watched = [other for other in others if other.fileno() >= 0]
         for other in watched:
             self._poll.register(other, select.POLLIN)
@@ -135,16 +140,16 @@ class EngineProcess:
             self._poll.unregister(other)
         if self._bell.fileno() in ready:
             self._bell.recv(1 << 10)
-        self._woken = False  # from now on: whoever rang before will find all he rang for looked at
-        self._wire.flush()
+        self._woken = False  # the caller now looks at everything a `wake` so far was for
+        self._pipe.flush()
 
     def receive(self) -> list[Turn]:
-        """What it told since it was last asked; raises EngineDied."""
+        """Turns since the last call; raises EngineDied."""
         try:
-            turns = [_turn(message) for message in self._wire.receive()]
+            turns = [_turn(message) for message in self._pipe.receive()]
         except EOFError:
             self._process.join(LEAVE_LIMIT_S)
-            raise EngineDied(f"the engine's process is gone, exit code {self._process.exitcode}") from None
+            raise EngineDied(f"the engine's process ended, exit code {self._process.exitcode}") from None
         for turn in turns:
             self._state, self.told_at = turn.state, time.monotonic()
             if turn.progress is not None:
@@ -152,24 +157,24 @@ class EngineProcess:
         return turns
 
     def close(self) -> None:
-        """Ends it; what still runs in it is lost."""
-        if self._wire.open:
-            for end in (self._wire, self._bell, self._ringer):
+        """Ends the process; jobs that still run in it are lost."""
+        if self._pipe.open:
+            for end in (self._pipe, self._bell, self._ringer):
                 end.close()
             self._process.join(LEAVE_LIMIT_S)
             self._process.kill()
 
     @property
     def _known(self) -> State:
-        assert self._state is not None, "not asked to be ready"
+        assert self._state is not None, "await_ready was not called"
         return self._state
 
     def _send(self, orders: Orders) -> None:
-        self._wire.send(orders.model_dump_json().encode())
+        self._pipe.send(orders.model_dump_json().encode())
 
 
 def _turn(message: Message) -> Turn:
-    """With the pixels of its images where they belong."""
+    """A turn whose outcomes have their pixels again."""
     turn, at, outcomes = Turn.model_validate_json(message.text), 0, []
     for outcome in turn.outcomes:
         if isinstance(outcome, Finished):
@@ -179,9 +184,9 @@ def _turn(message: Message) -> Turn:
     return turn.model_copy(update={"outcomes": tuple(outcomes)})
 
 
-def _step(make: Callable[[Observer], Steps], theirs: Wire, ours: Wire) -> None:
-    """What the new process does. Signals are the worker's business: it says when to leave by closing its end of the wire."""
-    ours.close()
+def _step(make: Callable[[Observer], Steps], share: Callable[[], int], engine_end: Pipe, worker_end: Pipe) -> None:
+    """What the new process does. It ignores signals: the worker ends it by closing its end of the pipe."""
+    worker_end.close()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    StepLoop(make, theirs).run()
+    StepLoop(make, share, engine_end).run()

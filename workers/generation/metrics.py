@@ -20,7 +20,7 @@ LOAD_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class Ratio:
-    """A running sum over another, as of late."""
+    """A running sum over another, for the time since it was last asked."""
 
     def __init__(self) -> None:
         self._total = self._seen = (0.0, 0.0)
@@ -30,7 +30,7 @@ class Ratio:
         self._total = (self._total[0] + above, self._total[1] + below)
 
     def lately(self) -> float:
-        """Of what was added since it was last asked; where nothing was, what it said then, and 0 at first."""
+        """The ratio of what was added since the last call; the last answer where nothing was added, and 0 at first."""
         (above, below), (above_seen, below_seen) = self._total, self._seen
         if below > below_seen:
             self._seen, self._lately = (above, below), (above - above_seen) / (below - below_seen)
@@ -43,12 +43,14 @@ class WorkerMetrics:
     def __init__(self, capacity: int) -> None:
         self.registry = CollectorRegistry()
         self._pace, self._slowdown = Ratio(), Ratio()
-        self.ratios = {"chain_steps_per_s": self._pace, "slowdown": self._slowdown}  # the second: ticks over what tables say of their steps
+        self.ratios = {
+            "chain_steps_per_s": self._pace,
+            "slowdown": self._slowdown,
+        }  # the slowdown: seconds of ticks over those of their table
         self.tables: dict[tuple[str, str], Mapping[int, float]] = {}  # (model, sampler): seconds of a step by batch size
         self._capacity = capacity
-        self._series: dict[
-            tuple[str, str], tuple[Any, ...]
-        ] = {}  # labels() for each job would add 11 µs, 8 % of the worker's time for a job of nothing
+        # labels() for each job would take 11 µs, 8 % of the worker's time for a job that samples nothing.
+        self._series: dict[tuple[str, str], tuple[Any, ...]] = {}
         self._jobs = self._counter("ebbtide_jobs_total", "Jobs ended", *MODEL, "outcome")
         self._images = self._counter("ebbtide_images_total", "Images made", *MODEL)
         self._chain_steps = self._counter("ebbtide_chain_steps_total", "Evaluations of one chain", *MODEL)
@@ -66,23 +68,28 @@ class WorkerMetrics:
         self._load = self._histogram(
             "ebbtide_model_load_seconds", "Loading a checkpoint, without the steps of others in between", LOAD_BUCKETS, "model"
         )
-        told = "One evaluation in a batch of this size when the checkpoint was loaded; sizes that give other bits are not used"
-        self._buckets = Gauge("ebbtide_bucket_step_seconds", told, [*MODEL, "bucket"], registry=self.registry)
-        held = "Memory one evaluation in a batch of this size took at its peak then; 0 where the platform does not tell"
-        self._memory = Gauge("ebbtide_bucket_memory_bytes", held, [*MODEL, "bucket"], registry=self.registry)
+        about = "One evaluation in a batch of this size when the checkpoint was loaded; sizes that give other bits are not used"
+        self._buckets = Gauge("ebbtide_bucket_step_seconds", about, [*MODEL, "bucket"], registry=self.registry)
+        about = "Peak memory of that evaluation; 0 where the platform does not report it"
+        self._memory = Gauge("ebbtide_bucket_memory_bytes", about, [*MODEL, "bucket"], registry=self.registry)
         self.running = Gauge("ebbtide_jobs_running", "Jobs started and not ended", registry=self.registry)
         self._ages = Gauge("ebbtide_loop_age_seconds", "Since a thread last began a turn", ["thread"], registry=self.registry)
         self.free = Gauge("ebbtide_chains_free", "Chains that could still be admitted", registry=self.registry)
         self.capacity = Gauge("ebbtide_chains_capacity", "Chains the worker can run at once", registry=self.registry)
         self.capacity.set(capacity)
+        self._threads = Gauge("ebbtide_engine_threads", "Threads the engine computes with", registry=self.registry)
         ProcessCollector(registry=self.registry)
 
     def watch(self, thread: str, turned_at: Callable[[], float]) -> None:
-        """Tells the age of a loop's last turn, given as time.monotonic(): while one is stuck scrapes are still answered."""
+        """Exports the age of a loop's last turn, `turned_at` in time.monotonic(); a stuck loop does not stop scrapes."""
         self._ages.labels(thread).set_function(lambda: time.monotonic() - turned_at())
 
+    def watch_threads(self, threads: Callable[[], int]) -> None:
+        """Exports the threads the engine computes with, asked at each scrape."""
+        self._threads.set_function(threads)
+
     def watch_process(self, name: str, pid: int) -> None:
-        """Tells the memory and the processor time of another process, as it does of this one."""
+        """Exports memory and processor time of another process."""
         ProcessCollector(namespace=f"ebbtide_{name}", pid=lambda: pid, registry=self.registry)
 
     def ended(self, job: GenerateJob | None, outcome: Status, created_at: float, timings: Timings | None = None) -> None:
@@ -119,20 +126,20 @@ class WorkerMetrics:
                 if measurement.acceptance is not None:
                     self._acceptance.labels(model, sampler).observe(measurement.acceptance)
 
-    def _stepped(self, told: Stepped) -> None:
-        self._pace.add(told.chains, 0)
-        self._slowdown.add(0, self.tables.get((told.model, told.sampler), {}).get(told.bucket, told.seconds))
-        self._chain_steps.labels(told.model, told.sampler).inc(told.chains)
-        self._step.labels(told.bucket).observe(told.seconds)
-        self._occupancy.observe(told.chains / self._capacity)
+    def _stepped(self, event: Stepped) -> None:
+        self._pace.add(event.chains, 0)
+        self._slowdown.add(0, self.tables.get((event.model, event.sampler), {}).get(event.bucket, event.seconds))
+        self._chain_steps.labels(event.model, event.sampler).inc(event.chains)
+        self._step.labels(event.bucket).observe(event.seconds)
+        self._occupancy.observe(event.chains / self._capacity)
 
-    def _warmed(self, told: Warmed) -> None:
-        self.tables[told.model, told.sampler] = told.seconds
-        for size in told.seconds:
-            self._buckets.labels(told.model, told.sampler, size).set(told.seconds[size])
-            self._memory.labels(told.model, told.sampler, size).set(told.taken[size])
-        table = ", ".join(f"{size}: {told.seconds[size] * 1000:.2f} ms, {told.taken[size] / 1e6:.1f} MB" for size in told.seconds)
-        _logger.info("%s, %s: batch sizes that agree bitwise, and what a step of each takes: %s", told.model, told.sampler, table)
+    def _warmed(self, event: Warmed) -> None:
+        self.tables[event.model, event.sampler] = event.seconds
+        for size in event.seconds:
+            self._buckets.labels(event.model, event.sampler, size).set(event.seconds[size])
+            self._memory.labels(event.model, event.sampler, size).set(event.taken[size])
+        table = ", ".join(f"{size}: {event.seconds[size] * 1000:.2f} ms, {event.taken[size] / 1e6:.1f} MB" for size in event.seconds)
+        _logger.info("%s, %s: batch sizes that agree bitwise, time and memory of a step: %s", event.model, event.sampler, table)
 
     def _counter(self, name: str, about: str, *labels: str) -> Counter:
         return Counter(name, about, labels, registry=self.registry)

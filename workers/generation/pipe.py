@@ -1,32 +1,32 @@
-"""Messages between two processes over a socket: a line of JSON and bytes that belong to it. Neither end ever waits for the other."""
+"""Messages between two processes over a socket, each a line of JSON and the bytes that belong to it. Neither end waits for the other."""
 
 import select
 import socket
 import struct
 from typing import NamedTuple
 
-LENGTHS = struct.Struct("<II")  # of the text and of the bytes, before both
-AT_ONCE = 1 << 16  # bytes read by one call
+LENGTHS = struct.Struct("<II")  # of text and content; a message begins with them
+READ_BYTES = 1 << 16  # by one call
 
 
 class Message(NamedTuple):
-    """What travels as one."""
+    """Sent and received as a whole."""
 
-    text: bytes
-    content: bytes
+    text: bytes  # JSON
+    content: bytes  # pixels
 
 
-class Wire:
-    """One end, for one thread. Messages come whole, in the order in which they were sent."""
+class Pipe:
+    """One end of the connection, for one thread. Messages arrive whole and in order."""
 
     def __init__(self, end: socket.socket) -> None:
         end.setblocking(False)
         self._socket = end
-        self._unsent, self._come = bytearray(), bytearray()
+        self._unsent, self._received = bytearray(), bytearray()
 
     @classmethod
-    def pair(cls) -> tuple["Wire", "Wire"]:
-        """Both ends of a new one."""
+    def pair(cls) -> tuple["Pipe", "Pipe"]:
+        """Both ends of a new connection."""
         one, other = socket.socketpair()
         return cls(one), cls(other)
 
@@ -35,16 +35,16 @@ class Wire:
 
     @property
     def open(self) -> bool:
-        """Whether this end was not closed."""
+        """Whether this end is still open."""
         return self._socket.fileno() >= 0
 
     @property
     def events(self) -> int:
-        """What to poll for: that something has come, and where something is left to send, that there is room."""
+        """What to poll for: data to read and, while something is unsent, room to write."""
         return select.POLLIN | (select.POLLOUT if self._unsent else 0)
 
     def send(self, text: bytes, *contents: bytes) -> None:
-        """What does not go at once goes with the next call of this or of `flush`."""
+        """Sends a message; bytes the socket has no room for go with the next call of `send` or `flush`."""
         self._unsent += LENGTHS.pack(len(text), sum(map(len, contents)))
         self._unsent += text
         for content in contents:
@@ -52,29 +52,29 @@ class Wire:
         self.flush()
 
     def flush(self) -> None:
-        """Sends what is left, as far as there is room."""
+        """Sends as many unsent bytes as the socket has room for."""
         try:
             while self._unsent:
                 del self._unsent[: self._socket.send(self._unsent)]
         except BlockingIOError:
             pass
-        except OSError:  # nobody will ever receive it: `receive` says so
+        except OSError:  # the other end is closed: `receive` raises
             self._unsent.clear()
 
     def receive(self) -> list[Message]:
-        """What has come; raises EOFError once the other end is gone and all that it sent was received."""
-        gone = self._read()
+        """The messages that have arrived. Raises EOFError once the other end is closed and its last message was received."""
+        closed = self._read()
         messages, at = [], 0
-        while len(self._come) - at >= LENGTHS.size:
-            text, content = LENGTHS.unpack_from(self._come, at)
+        while len(self._received) - at >= LENGTHS.size:
+            text, content = LENGTHS.unpack_from(self._received, at)
             begin = at + LENGTHS.size
             end = begin + text + content
-            if end > len(self._come):
+            if end > len(self._received):
                 break
-            messages.append(Message(bytes(self._come[begin : begin + text]), bytes(self._come[begin + text : end])))
+            messages.append(Message(bytes(self._received[begin : begin + text]), bytes(self._received[begin + text : end])))
             at = end
-        del self._come[:at]
-        if gone and not messages:
+        del self._received[:at]
+        if closed and not messages:
             raise EOFError
         return messages
 
@@ -82,14 +82,14 @@ class Wire:
         self._socket.close()
 
     def _read(self) -> bool:
-        """True once nothing will come any more."""
+        """Reads all there is; True once the other end is closed."""
         while True:
             try:
-                data = self._socket.recv(AT_ONCE)
+                data = self._socket.recv(READ_BYTES)
             except BlockingIOError:
                 return False
             except OSError:
                 return True
-            self._come += data
-            if len(data) < AT_ONCE:
+            self._received += data
+            if len(data) < READ_BYTES:
                 return not data

@@ -1,6 +1,6 @@
-"""The loop around an engine, in a process where nothing else runs: orders come over a wire, and the news of its turns goes back.
+"""The loop of the engine's process: it receives orders over a pipe, ticks the engine and sends back what each tick ended.
 
-In a thread beside others the steps would wait for Python's lock whenever these do anything.
+The engine has a process of its own because beside other threads its ticks would wait for Python's global lock.
 """
 
 import select
@@ -9,15 +9,15 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from workers.capacity import Flow, Room
-from workers.generation.pipe import Wire
+from workers.generation.pipe import Pipe
 from workers.jobs import GenerateJob, Problem, Progress
 from workers.messages import Failed, Finished, Measurement, Observer, Orders, Sent, State, Turn
 
-PROGRESS_EVERY_S = 0.5  # and so often a sign of life, where there is nothing else to tell
+PROGRESS_EVERY_S = 0.5  # between two progress reports, which are signs of life too
 
 
 class Steps(Protocol):
-    """What is needed of an engine; called from one thread."""
+    """An engine as the loop uses it; called from one thread."""
 
     @property
     def device(self) -> str: ...
@@ -38,31 +38,34 @@ class Steps(Protocol):
 
 
 class StepLoop:
-    """Runs the engine that `make` makes until nobody is at the other end of the wire."""
+    """Runs the engine that `make` returns until the other end of the pipe is closed.
 
-    def __init__(self, make: Callable[[Observer], Steps], wire: Wire) -> None:
+    `share` sets and returns the threads to compute with; it is called between two ticks.
+    """
+
+    def __init__(self, make: Callable[[Observer], Steps], share: Callable[[], int], pipe: Pipe) -> None:
         self._measurements: list[Measurement] = []
-        self._engine, self._wire = make(self._measurements.append), wire
+        self._engine, self._share, self._pipe = make(self._measurements.append), share, pipe
         self._poll = select.poll()
         self._admitted = Sent()
-        self._told: State | None = None
-        self._told_at = 0.0
+        self._sent: State | None = None
+        self._progress_at = 0.0
 
     def run(self) -> None:
-        self._tell(())
+        self._report(())
         while (orders := self._orders()) is not None:
             for order in orders:
                 self._obey(order)
-            self._tell(self._engine.tick() if self._engine.busy else ())
+            self._report(self._engine.tick() if self._engine.busy else ())
 
     def _orders(self) -> list[Orders] | None:
-        """What has come; while there is nothing to tick it waits for that a little. None when nothing will come any more."""
+        """The orders that have arrived; an idle engine waits for them for half a second. None once the other end is closed."""
         if not self._engine.busy:
-            self._poll.register(self._wire, self._wire.events)
+            self._poll.register(self._pipe, self._pipe.events)
             self._poll.poll(1000 * PROGRESS_EVERY_S)
-        self._wire.flush()
+        self._pipe.flush()
         try:
-            return [Orders.model_validate_json(message.text) for message in self._wire.receive()]
+            return [Orders.model_validate_json(message.text) for message in self._pipe.receive()]
         except EOFError:
             return None
 
@@ -73,16 +76,16 @@ class StepLoop:
         for unwanted in orders.end_early:
             self._engine.end_early(unwanted.label, unwanted.problem)
 
-    def _tell(self, outcomes: Sequence[Finished | Failed]) -> None:
+    def _report(self, outcomes: Sequence[Finished | Failed]) -> None:
         engine = self._engine
-        state = State(engine.device, engine.capacity, self._admitted, Room(engine.free, engine.waiting, engine.quick))
-        overdue = time.monotonic() - self._told_at > PROGRESS_EVERY_S
-        if not (outcomes or overdue or state != self._told):
+        state = State(engine.device, engine.capacity, self._admitted, Room(engine.free, engine.waiting, engine.quick), self._share())
+        overdue = time.monotonic() - self._progress_at > PROGRESS_EVERY_S
+        if not (outcomes or overdue or state != self._sent):
             return
         progress = engine.progress() if overdue else None
         turn = Turn(state=state, outcomes=tuple(outcomes), measurements=tuple(self._measurements), progress=progress)
-        self._wire.send(turn.model_dump_json().encode(), *(one.pixels for one in outcomes if isinstance(one, Finished)))
+        self._pipe.send(turn.model_dump_json().encode(), *(one.pixels for one in outcomes if isinstance(one, Finished)))
         self._measurements.clear()
-        self._told = state
+        self._sent = state
         if overdue:
-            self._told_at = time.monotonic()
+            self._progress_at = time.monotonic()

@@ -1,8 +1,9 @@
 """`python -m workers.training` runs queued jobs that get a process each; with `--name` it trains one model here and now, without Redis."""
 
 import argparse
-import os
 import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from models import datasets, families
 from models.checkpoints import Store
+from workers import computing, training_lock
 from workers.queue.broker import Broker
 from workers.settings import WorkerSettings
 from workers.training.job import command_line
@@ -21,14 +23,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of both modes."""
     settings = WorkerSettings()
     given = _parser(settings).parse_args(arguments)
-    os.environ.setdefault("OMP_NUM_THREADS", str(settings.threads))  # read by torch when it is first imported
     if given.name is not None:
         raise SystemExit(train_here(given, settings))
     serve(settings, burst=given.burst)
 
 
 def serve(settings: WorkerSettings, *, burst: bool) -> None:
-    """Takes jobs until SIGTERM or SIGINT; this process never imports torch, so that its children may use a GPU."""
+    """Takes jobs until SIGTERM or SIGINT. This process never loads torch, so that the processes it forks may use a GPU."""
+    require_device(settings.device)
     worker = ForkingWorker(Broker.connect_patiently(settings), settings)
     if settings.metrics_port:
         registry = CollectorRegistry()
@@ -37,23 +39,31 @@ def serve(settings: WorkerSettings, *, burst: bool) -> None:
     worker.work(burst=burst)
 
 
+def require_device(name: str) -> None:
+    """Ends this process with the reason where the device is not here."""
+    if name not in ("auto", "cpu"):
+        asked = subprocess.run([sys.executable, "-m", "models.device", name], capture_output=True, text=True)
+        if asked.returncode:
+            raise SystemExit(asked.stderr.strip())
+
+
 def train_here(given: argparse.Namespace, settings: WorkerSettings) -> int:
     """Trains in the foreground and publishes into `--checkpoints`; Ctrl-C saves, and the same command goes on."""
-    import torch
-
+    device = computing.begin(settings)
     from models.training.trainer import TrainingStopped, TrainSettings, train
     from workers.training.reports import StopFlag, Terminal
 
     stop = StopFlag()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop.note)
-    torch.set_num_threads(settings.threads)
     wanted = TrainSettings.model_validate({name: getattr(given, name) for name in TrainSettings.model_fields})
     run_folder = settings.runs_folder / given.name
     command = command_line(wanted)
     print(command, flush=True)
     try:
-        card = train(wanted, run_folder=run_folder, store=Store(given.checkpoints), command=command, reporter=Terminal(stop))
+        with training_lock.holding(settings.training_lock):
+            store, reporter = Store(given.checkpoints), Terminal(stop)
+            card = train(wanted, run_folder=run_folder, store=store, command=command, reporter=reporter, device=device)
     except TrainingStopped as stopped:
         print(f"{stopped}; the same command goes on from {run_folder}")
         return 130

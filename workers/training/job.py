@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 from rq import Retry
 
 from models.checkpoints import Store
+from workers import computing, training_lock
 from workers.jobs import Problem, TrainJob, TrainResult
 from workers.settings import WorkerSettings
 from workers.training.process import JobFailed, current_events, end_early
 
 if TYPE_CHECKING:
+    import torch
+
     from models.training.trainer import TrainSettings
 
 NO_SETTINGS = {"kind", "caller"}  # fields of a job that do not say how to train
@@ -25,18 +28,20 @@ def command_line(wanted: "TrainSettings | TrainJob") -> str:
 
 def train_job(wanted: TrainJob) -> TrainResult | Retry:
     """Trains what the current RQ job asks for, in its process; a Retry puts the job back because this worker has to leave."""
-    import torch
+    settings = WorkerSettings()
+    with training_lock.holding(settings.training_lock):
+        return _run(wanted, settings, computing.begin(settings))
 
+
+def _run(wanted: TrainJob, settings: WorkerSettings, device: "torch.device") -> TrainResult | Retry:
     from models.families.base import Diverged
     from models.training.trainer import TrainingStopped, TrainSettings, train
 
-    settings = WorkerSettings()
-    torch.set_num_threads(settings.threads)
     events = current_events(settings)
     run_folder, store = settings.runs_folder / events.job_id, Store(settings.checkpoints)
     train_settings = TrainSettings.model_validate(wanted.model_dump(exclude=NO_SETTINGS))
     try:
-        card = train(train_settings, run_folder=run_folder, store=store, command=command_line(wanted), reporter=events)
+        card = train(train_settings, run_folder=run_folder, store=store, command=command_line(wanted), reporter=events, device=device)
     except TrainingStopped:
         return end_early(events)
     except Diverged as error:

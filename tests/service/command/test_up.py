@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from service.command.children import Child
-from service.command.up import AppendedFiles
+from service.command.valkey import AppendedFiles
 
 ROOT = Path(__file__).parents[3]
 FOR_EVER = "import signal; print('here', flush=True); signal.pause()"

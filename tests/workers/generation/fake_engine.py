@@ -14,7 +14,7 @@ from workers.capacity import Flow
 from workers.engine.allocator import keep_freed
 from workers.generation.engine_process import EngineProcess
 from workers.generation.metrics import WorkerMetrics
-from workers.generation.pipe import Wire
+from workers.generation.pipe import Pipe
 from workers.generation.step_loop import StepLoop, Steps
 from workers.generation.worker import BatchWorker
 from workers.jobs import ChainReport, Contract, Diagnostics, GenerateJob, Problem, Progress
@@ -90,6 +90,10 @@ class FakeEngine:
         return {job_id: Progress(done=total - self._left[job_id], total=total) for job_id, total in totals.items()}
 
 
+def one_thread() -> int:
+    return 1
+
+
 def ticks(job: GenerateJob) -> int:
     return job.mcmc.ticks if job.mcmc else 1
 
@@ -112,9 +116,9 @@ class EngineThread(threading.Thread):
 
     pid, exitcode = None, None
 
-    def __init__(self, engine: Steps, wire: Wire) -> None:
+    def __init__(self, engine: Steps, pipe: Pipe) -> None:
         super().__init__(name="engine")
-        self._wire, self._loop = wire, StepLoop(lambda observer: engine, wire)
+        self._pipe, self._loop = pipe, StepLoop(lambda observer: engine, one_thread, pipe)
 
     def run(self) -> None:
         try:
@@ -122,7 +126,7 @@ class EngineThread(threading.Thread):
         except AssertionError:
             return  # as a process that dies
         finally:
-            self._wire.close()
+            self._pipe.close()
 
     def kill(self) -> None:
         assert not self.is_alive(), "the engine did not leave"
@@ -134,10 +138,10 @@ def worker(engine: FakeEngine, settings: WorkerSettings) -> BatchWorker:
 
 
 def beside(engine: Steps) -> EngineProcess:
-    ours, theirs = Wire.pair()
-    thread = EngineThread(engine, theirs)
+    worker_end, engine_end = Pipe.pair()
+    thread = EngineThread(engine, engine_end)
     thread.start()
-    return EngineProcess(ours, thread)
+    return EngineProcess(worker_end, thread)
 
 
 def worker_of(engine: EngineProcess, settings: WorkerSettings) -> BatchWorker:
@@ -151,7 +155,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=4)
     given, settings = parser.parse_args(), WorkerSettings()
     keep_freed()  # as the worker does
-    with EngineProcess.start(lambda observer: FakeEngine(settings.capacity, given.tick, given.side)) as engine:
+    with EngineProcess.start(lambda observer: FakeEngine(settings.capacity, given.tick, given.side), one_thread) as engine:
         worker_of(engine, settings).work()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.house import children
-from tests.workers.generation.fake_engine import POISON, FakeEngine, beside
+from tests.workers.generation.fake_engine import POISON, FakeEngine, beside, one_thread
 from workers.capacity import Room
 from workers.generation.engine_process import EngineDied, EngineProcess
 from workers.jobs import Problem, Status
@@ -34,7 +34,7 @@ class Telling(FakeEngine):
 @pytest.fixture
 def engine():
     """Forked while this process has threads, which is all right for an engine without torch."""
-    with EngineProcess.start(Telling) as engine:
+    with EngineProcess.start(Telling, one_thread) as engine:
         engine.await_ready()
         yield engine
 

@@ -12,7 +12,7 @@ from workers.training.metrics import TrainingCollector
 from workers.training.worker import ForkingWorker
 
 UNITS = ("_total", "_seconds", "_ratio", "_bytes", "_info")
-COUNTS = {"ebbtide_jobs_running", "ebbtide_chains_free", "ebbtide_chains_capacity"}  # gauges without a unit
+COUNTS = {"ebbtide_jobs_running", "ebbtide_chains_free", "ebbtide_chains_capacity", "ebbtide_engine_threads"}  # gauges without a unit
 
 
 def stepped(chains, bucket, seconds, model="m"):

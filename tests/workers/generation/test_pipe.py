@@ -5,12 +5,12 @@ import socket
 
 import pytest
 
-from workers.generation.pipe import Message, Wire
+from workers.generation.pipe import Message, Pipe
 
 
 @pytest.fixture
 def ends():
-    pair = Wire.pair()
+    pair = Pipe.pair()
     yield pair
     for end in pair:
         end.close()
@@ -48,8 +48,8 @@ def test_more_than_the_socket_takes_goes_when_there_is_room_and_nobody_waits(end
 
 def test_a_message_in_pieces_waits_until_it_is_whole():
     near, far = socket.socketpair()
-    end = Wire(near)
-    whole = Wire.pair()
+    end = Pipe(near)
+    whole = Pipe.pair()
     whole[0].send(b"text", b"content")
     sent = whole[1]._socket.recv(100)
     for byte in sent[:-1]:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from rq import Queue
 
-from service.command.up import valkey_command
+from service.command.valkey import valkey_command
 from workers.capacity import Room
 from workers.jobs import Diagnostics, GenerateResult, Problem, Status, Timings
 from workers.leases.leases import SENT_AT_MOST, Ended, Leases, Taken
