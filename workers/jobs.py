@@ -1,17 +1,24 @@
 """The wire format: what Redis holds for a request and what comes back. Pydantic only, no torch."""
 
+import binascii
+import math
+from base64 import b64decode
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, PositiveInt, model_validator
 
-from models.cards import Digest, Frozen, ModelName, SamplerName
+from models.cards import Digest, Frozen, ModelName
 from models.kernels import AnyKernel
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MAX_IMAGES = 256
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Priority = Literal["high", "normal", "low"]
 Layout = Literal["grid", "images"]
+SamplerName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="lower-case letters, digits and hyphens")]
 
 
 class Status(StrEnum):
@@ -29,6 +36,43 @@ class Status(StrEnum):
         return self not in (Status.QUEUED, Status.RUNNING)
 
 
+class ImageData(Frozen):
+    """An image for every chain of a job to be conditioned on, as the `posterior` target needs one."""
+
+    kind: Literal["image"] = "image"
+    shape: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(description="channels, height, width")
+    pixels: str = Field(repr=False, description="base64 of uint8 pixels in the order of `shape`")
+
+    @model_validator(mode="after")
+    def _check_length(self) -> Self:
+        try:
+            found = len(b64decode(self.pixels, validate=True))
+        except binascii.Error as error:
+            raise ValueError(f"pixels must be base64: {error}") from error
+        if found != math.prod(self.shape):
+            raise ValueError(f"pixels hold {found} bytes where shape {self.shape} needs {math.prod(self.shape)}")
+        return self
+
+    def array(self) -> "np.ndarray":
+        """The image as float32 (channels, height, width) in [-1, 1]: pixel v becomes v / 127.5 - 1, the inverse of `images.to_pixels`."""
+        import numpy as np  # the API does without
+
+        return (np.frombuffer(b64decode(self.pixels), np.uint8).astype(np.float32) / 127.5 - 1).reshape(self.shape)
+
+
+class ClassData(Frozen):
+    """A class for every chain of a job to be conditioned on."""
+
+    kind: Literal["class"] = "class"
+    label: int = Field(ge=0)
+
+    def array(self) -> "np.ndarray":
+        """The label as int64 ()."""
+        import numpy as np
+
+        return np.array(self.label, np.int64)
+
+
 class GenerateJob(Frozen):
     """A request for images with every choice made: together with the weights it determines the bytes."""
 
@@ -44,6 +88,9 @@ class GenerateJob(Frozen):
     priority: Priority = "normal"
     deadline_s: float | None = Field(None, gt=0, description="seconds after submission at which the job expires")
     caller: str = Field("", max_length=100, description="who asks, for fair turns; the bytes do not depend on it")
+    data: Annotated[ImageData | ClassData, Field(discriminator="kind")] | None = Field(
+        None, exclude_if=lambda data: data is None, description="what the target is conditioned on; None for targets that need nothing"
+    )
 
 
 class TrainJob(Frozen):

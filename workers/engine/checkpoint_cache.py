@@ -78,7 +78,7 @@ class Residents:
     def lane(self, job: GenerateJob) -> Slices[Lane]:
         """A new lane for a job's chains, of a checkpoint that is held. Raises MemoryError."""
         prepared = self.use(job).prepared
-        target = prepared.targets[job.sampler]
+        target = prepared.targets[job.sampler]  # type: ignore[index]
         return (yield from Lane.measured(prepared, target, capacity=self._capacity, device=self._device, memory=self._memory))
 
     def _make_room(self, size: int, needed: Container[Version]) -> None:
