@@ -27,6 +27,15 @@ class Size(Frozen):
     options: dict[str, float] = {}
 
 
+@dataclass(frozen=True)
+class Space:
+    """Where the chains of a sampler live: how they start, and how their points become images."""
+
+    shape: tuple[int, ...]  # of the standard normals that one chain starts from
+    start: Callable[[Tensor], Tensor]  # (rows, *shape) to first points, (rows, ...)
+    decode: Callable[[Tensor], Tensor]  # points, (rows, ...), to images in [-1, 1], (rows, channels, height, width)
+
+
 @dataclass
 class TrainState:
     """What the next training step needs; all randomness comes from `random`, so that a resumed run goes on as if never stopped."""

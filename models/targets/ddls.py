@@ -14,7 +14,7 @@ class Ddls:
 
     generator: nn.Module
     log_ratio: nn.Module
-    conditional: ClassVar[bool] = False
+    data: ClassVar[None] = None
 
     def energy(self, z: Tensor, data: Tensor | None = None) -> Tensor:
         log_ratio: Tensor = self.log_ratio(self.generator(z))

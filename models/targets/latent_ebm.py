@@ -13,7 +13,7 @@ class LatentEbm:
     """E(z) = -f(z) + |z|²/2, the learned prior of LEBM  (Pang et al. 2020, eq. 3)."""
 
     f: nn.Module
-    conditional: ClassVar[bool] = False
+    data: ClassVar[None] = None
 
     def energy(self, z: Tensor, data: Tensor | None = None) -> Tensor:
         f: Tensor = self.f(z)

@@ -1,7 +1,7 @@
 """Latents that explain an image, under LEBM's prior  (Pang et al. 2020, arXiv 2006.08205)."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -15,7 +15,7 @@ class Posterior:
     generator: nn.Module
     f: nn.Module
     sigma: float
-    conditional: ClassVar[bool] = True
+    data: ClassVar[Literal["image"]] = "image"
 
     def energy(self, z: Tensor, data: Tensor | None = None) -> Tensor:
         if data is None:
