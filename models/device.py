@@ -4,7 +4,9 @@ Sampling and published measurements are float32 everywhere: TF32 stays off. Bits
 """
 
 import os
+from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,7 +50,7 @@ def multiplies_bfloat16_faster(device: torch.device) -> bool:
 
 
 def name_of(device: torch.device) -> str:
-    """`cpu`, or the GPU's name as torch tells it."""
+    """`cpu`, or the GPU's name as torch reports it."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
@@ -65,6 +67,51 @@ def wait_for(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def read(tensor: Tensor) -> Tensor:
+def put(numbers: object, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Numbers of the host, in lists or an array, as a tensor on a device; the host does not wait for the device."""
+    there = torch.tensor(numbers, dtype=dtype)
+    if device.type == "cuda":  # only pinned memory is copied without waiting
+        there = there.pin_memory()
+    return there.to(device, non_blocking=True)
+
+
+def read(tensor: Tensor) -> np.ndarray:
     """A tensor's numbers on the host: the one call that makes the host wait for the device while chains run."""
-    return tensor.cpu()
+    numbers: np.ndarray = tensor.cpu().numpy()
+    return numbers
+
+
+class DeviceMemory:
+    """A GPU's own memory, as torch and the driver report it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def free(self) -> int:
+        """Bytes that may still be taken."""
+        unused = torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
+        return torch.cuda.mem_get_info(self._device)[0] + unused
+
+    def peak(self, call: Callable[[Tensor], object], batch: Tensor) -> int:
+        """Makes a call on a batch; the most bytes it held beyond those held before."""
+        before = torch.cuda.memory_allocated(self._device)
+        torch.cuda.reset_peak_memory_stats(self._device)
+        call(batch)
+        torch.cuda.synchronize(self._device)
+        return torch.cuda.max_memory_allocated(self._device) - before
+
+
+def memory_of(device: torch.device) -> DeviceMemory | None:
+    """The device's own memory; None where it uses the host's."""
+    return DeviceMemory(device) if device.type == "cuda" else None
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether memory ran out, on a device or on the host; the CPU's allocator has no class of its own for that."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def release_memory() -> None:
+    """Gives memory back that torch keeps on devices for later use."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -17,7 +17,7 @@ PARTS: dict[str, dict[str, set[str]]] = {
     "models": {
         "kernels": set(),
         "noise": set(),
-        "images": set(),
+        "images": {"device"},
         "diagnostics": set(),
         "device": set(),
         "datasets": set(),

@@ -6,7 +6,7 @@ import copy
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from models.cards import ModelCard
@@ -26,6 +26,7 @@ class Prepared:
 
     card: ModelCard
     networks: nn.ModuleDict
+    device: torch.device
     targets: dict[str, Target]
     spaces: dict[str, Space]  # by sampler
 
@@ -44,15 +45,15 @@ def load(store: Store, card: ModelCard, device: torch.device) -> Prepared:
         networks.load_state_dict(store.weights(card))
     except RuntimeError as error:
         raise DamagedWeights(f"{card.name}@{card.version}: {error}") from error
-    return assembled(card, prepare(networks, device))
+    return assembled(card, prepare(networks, device), device)
 
 
-def assembled(card: ModelCard, networks: nn.ModuleDict) -> Prepared:
+def assembled(card: ModelCard, networks: nn.ModuleDict, device: torch.device) -> Prepared:
     """What sampling needs, of networks that were prepared."""
     kind = family(card.family)
-    targets: dict[str, Target] = dict(kind.targets(networks))
+    targets: dict[str, Target] = {str(name): target for name, target in kind.targets(networks).items()}
     space = Space(card.latent_shape, lambda normals: normals, torch.no_grad()(kind.decoder(networks)))
-    return Prepared(card, networks, targets, dict.fromkeys(("prior", *targets), space))
+    return Prepared(card, networks, device, targets, dict.fromkeys(("prior", *targets), space))
 
 
 def prepare(networks: nn.ModuleDict, device: torch.device) -> nn.ModuleDict:

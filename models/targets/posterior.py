@@ -1,11 +1,11 @@
 """Latents that explain an image, under LEBM's prior  (Pang et al. 2020, arXiv 2006.08205)."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor, nn
 
-from models.targets.base import standard_normal
+from models.targets.base import DataKind, standard_normal
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Posterior:
     generator: nn.Module
     f: nn.Module
     sigma: float
-    data: ClassVar[Literal["image"]] = "image"
+    data: ClassVar[DataKind | None] = "image"
 
     def energy(self, z: Tensor, data: Tensor | None = None) -> Tensor:
         if data is None:

@@ -15,6 +15,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from models.device import is_out_of_memory, release_memory, wait_for
 from workers.engine.memory import Memory, memory_of
 from workers.engine.slices import Slices
 
@@ -107,8 +108,7 @@ def _timed(evaluate: Evaluate, batch: Tensor, expected: tuple[Tensor, ...]) -> t
     """Whether a batch gives what is expected, and in how many seconds."""
     started = time.perf_counter()
     results = evaluate(batch)
-    if batch.is_cuda:
-        torch.cuda.synchronize(batch.device)
+    wait_for(batch.device)
     seconds = time.perf_counter() - started
     return _same(results, expected), seconds
 
@@ -149,8 +149,8 @@ def fitting(make: Callable[[int], Slices[T]], capacity: int) -> Slices[T]:
 
 
 def _why(error: RuntimeError) -> str:
-    """What it says if memory ran out; raises the error if it is another. The CPU's allocator has no class of its own."""
-    if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
+    """The error's text if memory ran out; raises any other error."""
+    if is_out_of_memory(error):
         return str(error)
     raise error
 
@@ -165,6 +165,5 @@ def _shrink(buckets: dict[int, float], why: str) -> None:
 
 
 def _go_on(chains: int, why: str) -> None:
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    release_memory()
     _logger.warning("out of memory; going on with %d chains at a time: %s", chains, why)

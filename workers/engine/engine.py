@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from models import noise
+from models import device, noise
 from models.checkpoints import Store
 from models.images import to_pixels
 from models.kernels import Kernel
 from workers.capacity import Flow
-from workers.engine.chain_group import Chain, Retired, streams_of
-from workers.engine.checkpoint_cache import Residents, Version
+from workers.engine.chains import Chain, Retired, streams_of
+from workers.engine.checkpoint_cache import CheckpointCache, Version
+from workers.engine.decoder import Decoder, together
 from workers.engine.lane import Lane, LaneName
-from workers.engine.lane_pool import Lanes
+from workers.engine.lane_pool import LanePool
 from workers.engine.memory import Memory
-from workers.engine.scheduler import QUICK, Admission, Scheduler, Standing
+from workers.engine.scheduler import QUICK, Admission, Running, Scheduler
 from workers.engine.summaries import chain_report, contract, diagnostics
 from workers.jobs import ChainReport, Diagnostics, GenerateJob, Problem, Progress
 from workers.messages import ChainsRetired, EngineTicked, Failed, Finished, Observer, Stepped
@@ -56,6 +56,16 @@ class Run:
         return LaneName.of(self.job)
 
 
+@dataclass(frozen=True)
+class Sampled:
+    """A job whose latents are ready to become images."""
+
+    run: Run
+    z: Tensor  # (images, *latent)
+    chains: tuple[ChainReport, ...]
+    diagnostics: Diagnostics
+
+
 class Engine:
     """Runs the chains of all jobs it was given, one evaluation a tick."""
 
@@ -64,8 +74,10 @@ class Engine:
         self._observe = observer
         self._device = torch.device(settings.device)
         self._scheduler = Scheduler(settings.capacity)
-        self._checkpoints = Residents(store, self._device, capacity=settings.capacity, budget=settings.checkpoint_bytes, memory=memory)
-        self._lanes = Lanes(self._checkpoints, observer)
+        self._checkpoints = CheckpointCache(
+            store, self._device, capacity=settings.capacity, budget=settings.checkpoint_bytes, memory=memory
+        )
+        self._lanes = LanePool(self._checkpoints, observer)
         self._runs: dict[str, Run] = {}
         self._outcomes: list[Finished | Failed] = []
         self._ticks = 0
@@ -110,27 +122,28 @@ class Engine:
 
     def cancel(self, job_id: str, problem: Problem) -> None:
         """Ends a job at once with that problem, which comes out of the next tick; its neighbours notice nothing."""
-        run = self._runs.pop(job_id, None)
-        if run is None:
-            return
-        self._scheduler.remove(job_id)
-        self._lanes.drop(job_id, run.lane)
-        self._outcomes.append(Failed(job_id=job_id, problem=problem))
+        if run := self._runs.get(job_id):
+            self._forget(run)
+            self._outcomes.append(Failed(job_id=job_id, problem=problem))
 
     def tick(self) -> list[Finished | Failed]:
-        """Priors first, then a slice of what is to be loaded and one evaluation for every chain; gives back the jobs that ended."""
+        """One evaluation for every chain and a slice of what is to be loaded, then images for what is done; the jobs that ended."""
         begun = time.perf_counter()
         self._expire()
-        self._run_priors()
+        sampled = self._sample_priors()
         self._ticks += 1
         if self._scheduler.may_move(self._lanes.points):
             self._move()
         if self._lanes.loading:
             self._load()
+        self._refuse()
         self._step_s = 0.0
         for name, lane in list(self._lanes.items()):
             if lane.running:
                 self._advance(name, lane)
+        if self._step_s:
+            sampled += self._retire()
+        self._decode(sampled)
         self._bound()
         if self._step_s:
             self._observe(EngineTicked(seconds=time.perf_counter() - begun))
@@ -157,31 +170,32 @@ class Engine:
         for run in [run for run in self._runs.values() if run.expires_at is not None and run.expires_at <= now]:
             self.cancel(run.job_id, Problem(reason="expired", detail=f"the deadline of {run.job.deadline_s:g} s passed while it ran"))
 
-    def _run_priors(self) -> None:
-        """Decodes waiting `prior` jobs, the oldest first, until a tick's share is used up."""
-        left = self._settings.prior_chains_per_tick
+    def _sample_priors(self) -> list[Sampled]:
+        """Draws the latents of waiting `prior` jobs, the oldest first, until a tick's share is used up."""
+        left, sampled = self._settings.prior_chains_per_tick, []
         for run in [run for run in self._runs.values() if run.job.mcmc is None]:
-            if left <= 0:
-                return
-            if Version.of(run.job) in self._checkpoints:
-                left -= run.job.num_images
-                self._guarded(run, self._run_prior)
-            else:
+            if run.job.data is not None:
+                self._unavailable(run.job_id, f"the sampler {run.job.sampler!r} needs no data, the job brings {run.job.data.kind} data")
+            elif Version.of(run.job) not in self._checkpoints:
                 self._lanes.expect(run.job_id, run.job)
+            elif left > 0:
+                left -= run.job.num_images
+                sampled.append(self._sample_prior(run))
+        return sampled
 
-    def _run_prior(self, run: Run) -> None:
-        loaded = self._checkpoints.use(run.job)
+    def _sample_prior(self, run: Run) -> Sampled:
+        cached = self._checkpoints.use(run.job)
         chains = [Chain(run.job_id, index, run.job.seed, _NO_KERNEL) for index in range(run.job.num_images)]
-        z = noise.start(streams_of(chains, self._device), loaded.prepared.latent)
+        shape = cached.prepared.spaces[run.job.sampler].shape
+        z = cached.starter(run.job.sampler)(noise.start(streams_of(chains, self._device), shape))
         reports = tuple(ChainReport(energy_first=None, energy_last=None, acceptance=None) for _ in chains)
-        self._finish(run, z, reports, diagnostics(loaded.prepared.card, "prior", None, ()))
-        self._retired(run, len(chains))
+        return Sampled(run, z, reports, diagnostics(cached.prepared.card, run.job.sampler, None, ()))
 
     def _move(self) -> None:
         """Lets chains join the batch, and others give way to them."""
         batch = [
-            Standing(chain.name, self._runs[chain.job_id].flow, chain.kernel.points_per_chain, left, chain.kernel.ticks)
-            for chain, left in self._lanes.standing()
+            Running(chain.name, self._runs[chain.job_id].flow, chain.kernel.points_per_chain, left, chain.kernel.ticks)
+            for chain, left in self._lanes.batch()
         ]
         moves = self._scheduler.move(batch, self._ticks)
         self._lanes.park(moves.parked)
@@ -197,41 +211,46 @@ class Engine:
         self._lanes.start(run.job_id, run.job, [Chain(run.job_id, index, run.job.seed, kernel) for index in indices])
 
     def _load(self) -> None:
-        """Goes on with what is to be loaded: beside chains that step it takes as long as they do, and pays back what a slice took more."""
+        """Loads for as long as the chains of the last tick stepped, less what an earlier slice took too much; with no chains for 50 ms."""
         self._credit_s = min(self._credit_s, 0.0) + self._step_s if self._lanes.running else ALONE_S
         if self._credit_s <= 0:
             return
         kept = {Version.of(run.job) for run in self._runs.values() if run.retired or run.job.mcmc is None}
         begun = time.perf_counter()
-        if refused := self._lanes.advance(self._credit_s, kept):
-            self._unavailable(*refused)
+        self._lanes.advance(self._credit_s, kept)
         self._credit_s -= time.perf_counter() - begun
 
+    def _refuse(self) -> None:
+        """Fails the jobs that cannot be served, and no others."""
+        for job_id, error in self._lanes.refused():
+            self._unavailable(job_id, str(error))
+
     def _advance(self, name: LaneName, lane: Lane) -> None:
+        """A tick of one lane; if no memory suffices for it, its own jobs fail, and no others."""
         try:
             ticked = lane.tick()
         except MemoryError as error:
-            self._abandon(name, error)
+            self._lanes.close(name)
+            for run in [run for run in self._runs.values() if run.lane == name]:
+                self._unavailable(run.job_id, str(error))
             return
         self._step_s += ticked.seconds
         stepped = Stepped(model=name.model, sampler=name.sampler, chains=ticked.chains, bucket=ticked.bucket, seconds=ticked.seconds)
         self._observe(stepped)
-        for retired in ticked.retired:
-            run = self._runs.get(retired.chain.job_id)
-            if run is None:
-                continue  # a sister chain diverged on this very tick
-            if not retired.finite:
-                self._diverged(run, retired)
-                continue
-            run.retired[retired.chain.index] = retired
-            if len(run.retired) == run.job.num_images:
-                self._guarded(run, self._complete)
 
-    def _abandon(self, name: LaneName, error: MemoryError) -> None:
-        """A lane that no memory suffices for takes its own jobs along, and no others."""
-        self._lanes.close(name)
-        for run in [run for run in self._runs.values() if run.lane == name]:
-            self._unavailable(run.job_id, error)
+    def _retire(self) -> list[Sampled]:
+        """Fails the jobs of chains that diverged; gives back the jobs whose chains are now all done."""
+        retired = self._lanes.retire()
+        for chain in sorted((one for one in retired if not one.finite), key=lambda one: one.chain.began_at + len(one.energies)):
+            if run := self._runs.get(chain.chain.job_id):  # or an earlier chain has failed it
+                self._diverged(run, chain)
+        sampled = []
+        for chain in retired:
+            if run := self._runs.get(chain.chain.job_id):
+                run.retired[chain.chain.index] = chain
+                if len(run.retired) == run.job.num_images:
+                    sampled.append(self._completed(run))
+        return sampled
 
     def _diverged(self, run: Run, retired: Retired) -> None:
         kernel = retired.chain.kernel
@@ -240,49 +259,59 @@ class Engine:
         self.cancel(run.job_id, Problem(reason="diverged", detail=detail))
         self._retired(run, 1, nonfinite=1)
 
-    def _complete(self, run: Run) -> None:
+    def _completed(self, run: Run) -> Sampled:
         ordered = [run.retired[index] for index in range(run.job.num_images)]
-        told = diagnostics(self._checkpoints.use(run.job).prepared.card, run.job.sampler, run.job.mcmc, ordered)
-        self._finish(run, torch.stack([chain.z for chain in ordered]), tuple(map(chain_report, ordered)), told)
-        self._retired(run, len(ordered), told.acceptance)
+        card = self._checkpoints.use(run.job).prepared.card
+        z = torch.stack([chain.z for chain in ordered])
+        return Sampled(run, z, tuple(map(chain_report, ordered)), diagnostics(card, run.job.sampler, run.job.mcmc, ordered))
 
-    def _finish(self, run: Run, z: Tensor, reports: tuple[ChainReport, ...], told: Diagnostics) -> None:
-        decoder = self._checkpoints.use(run.job).decoder
-        images = decoder.decode(z)
-        if not images.isfinite().all():
+    def _decode(self, sampled: list[Sampled]) -> None:
+        """Latents become images, those of one decoder in one call; a job whose images fail fails alone."""
+        sharing: dict[Decoder, list[Sampled]] = {}
+        for one in sampled:
+            sharing.setdefault(self._decoder(one.run), []).append(one)
+        for decoder, jobs in sharing.items():
+            for one, images in zip(jobs, together(decoder, [one.z for one in jobs]), strict=True):
+                if isinstance(images, MemoryError):
+                    self._unavailable(one.run.job_id, str(images))
+                else:
+                    self._finish(one, images)
+
+    def _finish(self, sampled: Sampled, images: Tensor) -> None:
+        run = sampled.run
+        if not device.read(images.isfinite().all()):
             self.cancel(run.job_id, Problem(reason="diverged", detail="the generator gave an image that is not finite"))
-            return
-        del self._runs[run.job_id]
-        self._scheduler.remove(run.job_id)
-        self._lanes.drop(run.job_id, run.lane)
-        sampling = self._lanes[run.lane].table if run.job.mcmc else None
-        promised = contract(self._device, sampling=sampling, decoding=decoder.table)
-        pixels = to_pixels(images)
-        self._outcomes.append(
-            Finished(
+        else:
+            sampling = self._lanes[run.lane].table if run.job.mcmc else None
+            promised = contract(self._device, sampling=sampling, decoding=self._decoder(run).table)
+            pixels = to_pixels(images)
+            finished = Finished(
                 job_id=run.job_id,
                 shape=pixels.shape,
                 pixels=pixels.tobytes(),
-                chains=reports,
-                diagnostics=told,
+                chains=sampled.chains,
+                diagnostics=sampled.diagnostics,
                 contract=promised,
                 sampling_s=time.perf_counter() - run.admitted,
             )
-        )
+            self._forget(run)
+            self._outcomes.append(finished)
+        self._retired(run, len(sampled.chains), sampled.diagnostics.acceptance)
+
+    def _decoder(self, run: Run) -> Decoder:
+        return self._checkpoints.use(run.job).decoder(run.job.sampler)
+
+    def _forget(self, run: Run) -> None:
+        del self._runs[run.job_id]
+        self._scheduler.remove(run.job_id)
+        self._lanes.drop(run.job_id, run.lane)
 
     def _retired(self, run: Run, chains: int, acceptance: float | None = None, nonfinite: int = 0) -> None:
         model, sampler = run.job.model, run.job.sampler
         self._observe(ChainsRetired(model=model, sampler=sampler, chains=chains, acceptance=acceptance, nonfinite=nonfinite))
 
-    def _guarded(self, run: Run, act: Callable[[Run], None]) -> None:
-        """A job whose images no memory suffices for fails, and no other."""
-        try:
-            act(run)
-        except MemoryError as error:
-            self._unavailable(run.job_id, error)
-
-    def _unavailable(self, job_id: str, error: Exception) -> None:
-        self.cancel(job_id, Problem(reason="unavailable", detail=str(error)))
+    def _unavailable(self, job_id: str, detail: str) -> None:
+        self.cancel(job_id, Problem(reason="unavailable", detail=detail))
 
 
 _NO_KERNEL = Kernel(kernel="none")

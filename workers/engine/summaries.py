@@ -1,4 +1,4 @@
-"""From what chains left behind to what people are told: a report a chain, diagnostics and a contract a job."""
+"""What people read about chains that are done: a report for each chain, diagnostics and a contract for each job."""
 
 from collections.abc import Sequence
 
@@ -6,13 +6,14 @@ import numpy as np
 import torch
 
 from models.cards import ModelCard
+from models.device import instructions_of, name_of
 from models.diagnostics import MIN_DRAWS, effective_sample_size, r_hat
 from models.kernels import Kernel
 from workers.engine.buckets import Table
-from workers.engine.chain_group import Retired
+from workers.engine.chains import Retired
 from workers.jobs import ChainReport, Contract, Diagnostics
 
-TRACE = 64  # energies told of one chain
+TRACE = 64  # energies reported of one chain
 
 
 def chain_report(retired: Retired) -> ChainReport:
@@ -31,12 +32,11 @@ def chain_report(retired: Retired) -> ChainReport:
 def transitions(retired: Retired) -> np.ndarray:
     """The energy before the first transition and after each, (steps + 1,): a kernel may take several ticks for one."""
     kernel = retired.chain.kernel
-    energies: np.ndarray = retired.energies.numpy()[:: kernel.ticks // kernel.steps]
-    return energies
+    return retired.energies[:: kernel.ticks // kernel.steps]
 
 
 def diagnostics(card: ModelCard, sampler: str, kernel: Kernel | None, retired: Sequence[Retired]) -> Diagnostics:
-    """What can honestly be said of a job whose chains are all done; `retired` is empty for `prior`."""
+    """What can be said of a job whose chains are all done; `retired` is empty for `prior`."""
     calibration = card.calibration.method if card.calibration else None
     if kernel is None:
         return Diagnostics(exact=None, effective_temperature=1.0)
@@ -64,10 +64,9 @@ def diagnostics(card: ModelCard, sampler: str, kernel: Kernel | None, retired: S
 
 def contract(device: torch.device, *, sampling: Table | None, decoding: Table) -> Contract:
     """What may change the bytes of images made on a device, given the bucket tables used."""
-    on_cpu = device.type == "cpu"
     return Contract(
-        device="cpu" if on_cpu else torch.cuda.get_device_name(device),
-        instructions=torch.backends.cpu.get_cpu_capability() if on_cpu else None,
+        device=name_of(device),
+        instructions=instructions_of(device),
         torch=str(torch.__version__),
         sampling_reference=sampling.reference if sampling else None,
         decoding_reference=decoding.reference,
