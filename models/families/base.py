@@ -29,11 +29,11 @@ class Size(Frozen):
 
 @dataclass(frozen=True)
 class Space:
-    """Where the chains of a sampler live: how they start, and how their points become images."""
+    """Where the chains of a sampler move: the shape of a point, where chains begin, and the image of a point."""
 
-    shape: tuple[int, ...]  # of the standard normals that one chain starts from
-    start: Callable[[Tensor], Tensor]  # (rows, *shape) to first points, (rows, ...)
-    decode: Callable[[Tensor], Tensor]  # points, (rows, ...), to images in [-1, 1], (rows, channels, height, width)
+    shape: tuple[int, ...]
+    start: Callable[[Tensor], Tensor]  # standard normals, (rows, *shape of the prior's points), to first points, (rows, *shape)
+    decode: Callable[[Tensor], Tensor]  # points, (rows, *shape), to images in [-1, 1], (rows, channels, height, width)
 
 
 @dataclass

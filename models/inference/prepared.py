@@ -26,9 +26,9 @@ class Prepared:
 
     card: ModelCard
     networks: nn.ModuleDict
-    device: torch.device
     targets: dict[str, Target]
-    spaces: dict[str, Space]  # by sampler
+    spaces: dict[str, Space]  # of `prior` and of every target
+    device: torch.device
 
     @property
     def bytes(self) -> int:
@@ -53,7 +53,7 @@ def assembled(card: ModelCard, networks: nn.ModuleDict, device: torch.device) ->
     kind = family(card.family)
     targets: dict[str, Target] = {str(name): target for name, target in kind.targets(networks).items()}
     space = Space(card.latent_shape, lambda normals: normals, torch.no_grad()(kind.decoder(networks)))
-    return Prepared(card, networks, device, targets, dict.fromkeys(("prior", *targets), space))
+    return Prepared(card, networks, targets, dict.fromkeys(("prior", *targets), space), device)
 
 
 def prepare(networks: nn.ModuleDict, device: torch.device) -> nn.ModuleDict:

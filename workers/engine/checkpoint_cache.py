@@ -88,8 +88,8 @@ class CheckpointCache:
     def _decoders(self, prepared: Prepared) -> Slices[dict[Callable[[Tensor], Tensor], Decoder]]:
         """One for every function that starts or decodes chains."""
         found: dict[Callable[[Tensor], Tensor], Decoder] = {}
+        normals = probe(prepared)
         for space in prepared.spaces.values():
-            normals = probe(space, self._device)
             if space.start not in found:
                 found[space.start] = yield from Decoder.measured(space.start, normals, self._capacity, self._memory)
             if space.decode not in found:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from models import noise
-from models.families.base import Space
+from models import device, noise
+from models.images import to_pixels
+from models.inference.prepared import Prepared
 from workers.capacity import buckets_for
 from workers.engine.buckets import Evaluate, Table, agreeing, fitting, within
 from workers.engine.memory import Memory
@@ -42,19 +44,29 @@ class Decoder:
         return stacked(results)
 
 
-def together(decoder: Decoder, blocks: list[Tensor]) -> list[Tensor | MemoryError]:
-    """What becomes of each block of rows, all in one call; where memory does not suffice for that, block by block."""
+class NotFinite(Exception):
+    """A decoder made an image that is not finite."""
+
+
+def pixels_of(decoder: Decoder, blocks: list[Tensor]) -> list[np.ndarray | MemoryError | NotFinite]:
+    """The images of each block of latents, uint8 (rows, height, width, channels), or why there are none.
+
+    All blocks go through the decoder in one call; where memory does not suffice for that, block by block.
+    """
     try:
-        results = decoder(stacked(blocks))
+        images = decoder(stacked(blocks))
     except MemoryError as error:
-        return [error] if len(blocks) == 1 else [result for block in blocks for result in together(decoder, [block])]
-    return list(results.split([len(block) for block in blocks]))
+        return [error] if len(blocks) == 1 else [result for block in blocks for result in pixels_of(decoder, [block])]
+    finite, pixels = device.read(images.flatten(1).isfinite().all(1)), to_pixels(images)
+    ends = np.cumsum([len(block) for block in blocks])[:-1]
+    together = zip(np.split(pixels, ends), np.split(finite, ends), strict=True)
+    return [shown if sound.all() else NotFinite("the generator gave an image that is not finite") for shown, sound in together]
 
 
-def probe(space: Space, device: torch.device) -> Tensor:
+def probe(prepared: Prepared) -> Tensor:
     """Standard normals to compare batch sizes by, (67, *shape): a prime number, so that no size brings a row back to the same slot."""
-    numbers = torch.arange(67, device=device)
-    return noise.start(noise.Streams(numbers, numbers), space.shape)
+    numbers = torch.arange(67, device=prepared.device)
+    return noise.start(noise.Streams(numbers, numbers), prepared.spaces["prior"].shape)
 
 
 def measured_table(evaluate: Evaluate, rows: Tensor, capacity: int, memory: Memory | None) -> Slices[Table]:

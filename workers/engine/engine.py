@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+import numpy as np
 import torch
-from torch import Tensor
 
-from models import device, noise
+from models import noise
 from models.checkpoints import Store
-from models.images import to_pixels
 from models.kernels import Kernel
 from workers.capacity import Flow
 from workers.engine.chains import Chain, Retired, streams_of
 from workers.engine.checkpoint_cache import CheckpointCache, Version
-from workers.engine.decoder import Decoder, together
+from workers.engine.decoder import Decoder, NotFinite, pixels_of
 from workers.engine.lane import Lane, LaneName
 from workers.engine.lane_pool import LanePool
 from workers.engine.memory import Memory
+from workers.engine.runs import Run, Sampled, contract
 from workers.engine.scheduler import QUICK, Admission, Running, Scheduler
-from workers.engine.summaries import chain_report, contract, diagnostics
-from workers.jobs import ChainReport, Diagnostics, GenerateJob, Problem, Progress
+from workers.jobs import GenerateJob, Problem, Progress
 from workers.messages import ChainsRetired, EngineTicked, Failed, Finished, Observer, Stepped
 
 ALONE_S = 0.05  # of loading in a tick in which no chain steps: a cancel waits no longer
@@ -35,35 +34,6 @@ class EngineSettings:
     device: str = "cpu"
     prior_chains_per_tick: int = 256  # images of `prior` jobs decoded between two ticks
     checkpoint_bytes: int = 1 << 30  # weights kept in memory
-
-
-@dataclass
-class Run:
-    """A job inside the engine."""
-
-    job_id: str
-    job: GenerateJob
-    expires_at: float | None  # Unix seconds
-    admitted: float = field(default_factory=time.perf_counter)
-    retired: dict[int, Retired] = field(default_factory=dict)
-
-    @property
-    def flow(self) -> Flow:
-        return Flow(self.job.caller, self.job.priority)
-
-    @property
-    def lane(self) -> LaneName:
-        return LaneName.of(self.job)
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """A job whose latents are ready to become images."""
-
-    run: Run
-    z: Tensor  # (images, *latent)
-    chains: tuple[ChainReport, ...]
-    diagnostics: Diagnostics
 
 
 class Engine:
@@ -135,6 +105,8 @@ class Engine:
         if self._scheduler.may_move(self._lanes.points):
             self._move()
         if self._lanes.loading:
+            self._decode(sampled)  # so that no checkpoint stays for them beside the one that is loaded
+            sampled = []
             self._load()
         self._refuse()
         self._step_s = 0.0
@@ -186,10 +158,9 @@ class Engine:
     def _sample_prior(self, run: Run) -> Sampled:
         cached = self._checkpoints.use(run.job)
         chains = [Chain(run.job_id, index, run.job.seed, _NO_KERNEL) for index in range(run.job.num_images)]
-        shape = cached.prepared.spaces[run.job.sampler].shape
+        shape = cached.prepared.spaces["prior"].shape
         z = cached.starter(run.job.sampler)(noise.start(streams_of(chains, self._device), shape))
-        reports = tuple(ChainReport(energy_first=None, energy_last=None, acceptance=None) for _ in chains)
-        return Sampled(run, z, reports, diagnostics(cached.prepared.card, run.job.sampler, None, ()))
+        return Sampled.from_prior(run, cached.prepared.card, z)
 
     def _move(self) -> None:
         """Lets chains join the batch, and others give way to them."""
@@ -249,7 +220,7 @@ class Engine:
             if run := self._runs.get(chain.chain.job_id):
                 run.retired[chain.chain.index] = chain
                 if len(run.retired) == run.job.num_images:
-                    sampled.append(self._completed(run))
+                    sampled.append(Sampled.by_chains(run, self._checkpoints.use(run.job).prepared.card))
         return sampled
 
     def _diverged(self, run: Run, retired: Retired) -> None:
@@ -259,43 +230,27 @@ class Engine:
         self.cancel(run.job_id, Problem(reason="diverged", detail=detail))
         self._retired(run, 1, nonfinite=1)
 
-    def _completed(self, run: Run) -> Sampled:
-        ordered = [run.retired[index] for index in range(run.job.num_images)]
-        card = self._checkpoints.use(run.job).prepared.card
-        z = torch.stack([chain.z for chain in ordered])
-        return Sampled(run, z, tuple(map(chain_report, ordered)), diagnostics(card, run.job.sampler, run.job.mcmc, ordered))
-
     def _decode(self, sampled: list[Sampled]) -> None:
-        """Latents become images, those of one decoder in one call; a job whose images fail fails alone."""
+        """Turns latents into images, those of one decoder in one call; a job whose images fail fails alone."""
         sharing: dict[Decoder, list[Sampled]] = {}
         for one in sampled:
             sharing.setdefault(self._decoder(one.run), []).append(one)
         for decoder, jobs in sharing.items():
-            for one, images in zip(jobs, together(decoder, [one.z for one in jobs]), strict=True):
-                if isinstance(images, MemoryError):
-                    self._unavailable(one.run.job_id, str(images))
+            for one, pixels in zip(jobs, pixels_of(decoder, [one.z for one in jobs]), strict=True):
+                if isinstance(pixels, MemoryError):
+                    self._unavailable(one.run.job_id, str(pixels))
                 else:
-                    self._finish(one, images)
+                    self._finish(one, pixels)
 
-    def _finish(self, sampled: Sampled, images: Tensor) -> None:
+    def _finish(self, sampled: Sampled, pixels: np.ndarray | NotFinite) -> None:
         run = sampled.run
-        if not device.read(images.isfinite().all()):
-            self.cancel(run.job_id, Problem(reason="diverged", detail="the generator gave an image that is not finite"))
+        if isinstance(pixels, NotFinite):
+            self.cancel(run.job_id, Problem(reason="diverged", detail=str(pixels)))
         else:
             sampling = self._lanes[run.lane].table if run.job.mcmc else None
             promised = contract(self._device, sampling=sampling, decoding=self._decoder(run).table)
-            pixels = to_pixels(images)
-            finished = Finished(
-                job_id=run.job_id,
-                shape=pixels.shape,
-                pixels=pixels.tobytes(),
-                chains=sampled.chains,
-                diagnostics=sampled.diagnostics,
-                contract=promised,
-                sampling_s=time.perf_counter() - run.admitted,
-            )
             self._forget(run)
-            self._outcomes.append(finished)
+            self._outcomes.append(sampled.finished(pixels, promised))
         self._retired(run, len(sampled.chains), sampled.diagnostics.acceptance)
 
     def _decoder(self, run: Run) -> Decoder:

@@ -59,7 +59,7 @@ class Lane:
 
     def __init__(self, prepared: Prepared, sampler: str, starter: Decoder, table: Table) -> None:
         self._target = prepared.targets[sampler]
-        self._shape = prepared.spaces[sampler].shape
+        self._normals_shape = prepared.spaces["prior"].shape
         self._image_shape = prepared.card.image_shape
         self._device = prepared.device
         self._starter = starter
@@ -79,7 +79,7 @@ class Lane:
             points = evaluate(target, z, data)
             return points.energy, points.gradient
 
-        rows = starter(probe(prepared.spaces[sampler], prepared.device))
+        rows = starter(probe(prepared))
         table = yield from measured_table(results, rows, capacity, memory)
         table = replace(table, reproducible=table.reproducible and starter.table.reproducible)
         return cls(prepared, sampler, starter, table)
@@ -162,7 +162,7 @@ class Lane:
         proposed = [group.propose() for group in groups]
         data = [group.data() for group in groups]
         if fresh:
-            proposed.append(self._starter(noise.start(streams_of(fresh, self._device), self._shape)))
+            proposed.append(self._starter(noise.start(streams_of(fresh, self._device), self._normals_shape)))
             data.append(data_of(fresh))
         needed = [rows for rows in data if rows is not None]
         points, bucket = self._evaluate(stacked(proposed), stacked(needed) if needed else None)

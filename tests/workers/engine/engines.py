@@ -72,13 +72,13 @@ def loading_decodes_by(monkeypatch, act):
 def measured_decoder(prepared, capacity):
     """The decoder of a checkpoint whose chains start from their normals."""
     space = prepared.spaces["prior"]
-    return at_once(Decoder.measured(space.decode, probe(space, prepared.device), capacity))
+    return at_once(Decoder.measured(space.decode, probe(prepared), capacity))
 
 
 def measured_lane(prepared, sampler, capacity):
     """A lane, with its batch sizes measured."""
     space = prepared.spaces[sampler]
-    starter = at_once(Decoder.measured(space.start, probe(space, prepared.device), capacity))
+    starter = at_once(Decoder.measured(space.start, probe(prepared), capacity))
     return at_once(Lane.measured(prepared, sampler, starter, capacity=capacity))
 
 
