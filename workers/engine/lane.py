@@ -60,6 +60,7 @@ class Lane:
     def __init__(self, prepared: Prepared, sampler: str, starter: Decoder, table: Table) -> None:
         self._target = prepared.targets[sampler]
         self._normals_shape = prepared.spaces["prior"].shape
+        self._shape = prepared.spaces[sampler].shape
         self._image_shape = prepared.card.image_shape
         self._device = prepared.device
         self._starter = starter
@@ -180,7 +181,7 @@ class Lane:
         for name in dict.fromkeys(chain.kernel.kernel for chain in fresh):
             rows = [row for row, chain in enumerate(fresh) if chain.kernel.kernel == name]
             if name not in self._groups:
-                self._groups[name] = ChainGroup(type(fresh[rows[0]].kernel), tuple(points.z.shape[1:]), self._device)
+                self._groups[name] = ChainGroup(type(fresh[rows[0]].kernel), self._shape, self._device)
             index = device.put(rows, self._device, torch.int64)
             self._groups[name].join([fresh[row] for row in rows], Evaluated(*(column[index] for column in points)))
 
