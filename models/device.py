@@ -6,7 +6,6 @@ Sampling and published measurements are float32 everywhere: TF32 stays off. Bits
 import os
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -75,10 +74,9 @@ def put(numbers: object, device: torch.device, dtype: torch.dtype) -> Tensor:
     return there.to(device, non_blocking=True)
 
 
-def read(tensor: Tensor) -> np.ndarray:
+def read(tensor: Tensor) -> Tensor:
     """A tensor's numbers on the host: the one call that makes the host wait for the device while chains run."""
-    numbers: np.ndarray = tensor.cpu().numpy()
-    return numbers
+    return tensor.cpu()
 
 
 class DeviceMemory:

@@ -20,9 +20,11 @@ COMPRESSION = 1  # zlib's fastest: the file grows a little, encoding takes a thi
 
 def to_pixels(images: Tensor) -> np.ndarray:
     """(rows, channels, height, width) in [-1, 1] -> uint8 (rows, height, width, channels): the one place where rounding happens."""
-    from models.device import read  # here, because who encodes pixels needs no torch
+    from models.device import read  # not above, because encoding needs no torch
 
-    return read(((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).contiguous())
+    scaled = (images.clamp(-1, 1) + 1) * 127.5
+    pixels: np.ndarray = read(scaled.round().byte().permute(0, 2, 3, 1).contiguous()).numpy()
+    return pixels
 
 
 def grid(images: np.ndarray) -> np.ndarray:

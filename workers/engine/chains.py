@@ -74,7 +74,7 @@ def retire(departed: Sequence[Departed], *more: Tensor) -> tuple[list[Retired], 
     """Reads what departed chains leave, and `more` columns of float32 along with it, from the device in one go."""
     blocks = [*(torch.cat([one.accepted, *one.chain.energies]) for one in departed), *more]
     lengths = np.cumsum([len(block) for block in blocks])
-    columns = np.split(device.read(torch.cat(blocks)), lengths[:-1])
+    columns = np.split(device.read(torch.cat(blocks)).numpy(), lengths[:-1])
     return [_retired(one, column) for one, column in zip(departed, columns, strict=False)], columns[len(departed) :]
 
 

@@ -57,7 +57,7 @@ def pixels_of(decoder: Decoder, blocks: list[Tensor]) -> list[np.ndarray | Memor
         images = decoder(stacked(blocks))
     except MemoryError as error:
         return [error] if len(blocks) == 1 else [result for block in blocks for result in pixels_of(decoder, [block])]
-    finite, pixels = device.read(images.flatten(1).isfinite().all(1)), to_pixels(images)
+    finite, pixels = device.read(images.flatten(1).isfinite().all(1)).numpy(), to_pixels(images)
     ends = np.cumsum([len(block) for block in blocks])[:-1]
     together = zip(np.split(pixels, ends), np.split(finite, ends), strict=True)
     return [shown if sound.all() else NotFinite("the generator gave an image that is not finite") for shown, sound in together]

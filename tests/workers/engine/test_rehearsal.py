@@ -3,6 +3,7 @@
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -53,7 +54,8 @@ def reads(monkeypatch):
     def read(tensor):
         reads.append(tensor)
         with unset_fake_temporarily():
-            return torch.ones(tensor.shape, dtype=tensor.dtype).numpy()
+            ones = torch.ones(tensor.shape, dtype=tensor.dtype).numpy()
+        return SimpleNamespace(numpy=lambda: ones)  # a tensor of the host's would be refused here too
 
     monkeypatch.setattr(device, "read", read)
     return reads
