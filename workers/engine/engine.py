@@ -55,7 +55,7 @@ class Engine:
 
     @property
     def device(self) -> str:
-        """What it computes on, as torch calls it."""
+        """The device it computes on, in torch's words."""
         return self._settings.device
 
     @property
@@ -70,12 +70,12 @@ class Engine:
 
     @property
     def quick(self) -> int:
-        """A job whose chains need no more ticks than this is welcome even if nothing is free: others give way, or it waits inside."""
+        """The most ticks of a chain for which longer ones give way, so that its job may be admitted even if nothing is free."""
         return self._lanes.longest // QUICK
 
     @property
     def waiting(self) -> frozenset[Flow]:
-        """Those who have chains inside that wait to start: a job of anybody else starts within a few ticks, even if nothing is free."""
+        """The flows whose chains wait to start: a job of any other flow starts within a few ticks, even if nothing is free."""
         return self._scheduler.flows
 
     @property
@@ -84,14 +84,14 @@ class Engine:
         return bool(self._runs or self._outcomes or self._lanes.loading)
 
     def admit(self, job_id: str, job: GenerateJob, expires_at: float | None) -> None:
-        """Takes a job in; its chains start as room comes. What is wrong with it comes out of the next tick."""
+        """Takes a job in; its chains start as there is room. If it cannot be served, a later tick returns its failure."""
         self._runs[job_id] = Run(job_id, job, expires_at)
         if job.mcmc is not None:
             self._scheduler.add(job_id, job.num_images, job.mcmc.points_per_chain, job.mcmc.ticks + 1, self._runs[job_id].flow)
             self._bound()
 
     def cancel(self, job_id: str, problem: Problem) -> None:
-        """Ends a job at once with that problem, which comes out of the next tick; its neighbours notice nothing."""
+        """Ends a job at once with that problem, which the next tick returns; other jobs keep their bits."""
         if run := self._runs.get(job_id):
             self._forget(run)
             self._outcomes.append(Failed(job_id=job_id, problem=problem))
@@ -132,7 +132,7 @@ class Engine:
         return Progress(done=done, total=run.job.num_images * per_chain)
 
     def _bound(self) -> None:
-        """While a job of a lane that memory has less room for is inside, no more chains start than fit there."""
+        """Limits the batch to the lane, among those of the jobs inside, that memory has least room for."""
         scarce = {name: lane.table.capacity for name, lane in self._lanes.items() if lane.table.capacity < self._settings.capacity}
         used = {run.lane for run in self._runs.values()} if scarce else set()
         self._scheduler.capacity = min([self._settings.capacity, *(scarce[name] for name in used if name in scarce)])

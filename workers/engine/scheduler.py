@@ -91,7 +91,7 @@ class Scheduler:
         self._now = 0.0  # the turn of the chain that started last
         self._parked: dict[ChainName, tuple[Running, int]] = {}  # with the tick they left at, the oldest first
         self._waited: dict[str, Counter[int]] = {}  # ticks that chains have been parked for, by job
-        self._news = False  # somebody came for whom others may have to give way
+        self._news = False  # a job came that chains may have to give way to
 
     @property
     def waiting(self) -> int:
@@ -101,7 +101,7 @@ class Scheduler:
 
     @property
     def flows(self) -> frozenset[Flow]:
-        """Those who have chains that wait to start."""
+        """The flows whose chains wait to start."""
         return frozenset(self._lines)
 
     def add(self, job_id: str, chains: int, points: int = 1, ticks: int = 1, flow: Flow = Flow()) -> None:  # noqa: B008  # immutable
@@ -131,7 +131,7 @@ class Scheduler:
         self._resume(round_, list(self._parked), now)
         while line := self._next(round_):
             self._start(round_, line, line.jobs[0])
-        self._news = bool(round_.admitted)  # those who started may have to give way to those who did not
+        self._news = bool(round_.admitted)  # chains that started may have to give way to chains that did not
         return Moves(tuple(round_.parked), tuple(round_.resumed), tuple(round_.admitted.values()))
 
     def _next(self, round_: "_Round") -> Line | None:
@@ -206,7 +206,7 @@ class _Round:
     """One tick's moves, as they are made."""
 
     def __init__(self, capacity: int, batch: list[Running]) -> None:
-        self.batch = batch  # those who could give way
+        self.batch = batch  # chains that could give way
         self.room = capacity - sum(one.points for one in batch)
         self.callers = Counter(one.flow.caller for one in batch)  # chains that run for each
         self.parked: list[ChainName] = []
