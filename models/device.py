@@ -6,6 +6,7 @@ Sampling and published measurements are float32 on every device, so TF32 is off.
 
 import os
 import sys
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -77,9 +78,53 @@ def wait_for(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
+def put(numbers: object, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Numbers of the host, in lists or an array, as a tensor on a device; the host does not wait for the device."""
+    there = torch.tensor(numbers, dtype=dtype)
+    if device.type == "cuda":  # only pinned memory is copied without waiting
+        there = there.pin_memory()
+    return there.to(device, non_blocking=True)
+
+
 def read(tensor: Tensor) -> Tensor:
     """Copies a tensor to the host. While chains run, no other call makes the host wait for the device."""
     return tensor.cpu()
+
+
+class DeviceMemory:
+    """A GPU's own memory, as torch and the driver report it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def free(self) -> int:
+        """Bytes that may still be taken."""
+        unused = torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
+        return torch.cuda.mem_get_info(self._device)[0] + unused
+
+    def peak(self, call: Callable[[Tensor], object], batch: Tensor) -> int:
+        """Makes a call on a batch; the most bytes it held beyond those held before."""
+        before = torch.cuda.memory_allocated(self._device)
+        torch.cuda.reset_peak_memory_stats(self._device)
+        call(batch)
+        torch.cuda.synchronize(self._device)
+        return torch.cuda.max_memory_allocated(self._device) - before
+
+
+def memory_of(device: torch.device) -> DeviceMemory | None:
+    """The device's own memory; None where it uses the host's."""
+    return DeviceMemory(device) if device.type == "cuda" else None
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether memory ran out, on a device or on the host; the CPU's allocator has no class of its own for that."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def release_memory() -> None:
+    """Gives memory back that torch keeps on devices for later use."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def main(arguments: list[str]) -> None:

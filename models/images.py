@@ -20,8 +20,10 @@ COMPRESSION = 1  # zlib's fastest: the file grows a little, encoding takes a thi
 
 def to_pixels(images: Tensor) -> np.ndarray:
     """(rows, channels, height, width) in [-1, 1] -> uint8 (rows, height, width, channels): the one place where rounding happens."""
+    from models.device import read  # not above, because encoding needs no torch
+
     scaled = (images.clamp(-1, 1) + 1) * 127.5
-    pixels: np.ndarray = scaled.round().byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    pixels: np.ndarray = read(scaled.round().byte().permute(0, 2, 3, 1).contiguous()).numpy()
     return pixels
 
 

@@ -6,6 +6,7 @@ Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
@@ -66,7 +67,7 @@ def _multiply(word: Tensor, by: int) -> tuple[Tensor, Tensor]:
 def words(streams: Streams, steps: Tensor, purpose: Purpose, count: int) -> Tensor:
     """Random words in [0, 2^32) for every step and chain: steps (ticks, chains) -> (ticks, chains, count), count a multiple of 4."""
     position = torch.arange(count // 4, device=steps.device)
-    counter = (position, steps.unsqueeze(-1), streams.chain.unsqueeze(-1), position.new_tensor(int(purpose)))
+    counter = (position, steps.unsqueeze(-1), streams.chain.unsqueeze(-1), position.new_full((), int(purpose)))
     key = (streams.seed.unsqueeze(-1) & _WORD, (streams.seed.unsqueeze(-1) >> 32) & _WORD)
     drawn = philox(tuple(word.expand(*steps.shape, count // 4) for word in counter), key)
     return torch.stack(drawn, dim=-1).flatten(-2)
@@ -93,7 +94,7 @@ def draw(streams: Streams, steps: Tensor, size: int, purpose: Purpose = Purpose.
     return Draws(normal.contiguous(), uniform[..., normal_words].contiguous().log_())
 
 
-def start(streams: Streams, size: int) -> Tensor:
-    """Where the chains begin: draws from N(0, I), (chains, size)."""
+def start(streams: Streams, shape: tuple[int, ...]) -> Tensor:
+    """What the chains start from: standard normals, (chains, *shape)."""
     step = torch.zeros(1, len(streams.seed), dtype=torch.int64, device=streams.seed.device)
-    return draw(streams, step, size, Purpose.START).normal[0]
+    return draw(streams, step, math.prod(shape), Purpose.START).normal[0].reshape(-1, *shape)

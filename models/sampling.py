@@ -14,9 +14,9 @@ class GeneratorNoise:
     """Noise from one torch.Generator: a tick's numbers, drawn when first asked for."""
 
     def __init__(self, like: Tensor, random: torch.Generator, normals: int = 1) -> None:
-        self._like = like  # (chains, latent)
+        self._like = like  # (chains, *latent)
         self._random = random
-        self._shape = (len(like), normals, like.shape[1])
+        self._shape = (len(like), normals, *like.shape[1:])
         self._normals: Tensor | None = None
         self._log_uniform: Tensor | None = None
 
@@ -43,8 +43,8 @@ class Ran(NamedTuple):
 
 
 def begin(kernel: Kernel, target: Target, z: Tensor, data: Tensor | None = None) -> Chains:
-    """Chains at `z`, (chains, latent), evaluated and ready for their first tick."""
-    settings = {name: z.new_full((len(z), 1), getattr(kernel, name)) for name in kernel.columns}
+    """Chains at `z`, (chains, *latent), evaluated and ready for their first tick."""
+    settings = {name: z.new_full((len(z), *(1,) * (z.dim() - 1)), getattr(kernel, name)) for name in kernel.columns}
     chains = Chains(*evaluate(target, z, data), settings)
     kernel.begin(chains)
     return chains
@@ -59,12 +59,17 @@ def run(
     data: Tensor | None = None,
     watch: Callable[[Chains], None] | None = None,
 ) -> Ran:
-    """Runs chains from `z`, (chains, latent), for all steps of the kernel; `watch` sees them after each tick."""
+    """Runs chains from `z`, (chains, *latent), for all steps of the kernel; `watch` sees them after each tick.
+
+    `data`, (chains, ...), is what a conditional target needs for each chain.
+    """
     chains = begin(kernel, target, z, data)
     energies, accepted = [chains.energy], torch.zeros_like(chains.energy)
-    for _ in range(kernel.ticks):
+    rows = torch.arange(len(z), device=z.device)
+    for tick in range(kernel.ticks):
+        chains.wide = rows if kernel.is_wide(tick) else rows[:0]
         noise = GeneratorNoise(chains.z, random, kernel.normals_per_tick)
-        points = evaluate(target, kernel.propose(chains, noise), _images_for(kernel, chains, data))
+        points = evaluate(target, kernel.propose(chains, noise), _data_for(kernel, chains, data))
         accepted += kernel.update(chains, points, noise).accepted
         energies.append(chains.energy)
         if watch is not None:
@@ -72,7 +77,7 @@ def run(
     return Ran(chains, accepted / max(kernel.decisions, 1), torch.stack(energies))
 
 
-def _images_for(kernel: Kernel, chains: Chains, data: Tensor | None) -> Tensor | None:
-    """The image of the chain that each proposed point belongs to."""
+def _data_for(kernel: Kernel, chains: Chains, data: Tensor | None) -> Tensor | None:
+    """What the chain of each proposed point is conditioned on."""
     owners = None if data is None else kernel.owners(chains)
     return data if data is None or owners is None else data[owners]

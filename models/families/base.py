@@ -27,6 +27,15 @@ class Size(Frozen):
     options: dict[str, float] = {}
 
 
+@dataclass(frozen=True)
+class Space:
+    """Where the chains of a sampler move: the shape of a point, where chains begin, and the image of a point."""
+
+    shape: tuple[int, ...]
+    start: Callable[[Tensor], Tensor]  # standard normals, (rows, *shape of the prior's points), to first points, (rows, *shape)
+    decode: Callable[[Tensor], Tensor]  # points, (rows, *shape), to images in [-1, 1], (rows, channels, height, width)
+
+
 @dataclass
 class TrainState:
     """What the next training step needs; all randomness comes from `random`, so that a resumed run goes on as if never stopped."""

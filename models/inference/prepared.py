@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from models.cards import ModelCard, TargetName
+from models.cards import ModelCard
 from models.checkpoints import DamagedWeights, Store
 from models.families import family
-from models.families.base import Size
+from models.families.base import Size, Space
 from models.inference.frozen_convolution import FrozenConvolution
 from models.inference.frozen_run import available, frozen
 from models.inference.layout import channels_last
@@ -27,23 +26,15 @@ class Prepared:
 
     card: ModelCard
     networks: nn.ModuleDict
-    targets: dict[TargetName, Target]
-
-    @property
-    def latent(self) -> int:
-        """Numbers in one latent."""
-        return math.prod(self.card.latent_shape)
+    targets: dict[str, Target]
+    spaces: dict[str, Space]  # of `prior` and of every target
+    device: torch.device
 
     @property
     def bytes(self) -> int:
         """What its weights take in memory, with the copies made as it runs."""
         kept: int = sum(tensor.nbytes for tensor in self.networks.state_dict().values())
         return kept + sum(layer.copies for layer in self.networks.modules() if isinstance(layer, FrozenConvolution))
-
-    def decode(self, z: Tensor) -> Tensor:
-        """Latents, (rows, latent), to images in [-1, 1], (rows, channels, height, width)."""
-        with torch.no_grad():
-            return family(self.card.family).decoder(self.networks)(z)
 
 
 def load(store: Store, card: ModelCard, device: torch.device) -> Prepared:
@@ -54,8 +45,15 @@ def load(store: Store, card: ModelCard, device: torch.device) -> Prepared:
         networks.load_state_dict(store.weights(card))
     except RuntimeError as error:
         raise DamagedWeights(f"{card.name}@{card.version}: {error}") from error
-    networks = prepare(networks, device)
-    return Prepared(card, networks, kind.targets(networks))
+    return assembled(card, prepare(networks, device), device)
+
+
+def assembled(card: ModelCard, networks: nn.ModuleDict, device: torch.device) -> Prepared:
+    """What sampling needs, of networks that were prepared."""
+    kind = family(card.family)
+    targets: dict[str, Target] = {str(name): target for name, target in kind.targets(networks).items()}
+    space = Space(card.latent_shape, lambda normals: normals, torch.no_grad()(kind.decoder(networks)))
+    return Prepared(card, networks, targets, dict.fromkeys(("prior", *targets), space), device)
 
 
 def prepare(networks: nn.ModuleDict, device: torch.device) -> nn.ModuleDict:

@@ -1,4 +1,4 @@
-"""What a kernel is: frozen settings and two pure functions over columns of chains, `propose` and `update`."""
+"""What a kernel is: frozen settings and two functions over columns of chains, `propose` and `update`, that read nothing from the device."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Noise(Protocol):
     """The random numbers of one tick; every call within a tick returns the same ones, so a kernel may ask twice."""
 
     def normal(self) -> Tensor:
-        """Standard normals, (chains, latent)."""
+        """Standard normals, one latent's worth for each chain, (chains, *latent)."""
         ...
 
     def normals(self) -> Tensor:
-        """As many as the kernel's `normals_per_tick`, (chains, normals, latent); the first are those of `normal`."""
+        """As many as the kernel's `normals_per_tick`, (chains, normals, *latent); the first are those of `normal`."""
         ...
 
     def log_uniform(self) -> Tensor:
@@ -30,9 +30,9 @@ class Noise(Protocol):
 class Evaluated(NamedTuple):
     """Points with their energy and its gradient."""
 
-    z: Tensor  # (rows, latent)
+    z: Tensor  # (rows, *latent)
     energy: Tensor  # (rows,)
-    gradient: Tensor  # (rows, latent)
+    gradient: Tensor  # (rows, *latent)
 
 
 class Info(NamedTuple):
@@ -43,20 +43,30 @@ class Info(NamedTuple):
 
 @dataclass
 class Chains:
-    """What the next tick needs, one row a chain: where it stands, the settings it was asked for, what its kernel remembers."""
+    """What the next tick needs, one row for each chain: where it is, its kernel's settings, what its kernel remembers."""
 
-    z: Tensor  # (chains, latent)
+    z: Tensor  # (chains, *latent), a latent of any shape
     energy: Tensor  # (chains,)
-    gradient: Tensor  # (chains, latent)
-    settings: dict[str, Tensor]  # each (chains, 1)
+    gradient: Tensor  # (chains, *latent)
+    settings: dict[str, Tensor]  # each (chains, 1, ...), of as many dimensions as z
     memory: dict[str, Tensor] = field(default_factory=dict)  # each (chains, ...)
+    wide: Tensor | None = None  # (wide chains,) int64: the rows for which `Kernel.is_wide` holds in this tick
+
+    def across(self, column: Tensor) -> Tensor:
+        """A column, (chains,), that broadcasts over latents, (chains, 1, ...)."""
+        return column.reshape(-1, *(1,) * (self.z.dim() - 1))
 
     def move(self, accepted: Tensor, points: Evaluated) -> None:
-        """Puts the chains where `accepted`, (chains,), onto their points, (chains, latent)."""
-        rows = accepted.unsqueeze(-1)
+        """Moves the chains that `accepted` marks, (chains,), to their points, one for each chain."""
+        rows = self.across(accepted)
         self.z = points.z.where(rows, self.z)
         self.energy = points.energy.where(accepted, self.energy)
         self.gradient = points.gradient.where(rows, self.gradient)
+
+
+def squared_norm(latents: Tensor) -> Tensor:
+    """|z|², over all dimensions but the first: (rows, *latent) -> (rows,)."""
+    return latents.square().flatten(1).sum(1)
 
 
 class Kernel(BaseModel):
@@ -73,7 +83,7 @@ class Kernel(BaseModel):
 
     exact: ClassVar[bool]  # leaves exp(-E/T) invariant at any step size
     columns: ClassVar[tuple[str, ...]]  # the settings that `propose` and `update` read from the batch
-    points_per_chain: ClassVar[int] = 1  # the most points a chain asks for in one tick
+    points_per_chain: ClassVar[int] = 1  # the most points that a chain proposes in one tick
     normals_per_tick: ClassVar[int] = 1  # latents' worth of normals a chain may draw in one tick
 
     @property
@@ -91,18 +101,22 @@ class Kernel(BaseModel):
         """Temperature of the density that small steps sample: noise variance over twice the drift, σ²/2h."""
         return self.temperature
 
+    def is_wide(self, ticks: int) -> bool:
+        """Whether a chain that has made so many ticks proposes `points_per_chain` points in the next one; otherwise it proposes one."""
+        return False
+
     @classmethod
     def begin(cls, chains: Chains) -> None:
-        """Gives newly evaluated chains the memory the kernel keeps between ticks; most keep none."""
+        """Gives newly evaluated chains the memory that the kernel keeps between ticks; most keep none."""
 
     @classmethod
     def propose(cls, chains: Chains, noise: Noise) -> Tensor:
-        """The points whose energy and gradient the chains want next, (rows, latent)."""
+        """The points whose energy and gradient the chains need next, (rows, *latent)."""
         raise NotImplementedError
 
     @classmethod
     def owners(cls, chains: Chains) -> Tensor | None:
-        """Which chain each of the proposed points belongs to, (rows,) int64; None where point and chain are in the same row."""
+        """The chain that each proposed point belongs to, (rows,) int64; None where point and chain have the same row."""
         return None
 
     @classmethod

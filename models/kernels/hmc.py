@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from models.kernels.base import Chains, Evaluated, Info, Kernel, Noise
+from models.kernels.base import Chains, Evaluated, Info, Kernel, Noise, squared_norm
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,18 +29,19 @@ class Hmc(Kernel):
 
     @classmethod
     def begin(cls, chains: Chains) -> None:
-        """Where the trajectory is: its place, the gradient there, its momentum, the kinetic energy it began with, steps made."""
+        """Where the trajectory is: its place, the gradient there, its momentum, its kinetic energy at the start, steps made."""
         zero = chains.z.new_zeros(chains.energy.shape)
         chains.memory |= {"place": chains.z, "slope": chains.gradient, "momentum": chains.z, "kinetic": zero, "made": zero}
 
     @classmethod
     def propose(cls, chains: Chains, noise: Noise) -> Tensor:
         held, root = chains.memory, chains.settings["step_size"].sqrt()
-        first = held["made"].unsqueeze(-1) == 0
+        first = held["made"] == 0
+        rows = chains.across(first)
         drawn = noise.normal() * chains.settings["temperature"].sqrt()
-        place, slope = chains.z.where(first, held["place"]), chains.gradient.where(first, held["slope"])
-        momentum = drawn.where(first, held["momentum"])
-        held["kinetic"] = (0.5 * drawn.square().sum(-1)).where(first.squeeze(-1), held["kinetic"])
+        place, slope = chains.z.where(rows, held["place"]), chains.gradient.where(rows, held["slope"])
+        momentum = drawn.where(rows, held["momentum"])
+        held["kinetic"] = (0.5 * squared_norm(drawn)).where(first, held["kinetic"])
         held["momentum"] = momentum - 0.5 * root * slope
         return place + root * held["momentum"]
 
@@ -48,9 +49,9 @@ class Hmc(Kernel):
     def update(cls, chains: Chains, points: Evaluated, noise: Noise) -> Info:
         held, root = chains.memory, chains.settings["step_size"].sqrt()
         momentum = held["momentum"] - 0.5 * root * points.gradient
-        last = held["made"] + 1 == chains.settings["leapfrog_steps"].squeeze(-1)
-        lost = points.energy + 0.5 * momentum.square().sum(-1) - chains.energy - held["kinetic"]
-        log_ratio = -lost / chains.settings["temperature"].squeeze(-1)
+        last = held["made"] + 1 == chains.settings["leapfrog_steps"].flatten()
+        lost = points.energy + 0.5 * squared_norm(momentum) - chains.energy - held["kinetic"]
+        log_ratio = -lost / chains.settings["temperature"].flatten()
         accepted = last & ~(noise.log_uniform() >= log_ratio)  # a NaN is let in, so that it shows as divergence
         chains.move(accepted, points)
         held |= {"place": points.z, "slope": points.gradient, "momentum": momentum, "made": (held["made"] + 1).where(~last, 0.0)}

@@ -20,7 +20,7 @@ PROPOSALS = 10
 
 
 class LocalGlobal(Kernel):
-    """Exact. The first tick of a transition evaluates ten points a chain, each of the MALA ticks one."""
+    """Exact. The first tick of a transition evaluates ten points for each chain, every MALA tick one."""
 
     kernel: Literal["local-global"] = "local-global"
     steps: int = Field(20, ge=1, le=10_000, description="transitions a chain makes, each an i-SIR and then MALA")
@@ -29,7 +29,7 @@ class LocalGlobal(Kernel):
     noise_scale: ClassVar[float] = 1.0
 
     exact: ClassVar[bool] = True
-    columns: ClassVar[tuple[str, ...]] = (*Mala.columns, "mala_steps")
+    columns: ClassVar[tuple[str, ...]] = Mala.columns
     points_per_chain: ClassVar[int] = PROPOSALS
     normals_per_tick: ClassVar[int] = PROPOSALS
 
@@ -41,39 +41,45 @@ class LocalGlobal(Kernel):
     def decisions(self) -> int:
         return self.steps * self.mala_steps
 
-    @classmethod
-    def begin(cls, chains: Chains) -> None:
-        """Ticks made of the present transition; 0 is i-SIR."""
-        chains.memory |= {"made": chains.z.new_zeros(chains.energy.shape)}
+    def is_wide(self, ticks: int) -> bool:
+        """The first tick of each transition is i-SIR."""
+        return ticks % (1 + self.mala_steps) == 0
 
     @classmethod
     def propose(cls, chains: Chains, noise: Noise) -> Tensor:
-        """A point of every chain, then nine more of each chain in i-SIR: (chains + 9 jumping, latent)."""
-        jumping = chains.memory["made"] == 0
-        fresh = noise.normals()  # (chains, 10, latent)
-        first = fresh[:, 0].where(jumping.unsqueeze(-1), Mala.propose(chains, noise))
-        return _under(first, fresh[jumping, 1:].flatten(0, 1))
+        """A point for every chain, then nine more for each chain in i-SIR: (chains + 9 jumping, *latent)."""
+        fresh = noise.normals()  # (chains, 10, *latent)
+        first = fresh[:, 0].where(chains.across(_jumps(chains)), Mala.propose(chains, noise))
+        return _under(first, fresh[_jumping(chains), 1:].flatten(0, 1))
 
     @classmethod
     def owners(cls, chains: Chains) -> Tensor:
-        made = chains.memory["made"]
-        everyone = made.new_ones(len(made)).cumsum(0).long() - 1
-        return _under(everyone, everyone[made == 0].repeat_interleave(PROPOSALS - 1))
+        jumping = _jumping(chains)
+        everyone = jumping.new_ones(len(chains.energy)).cumsum(0) - 1
+        return _under(everyone, jumping.repeat_interleave(PROPOSALS - 1))
 
     @classmethod
     def update(cls, chains: Chains, points: Evaluated, noise: Noise) -> Info:
-        held, count = chains.memory["made"], len(chains.energy)
-        jumping = held == 0
+        count, jumping = len(chains.energy), _jumping(chains)
         first = Evaluated(points.z[:count], points.energy[:count], points.gradient[:count])
-        accepted = Mala.accepts(chains, first, noise) & ~jumping
-        rows = jumping.nonzero().squeeze(-1)
-        chosen = _resampled(chains, points, rows, noise)
+        accepted = Mala.accepts(chains, first, noise) & ~_jumps(chains)
+        chosen = _resampled(chains, points, noise)
         chains.move(accepted, first)
-        chains.z = chains.z.index_copy(0, rows, chosen.z)
-        chains.energy = chains.energy.index_copy(0, rows, chosen.energy)
-        chains.gradient = chains.gradient.index_copy(0, rows, chosen.gradient)
-        chains.memory["made"] = (held + 1).where(held < chains.settings["mala_steps"].squeeze(-1), 0.0)
+        chains.z = chains.z.index_copy(0, jumping, chosen.z)
+        chains.energy = chains.energy.index_copy(0, jumping, chosen.energy)
+        chains.gradient = chains.gradient.index_copy(0, jumping, chosen.gradient)
         return Info(accepted=accepted.to(chains.energy.dtype))
+
+
+def _jumping(chains: Chains) -> Tensor:
+    """The rows of the chains in i-SIR, (jumping,) int64."""
+    assert chains.wide is not None
+    return chains.wide
+
+
+def _jumps(chains: Chains) -> Tensor:
+    """Whether each chain is in i-SIR, (chains,)."""
+    return chains.energy.new_zeros(len(chains.energy)).bool().index_fill(0, _jumping(chains), 1)
 
 
 def _under(first: Tensor, rest: Tensor) -> Tensor:
@@ -83,22 +89,23 @@ def _under(first: Tensor, rest: Tensor) -> Tensor:
     return both
 
 
-def _candidates(column: Tensor, own: Tensor, rows: Tensor, count: int) -> Tensor:
-    """Of each chain in i-SIR: where it stands, its first point, its nine others; (chains, ...), (rows, ...) -> (jumping, 11, ...)."""
-    rest = column[count:].unflatten(0, (len(rows), PROPOSALS - 1))
+def _candidates(column: Tensor, own: Tensor, rows: Tensor) -> Tensor:
+    """Each jumping chain's present point, first proposal and nine others: (points, ...), (chains, ...) -> (jumping, 11, ...)."""
+    rest = column[len(own) :].unflatten(0, (len(rows), PROPOSALS - 1))
     both: Tensor = rest.new_empty(len(rows), PROPOSALS + 1, *column.shape[1:])
     both[:, 0], both[:, 1], both[:, 2:] = own[rows], column[rows], rest
     return both
 
 
-def _resampled(chains: Chains, points: Evaluated, rows: Tensor, noise: Noise) -> Evaluated:
+def _resampled(chains: Chains, points: Evaluated, noise: Noise) -> Evaluated:
     """i-SIR: one candidate a chain, drawn by weight; a NaN among the energies is drawn, so that it shows as divergence."""
-    count = len(chains.energy)
-    owns = (chains.z, chains.energy, chains.gradient)
-    z, energy, gradient = (_candidates(column, own, rows, count) for column, own in zip(points, owns, strict=True))
-    log_weight = 0.5 * z.square().sum(-1) - energy / chains.settings["temperature"][rows]
-    share = log_weight.softmax(-1).cumsum(-1)
-    index = (share < noise.log_uniform()[rows].exp().unsqueeze(-1)).sum(-1).clamp(max=PROPOSALS)
+    rows, owns = _jumping(chains), (chains.z, chains.energy, chains.gradient)
+    z, energy, gradient = (_candidates(column, own, rows) for column, own in zip(points, owns, strict=True))
+    temperature = chains.settings["temperature"].flatten()[rows].unsqueeze(-1)
+    log_weight = 0.5 * z.square().flatten(2).sum(-1) - energy / temperature
+    share = log_weight.softmax(-1).double()
+    reached = (share.unsqueeze(-2) * share.new_ones(PROPOSALS + 1, PROPOSALS + 1).tril()).sum(-1).float()  # cumsum on CUDA may vary
+    index = (reached < noise.log_uniform()[rows].exp().unsqueeze(-1)).sum(-1).clamp(max=PROPOSALS)
     broken = energy.isnan()
     index = broken.int().argmax(-1).where(broken.any(-1), index)
     row = index.new_ones(len(rows)).cumsum(0) - 1

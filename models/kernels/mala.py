@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from models.kernels.base import Chains, Evaluated, Info, Kernel, Noise
+from models.kernels.base import Chains, Evaluated, Info, Kernel, Noise, squared_norm
 from models.kernels.langevin import Langevin
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Mala(Kernel):
-    """Exact at any step size, and tells by its acceptance when the step is too long; 57 % is best on a Gaussian in many dimensions."""
+    """Exact at any step size; a low acceptance shows that the step is too long, and 57 % is best on a Gaussian in many dimensions."""
 
     kernel: Literal["mala"] = "mala"
     step_size: float = Field(0.3, gt=0, lt=4, description="ε of DDLS: drift ε/2, noise √ε")
@@ -35,10 +35,10 @@ class Mala(Kernel):
 
     @classmethod
     def accepts(cls, chains: Chains, points: Evaluated, noise: Noise) -> Tensor:
-        """Which chains take their point, (chains,); a NaN is let in, so that it shows as divergence and not as a rejection."""
+        """Which chains accept their point, (chains,); a NaN is accepted, so that it shows as divergence and not as a rejection."""
         epsilon, scale, temperature = (chains.settings[name] for name in cls.columns)
-        back = chains.z - points.z + 0.5 * epsilon * points.gradient  # (chains, latent)
-        forth_density = 0.5 * noise.normal().square().sum(-1)
-        back_density = 0.5 * back.square().sum(-1) / (epsilon * temperature * scale.square()).squeeze(-1)
-        log_ratio = (chains.energy - points.energy) / temperature.squeeze(-1) + forth_density - back_density
+        back = chains.z - points.z + 0.5 * epsilon * points.gradient  # (chains, *latent)
+        forth_density = 0.5 * squared_norm(noise.normal())
+        back_density = 0.5 * squared_norm(back) / (epsilon * temperature * scale.square()).flatten()
+        log_ratio = (chains.energy - points.energy) / temperature.flatten() + forth_density - back_density
         return ~(noise.log_uniform() >= log_ratio)

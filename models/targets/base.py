@@ -1,25 +1,27 @@
 """What a target is: an unnormalised density over latents as an energy, E = -log density + const; its gradient comes from autograd."""
 
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
 from models.kernels import Evaluated
 
+DataKind: TypeAlias = Literal["image", "class"]
+
 
 class Target(Protocol):
-    """An energy over latents; a `conditional` one is given an image for every row, (rows, channels, height, width)."""
+    """An energy over latents; where `data` is not None, each row has an image, (channels, height, width), or a class, () int64, with it."""
 
-    conditional: ClassVar[bool]
+    data: ClassVar[DataKind | None]
 
     def energy(self, z: Tensor, data: Tensor | None = None) -> Tensor:
-        """(rows, latent) -> (rows,), in nats."""
+        """Latents, (rows, ...), and what goes with them, (rows, ...), to energies in nats, (rows,)."""
         ...
 
 
 def evaluate(target: Target, z: Tensor, data: Tensor | None = None) -> Evaluated:
-    """Energy and gradient of every row in one pass through the networks."""
+    """Energy and gradient of every row of latents, (rows, ...), in one pass through the networks."""
     with torch.enable_grad():
         points = z.detach().requires_grad_()
         energy = target.energy(points, data)
@@ -28,5 +30,5 @@ def evaluate(target: Target, z: Tensor, data: Tensor | None = None) -> Evaluated
 
 
 def standard_normal(z: Tensor) -> Tensor:
-    """-log N(z; 0, I) without its constant, (rows,)."""
-    return 0.5 * z.square().sum(-1)
+    """-log N(z; 0, I) without its constant: (rows, ...) -> (rows,)."""
+    return 0.5 * z.square().flatten(1).sum(1)

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from models.targets.base import standard_normal
+from models.targets.base import DataKind, standard_normal
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Ddls:
 
     generator: nn.Module
     log_ratio: nn.Module
-    conditional: ClassVar[bool] = False
+    data: ClassVar[DataKind | None] = None
 
     def energy(self, z: Tensor, data: Tensor | None = None) -> Tensor:
         log_ratio: Tensor = self.log_ratio(self.generator(z))

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from models.targets.base import standard_normal
+from models.targets.base import DataKind, standard_normal
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,7 @@ class LatentEbm:
     """E(z) = -f(z) + |z|²/2, the learned prior of LEBM  (Pang et al. 2020, eq. 3)."""
 
     f: nn.Module
-    conditional: ClassVar[bool] = False
+    data: ClassVar[DataKind | None] = None
 
     def energy(self, z: Tensor, data: Tensor | None = None) -> Tensor:
         f: Tensor = self.f(z)

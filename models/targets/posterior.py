@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from models.targets.base import standard_normal
+from models.targets.base import DataKind, standard_normal
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Posterior:
     generator: nn.Module
     f: nn.Module
     sigma: float
-    conditional: ClassVar[bool] = True
+    data: ClassVar[DataKind | None] = "image"
 
     def energy(self, z: Tensor, data: Tensor | None = None) -> Tensor:
         if data is None:

@@ -30,9 +30,9 @@ from models.families import family
 from models.families.base import Size
 from models.inference.prepared import Prepared, load
 from models.targets.base import evaluate
-from tests.workers.engine.engines import at_once
+from tests.workers.engine.engines import measured_lane
 from workers.engine.allocator import keep_freed
-from workers.engine.chain_group import Chain
+from workers.engine.chains import Chain
 from workers.engine.lane import Lane
 from workers.jobs import GenerateJob
 
@@ -50,7 +50,7 @@ def main() -> None:
     print(f"mnist-sngan, ddls, {torch.get_num_threads()} threads, medians of {ROUNDS} alternating pairs")
     print(f"{'chains':>7} {'kernels':<28} {'tick / bare call':>17} {'plain loop / tick':>18}")
     for chains, kernels in ((8, ("mala",)), (32, ("mala",)), (64, ("mala",)), (32, ("mala", "langevin", "hmc"))):
-        z = torch.randn(chains, prepared.latent)
+        z = torch.randn(chains, *prepared.card.latent_shape)
         tick, bare = filled(prepared, chains, kernels).tick, partial(evaluate, prepared.targets["ddls"], z)
         within = ratio(partial(seconds, tick), partial(seconds, bare))
         plain = compared(partial(plain_loop, chains), partial(our_tick, chains, kernels))
@@ -144,7 +144,7 @@ def torchebm_step(folder: str, chains: int, *, prepared: bool) -> Step:
 
 def filled(prepared: Prepared, chains: int, kernels: tuple[str, ...]) -> Lane:
     """A lane with chains that outlast the measurement, the kernels taking turns."""
-    lane = at_once(Lane.measured(prepared, prepared.targets["ddls"], capacity=chains, device=torch.device("cpu")))
+    lane = measured_lane(prepared, "ddls", chains)
     for number in range(chains):
         mcmc = {"kernel": kernels[number % len(kernels)], "steps": 10_000}
         kernel = GenerateJob.model_validate(

@@ -63,7 +63,7 @@ def test_seeds_of_64_bits_reach_both_key_words():
 
 
 def test_the_start_shares_no_numbers_with_the_first_step():
-    assert not torch.equal(start(streams(3), 8), draw(streams(3), torch.zeros(1, 3, dtype=torch.int64), 8).normal[0])
+    assert not torch.equal(start(streams(3), (8,)), draw(streams(3), torch.zeros(1, 3, dtype=torch.int64), 8).normal[0])
 
 
 @given(

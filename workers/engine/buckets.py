@@ -1,6 +1,6 @@
-"""Which batch sizes memory has room for and give the same bits: found by running the same rows in every size, in many slots.
+"""Which batch sizes give the same bits, and which memory has room for: found by running the same rows in every size, in many slots.
 
-That takes many evaluations; others may have their turn after each.
+That takes many evaluations; other work may go on after each.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from models.device import is_out_of_memory, release_memory, wait_for
 from workers.engine.memory import Memory, memory_of
 from workers.engine.slices import Slices
 
 REFERENCE = 64  # workers of any capacity from here on give the same bits
-CANDIDATES = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256)
+CANDIDATES = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
+LARGE = 256  # beyond it a size is used only if it takes less time for each row than the one below
 FEWEST = 4  # chains at a time; fewer give other bits
-ROOM = 0.8  # of what is free; the rest is for whoever else takes some meanwhile
+ROOM = 0.8  # of what is free; the rest is for other processes
 _logger = logging.getLogger("rq.worker")
 T = TypeVar("T")
 Evaluate = Callable[[Tensor], tuple[Tensor, ...]]  # (rows, latent) -> results of (rows, ...)
@@ -41,45 +43,66 @@ class Table:
 def agreeing(evaluate: Evaluate, rows: Tensor, capacity: int, memory: Memory | None = None) -> Slices[Table]:
     """Bucket sizes up to `capacity` that fit into memory and whose results equal the reference's bitwise; at least the reference itself.
 
-    Batches of each size are filled with the rows in turn, (rows, latent), from another one on each time, so that rows stand in even slots
+    Batches of each size are filled with the rows in turn, (rows, ...), each batch from another row on, so that rows stand in even slots
     and in odd ones; every row of every batch has to agree.
     """
     wanted = [size for size in CANDIDATES if size <= max(capacity, CANDIDATES[0])]
-    taken = yield from _fitting(evaluate, rows, wanted, memory or memory_of(rows.device))
-    sizes = list(taken)
-    reference = min(REFERENCE, sizes[-1])
+    room = Room(evaluate, rows, memory or memory_of(rows.device))
+    yield from room.measure([size for size in wanted if size <= REFERENCE])
+    reference = max(room.taken)
     expected = yield from _reference(evaluate, rows, reference)
     kept, seconds = {}, {}
-    for size in sizes:
+    for size in wanted:
+        if not (yield from room.measure([size])):
+            break
         agrees, seconds[size] = yield from _compared(evaluate, rows, expected, size)
+        below = max((smaller for smaller in seconds if smaller < size), default=size)
+        if size > LARGE and seconds[size] * below >= seconds[below] * size:
+            break
         if agrees:
             kept[size] = seconds[size]
     if not (reproducible := bool(kept)):
         _logger.warning("no batch size gives the same bits in every row: what a request gives may depend on its neighbours")
         kept = {reference: seconds[reference]}
-    return Table(reference, capacity if sizes == wanted else sizes[-1], kept, {size: taken[size] for size in kept}, reproducible)
+    most = capacity if room.suffices else max(room.taken)
+    return Table(reference, most, kept, {size: room.taken[size] for size in kept}, reproducible)
 
 
-def _fitting(evaluate: Evaluate, rows: Tensor, sizes: list[int], memory: Memory) -> Slices[dict[int, int]]:
-    """Sizes up to the first that memory has no room for, with bytes a call of each takes; at least the smallest.
+class Room:
+    """The batch sizes that memory has room for."""
 
-    Before a size is tried, it is taken to need more than the one below as it has more rows.
-    """
-    taken: dict[int, int] = {}
-    evaluate(rows[_turned(rows, sizes[0], 0)])  # what is made once is no part of a call
-    yield
-    last = 0
-    for size in sizes:
-        free = memory.free()
+    def __init__(self, evaluate: Evaluate, rows: Tensor, memory: Memory) -> None:
+        self._evaluate = evaluate
+        self._rows = rows
+        self._memory = memory
+        self.taken: dict[int, int] = {}  # bytes that a call takes, by size
+        self.suffices = True  # for every size so far
+
+    def measure(self, sizes: list[int]) -> Slices[bool]:
+        """Tries growing sizes up to the first that there is no room for; whether there is for all. The smallest of all always counts.
+
+        Before a size is tried, it is expected to need as much more than the one below as it has more rows.
+        """
+        for size in [size for size in sizes if size not in self.taken]:
+            if not self.taken:
+                self._evaluate(self._rows[_turned(self._rows, size, 0)])  # what is made once is no part of a call
+                yield
+            if self.suffices and not (yield from self._try(size)):
+                self.suffices = False
+        return self.suffices or all(size in self.taken for size in sizes)
+
+    def _try(self, size: int) -> Slices[bool]:
+        free = self._memory.free()
         most = math.inf if free is None else ROOM * free
-        if taken and taken[last] * size / last > most:
-            break
-        needed = memory.peak(evaluate, rows[_turned(rows, size, 0)])
+        below = max(self.taken, default=0)
+        if below and self.taken[below] * size / below > most:
+            return False
+        needed = self._memory.peak(self._evaluate, self._rows[_turned(self._rows, size, 0)])
         yield
-        if taken and needed > most:
-            break
-        taken[size], last = needed, size
-    return taken
+        if below and needed > most:
+            return False
+        self.taken[size] = needed
+        return True
 
 
 def _reference(evaluate: Evaluate, rows: Tensor, size: int) -> Slices[tuple[Tensor, ...]]:
@@ -107,8 +130,7 @@ def _timed(evaluate: Evaluate, batch: Tensor, expected: tuple[Tensor, ...]) -> t
     """Whether a batch gives what is expected, and in how many seconds."""
     started = time.perf_counter()
     results = evaluate(batch)
-    if batch.is_cuda:
-        torch.cuda.synchronize(batch.device)
+    wait_for(batch.device)
     seconds = time.perf_counter() - started
     return _same(results, expected), seconds
 
@@ -123,7 +145,7 @@ def _same(left: tuple[Tensor, ...], right: tuple[Tensor, ...]) -> bool:
 
 
 def within(buckets: dict[int, float], compute: Callable[[], T]) -> T:
-    """What `compute` gives; where memory does not suffice, once more without the sizes above half the largest, until it does.
+    """The result of `compute`; where memory does not suffice, tries again without the sizes above half the largest, until it does.
 
     `compute` reads `buckets` anew each time and must leave no trace when it fails. Raises MemoryError when the smallest is too large.
     """
@@ -132,11 +154,11 @@ def within(buckets: dict[int, float], compute: Callable[[], T]) -> T:
             return compute()
         except RuntimeError as error:
             why = _why(error)
-        _shrink(buckets, why)  # out of the handler: the error's frames hold what they had computed
+        _shrink(buckets, why)  # not in the handler, where the error's frames still hold their tensors
 
 
 def fitting(make: Callable[[int], Slices[T]], capacity: int) -> Slices[T]:
-    """What `make` comes to for a capacity of chains, halved until memory suffices. Raises MemoryError when it never does."""
+    """The result of `make` for a capacity of chains, halved until memory suffices. Raises MemoryError when it never does."""
     while True:
         try:
             return (yield from make(capacity))
@@ -149,8 +171,8 @@ def fitting(make: Callable[[int], Slices[T]], capacity: int) -> Slices[T]:
 
 
 def _why(error: RuntimeError) -> str:
-    """What it says if memory ran out; raises the error if it is another. The CPU's allocator has no class of its own."""
-    if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
+    """The error's text if memory ran out; raises any other error."""
+    if is_out_of_memory(error):
         return str(error)
     raise error
 
@@ -165,6 +187,5 @@ def _shrink(buckets: dict[int, float], why: str) -> None:
 
 
 def _go_on(chains: int, why: str) -> None:
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    release_memory()
     _logger.warning("out of memory; going on with %d chains at a time: %s", chains, why)

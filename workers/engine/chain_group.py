@@ -1,200 +1,182 @@
-"""Chains of one kernel on one target, as columns: they join and leave between ticks, and each draws its own noise."""
+"""The chains of one kernel in a lane, as columns: they join and leave between ticks, and each draws its own noise.
+
+Nothing here reads from the device: when chains end, and which of them propose many points, follows from the ticks they have made.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from models import noise
+from models import device, noise
 from models.kernels import Chains, Evaluated, Kernel
 from models.noise import Draws, Streams
-from workers.engine.scheduler import ChainName
+from workers.engine.chains import Block, Chain, Departed, data_of, streams_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 TICKS_AHEAD = 16  # noise is drawn for so many ticks in one go: a tick alone costs ten times its share
 
 
-@dataclass
-class Chain:
-    """One chain's identity, and what is kept of it for people to look at."""
-
-    job_id: str
-    index: int
-    seed: int
-    kernel: Kernel
-    data: Tensor | None = None  # (channels, height, width), for a conditional target
-    ends_at: int = 0  # on the clock of its group
-    began_at: int = 0
-    energies: list[Tensor] = field(default_factory=list)  # of consecutive ticks
-
-    @property
-    def name(self) -> ChainName:
-        return ChainName(self.job_id, self.index)
-
-
-@dataclass(frozen=True)
-class Retired:
-    """A chain that left, with where it ended."""
-
-    chain: Chain
-    z: Tensor  # (latent,)
-    energies: Tensor  # (ticks + 1,)
-    accepted: float
-    finite: bool
-
-
-@dataclass(frozen=True)
-class Parked:
-    """A chain that waits outside the batch, as it left it."""
-
-    chain: Chain
-    state: Chains  # of one row
-    accepted: Tensor  # (1,)
-    done: int  # ticks
-
-
 class TickNoise:
-    """The numbers of one tick: what a kernel sees of the noise drawn ahead."""
+    """The numbers of one tick, out of those drawn ahead."""
 
-    def __init__(self, draws: Draws, tick: int, latent: int) -> None:
+    def __init__(self, draws: Draws, tick: int, shape: tuple[int, ...]) -> None:
         self._draws = draws
         self._tick = tick
-        self._latent = latent
+        self._shape = shape
+        self._normal: Tensor | None = None
 
     def normal(self) -> Tensor:
-        return self._draws.normal[self._tick][:, : self._latent].contiguous()
+        if self._normal is None:
+            drawn = self._draws.normal[self._tick][:, : math.prod(self._shape)]
+            self._normal = drawn.contiguous().reshape(-1, *self._shape)
+        return self._normal
 
     def normals(self) -> Tensor:
         drawn = self._draws.normal[self._tick]
-        return drawn.reshape(len(drawn), -1, self._latent)
+        return drawn.reshape(len(drawn), -1, *self._shape)
 
     def log_uniform(self) -> Tensor:
         return self._draws.log_uniform[self._tick]
 
 
 class ChainGroup:
-    """One batch of chains in step; `now` counts its ticks."""
+    """Chains with latents of one shape; `now` counts the group's ticks."""
 
-    def __init__(self, kernel: type[Kernel], latent: int, device: torch.device) -> None:
+    def __init__(self, kernel: type[Kernel], shape: tuple[int, ...], on: torch.device) -> None:
         self.kernel = kernel
-        self._latent = latent
+        self._shape = shape
+        self._device = on
         self.members: list[Chain] = []
         self.now = 0
-        empty = torch.empty(0, latent, device=device)
-        self._chains = Chains(empty, empty[:, 0], empty, dict.fromkeys(kernel.columns, empty[:, :1]))
-        kernel.begin(self._chains)
-        self._streams = Streams(empty[:, 0].long(), empty[:, 0].long())
-        self._data: Tensor | None = None  # (chains, channels, height, width)
-        self._began = empty[:, 0].long()  # (chains,), so that a chain's step is now - began
-        self._accepted = empty[:, 0]
-        self._energies: list[Tensor] = []  # since chains last joined or left
+        self.longest = 0  # ticks of its longest chain, from start to end
+        self._next_end = 0  # the tick at which the first of its chains ends
+        self._chains: Chains | None = None
+        self._accepted = torch.empty(0, device=on)  # (chains,), proposals accepted
+        self.health = self._accepted  # (chains,), 0 while all energies were finite, NaN ever after
+        self._streams = Streams(*torch.empty(2, 0, dtype=torch.int64, device=on))
+        self._began = self._streams.seed  # (chains,) int64
+        self._data: Tensor | None = None  # (chains, ...)
+        self._energies: list[Tensor] = []  # each (chains,), since chains last joined or left
         self._draws: Draws | None = None
         self._drawn_at = 0
-        self._next_end = 0  # the tick at which the first of its chains ends
-        self.longest = 0  # ticks of its longest chain, from start to end
+        self._noise: TickNoise | None = None
 
     def join(self, newcomers: Sequence[Chain], points: Evaluated) -> None:
-        """New chains stand at points already evaluated, in the same order."""
-        device = points.z.device
-        columns = {
-            name: torch.tensor([[float(getattr(chain.kernel, name))] for chain in newcomers], device=device) for name in self.kernel.columns
-        }
-        chains = Chains(*points, columns)
+        """New chains start at points already evaluated, in the same order."""
+        asked = [[float(getattr(chain.kernel, name)) for chain in newcomers] for name in self.kernel.columns]
+        columns = device.put(asked, self._device, points.z.dtype).reshape(len(asked), len(newcomers), *(1,) * len(self._shape))
+        chains = Chains(*points, dict(zip(self.kernel.columns, columns, strict=True)))
         self.kernel.begin(chains)
-        for chain, energy in zip(newcomers, points.energy.cpu(), strict=True):
-            chain.energies.append(energy.reshape(1))
-        self._add(newcomers, chains, 0, points.energy.new_zeros(len(newcomers)))
+        for chain, energy in zip(newcomers, points.energy.unsqueeze(1).unbind(), strict=True):
+            chain.energies.append(energy)
+        self._add([Block(newcomers, chains, torch.zeros_like(points.energy), 0 * points.energy, done=0)])
 
-    def resume(self, parked: Parked) -> None:
-        """A chain goes on as it left."""
-        self._add([parked.chain], parked.state, parked.done, parked.accepted)
+    def resume(self, parked: Sequence[Block]) -> None:
+        """Parked chains go on as they left."""
+        self._add(parked)
 
-    def _add(self, newcomers: Sequence[Chain], chains: Chains, done: int, accepted: Tensor) -> None:
-        """Chains that have made `done` ticks."""
+    def _add(self, blocks: Sequence[Block]) -> None:
         self._settle()
-        for chain in newcomers:
-            chain.began_at, chain.ends_at = self.now - done, self.now - done + chain.kernel.ticks
-        streams = streams_of(newcomers, accepted.device)
-        began = streams.seed.new_full((len(newcomers),), self.now - done)
+        for block in blocks:
+            for chain in block.members:
+                chain.began_at = self.now - block.done
+        newcomers = [chain for block in blocks for chain in block.members]
+        streams = streams_of(newcomers, self._device)
+        began = device.put([chain.began_at for chain in newcomers], self._device, torch.int64)
         if self._draws is not None:
             self._draws = _beside(self._draws, self._draw(streams, began))
-        self.members += newcomers
-        self._chains = _concatenated(self._chains, chains)
+        self.members = [*self.members, *newcomers]
+        self._chains = _concatenated([*([] if self._chains is None else [self._chains]), *(block.state for block in blocks)])
         self._data = data_of(self.members)
         self._streams = Streams(torch.cat([self._streams.seed, streams.seed]), torch.cat([self._streams.chain, streams.chain]))
         self._began = torch.cat([self._began, began])
-        self._accepted = torch.cat([self._accepted, accepted])
+        self._accepted = torch.cat([self._accepted, *(block.accepted for block in blocks)])
+        self.health = torch.cat([self.health, *(block.health for block in blocks)])
         self._note_ends()
 
     def propose(self) -> Tensor:
-        """The points this tick wants evaluated, (rows, latent)."""
+        """The points that this tick needs evaluated, (rows, *latent)."""
         if self._draws is None or self.now - self._drawn_at == TICKS_AHEAD:
             self._drawn_at = self.now
             self._draws = self._draw(self._streams, self._began)
-        return self.kernel.propose(self._chains, self._noise(self._draws))
+        chains = self._columns()
+        if self.kernel.points_per_chain > 1:
+            wide = [row for row, chain in enumerate(self.members) if chain.kernel.is_wide(self.now - chain.began_at)]
+            chains.wide = device.put(wide, self._device, torch.int64)
+        self._noise = TickNoise(self._draws, self.now - self._drawn_at, self._shape)
+        return self.kernel.propose(chains, self._noise)
 
     def data(self) -> Tensor | None:
-        """The image that goes with each of the points proposed, (rows, channels, height, width); None where chains bring none."""
+        """What each of the points proposed is conditioned on, (rows, ...); None where chains need nothing."""
         if self._data is None:
             return None
-        owners = self.kernel.owners(self._chains)
+        owners = self.kernel.owners(self._columns())
         return self._data if owners is None else self._data[owners]
 
-    def update(self, points: Evaluated) -> list[Retired]:
-        """Moves every chain; gives back those that are done, or not finite any more."""
-        assert self._draws is not None
-        info = self.kernel.update(self._chains, points, self._noise(self._draws))
+    def update(self, points: Evaluated) -> None:
+        """Moves every chain, given the points proposed."""
+        chains = self._columns()
+        assert self._noise is not None
+        info = self.kernel.update(chains, points, self._noise)
         self._accepted = self._accepted + info.accepted
-        self._energies.append(self._chains.energy)
+        self.health = self.health + 0 * chains.energy
+        self._energies.append(chains.energy)
         self.now += 1
-        if not self._chains.energy.isfinite().all():
-            bad = (~self._chains.energy.isfinite()).nonzero().flatten().tolist()
-            return self.leave({*bad, *self._ended()})
-        return self.leave(set(self._ended())) if self.now >= self._next_end else []
 
-    def leave(self, rows: set[int]) -> list[Retired]:
-        """Takes some chains out of the batch."""
+    @property
+    def ending(self) -> bool:
+        """Whether any chain is done."""
+        return bool(self.members) and self.now >= self._next_end
+
+    @property
+    def ended(self) -> list[int]:
+        """The rows of the chains that are done."""
+        return [row for row, chain in enumerate(self.members) if chain.ends_at <= self.now] if self.ending else []
+
+    def leave(self, rows: Collection[int]) -> list[Departed]:
+        """Takes some chains out of the batch for good."""
         if not rows:
             return []
         self._settle()
-        finite, accepted = self._chains.energy.isfinite().tolist(), self._accepted.tolist()
-        gone = [
-            Retired(self.members[row], self._chains.z[row], torch.cat(self.members[row].energies), accepted[row], finite[row])
-            for row in sorted(rows)
-        ]
+        chains = self._columns()
+        index = device.put(leaving := sorted(rows), self._device, torch.int64)
+        ends = zip(leaving, chains.z[index].unbind(), self._accepted[index].unsqueeze(1).unbind(), strict=True)
+        departed = [Departed(self.members[row], z, accepted) for row, z, accepted in ends]
         self._keep([row for row in range(len(self.members)) if row not in rows])
-        return gone
+        return departed
 
-    def park(self, rows: set[int]) -> list[Parked]:
+    def park(self, rows: Collection[int]) -> list[Block]:
         """Takes some chains out of the batch that are to come back."""
         self._settle()
         parked = []
         for row in sorted(rows):
-            index = torch.tensor([row], device=self._began.device)
-            chain = self.members[row]
-            parked.append(Parked(chain, _taken(self._chains, index), self._accepted[index], self.now - chain.began_at))
+            index, chain = device.put([row], self._device, torch.int64), self.members[row]
+            state = _taken(self._columns(), index)
+            parked.append(Block([chain], state, self._accepted[index], self.health[index], self.now - chain.began_at))
         self._keep([row for row in range(len(self.members)) if row not in rows])
         return parked
 
     def rows_of(self, job_id: str) -> set[int]:
-        """Where a job's chains stand."""
+        """The rows of a job's chains."""
         return {row for row, chain in enumerate(self.members) if chain.job_id == job_id}
 
-    def _ended(self) -> list[int]:
-        return [row for row, chain in enumerate(self.members) if chain.ends_at <= self.now]
+    def _columns(self) -> Chains:
+        assert self._chains is not None
+        return self._chains
 
     def _keep(self, rows: list[int]) -> None:
-        index = torch.tensor(rows, dtype=torch.int64, device=self._began.device)
+        index = device.put(rows, self._device, torch.int64)
         self.members = [self.members[row] for row in rows]
-        self._chains = _taken(self._chains, index)
+        self._chains = _taken(self._columns(), index)
         self._data = data_of(self.members)
         self._streams = self._streams.take(index)
-        self._began, self._accepted = self._began[index], self._accepted[index]
+        self._began, self._accepted, self.health = self._began[index], self._accepted[index], self.health[index]
         if self._draws is not None:
             self._draws = Draws(self._draws.normal[:, index], self._draws.log_uniform[:, index])
         self._note_ends()
@@ -204,47 +186,31 @@ class ChainGroup:
         self.longest = max((chain.kernel.ticks for chain in self.members), default=0)
 
     def _settle(self) -> None:
-        """Hands the energies seen since the last change of members to the chains they belong to."""
+        """Hands the energies since the last change of members to the chains they belong to."""
         if self._energies:
-            columns = torch.stack(self._energies, dim=1).cpu()  # (chains, ticks)
-            for chain, energies in zip(self.members, columns, strict=True):
+            for chain, energies in zip(self.members, torch.stack(self._energies, dim=1).unbind(), strict=True):
                 chain.energies.append(energies)
             self._energies = []
 
-    def _noise(self, draws: Draws) -> TickNoise:
-        return TickNoise(draws, self.now - self._drawn_at, self._latent)
-
     def _draw(self, streams: Streams, began: Tensor) -> Draws:
-        """Noise from the tick last drawn at; a chain that has not begun by then draws numbers that nobody uses."""
-        ticks = torch.arange(self._drawn_at, self._drawn_at + TICKS_AHEAD, device=began.device)
-        return noise.draw(streams, ticks.unsqueeze(1) - began, self._latent * self.kernel.normals_per_tick)
-
-
-def streams_of(chains: Sequence[Chain], device: torch.device) -> Streams:
-    """The random streams of some chains: the job's seed and the image's index."""
-    return Streams(
-        torch.tensor([chain.seed for chain in chains], dtype=torch.int64, device=device),
-        torch.tensor([chain.index for chain in chains], dtype=torch.int64, device=device),
-    )
-
-
-def data_of(chains: Sequence[Chain]) -> Tensor | None:
-    """What some chains bring, one row a chain; None where they bring nothing."""
-    images = [chain.data for chain in chains if chain.data is not None]
-    return torch.stack(images) if images else None
+        """Noise from the tick last drawn at; a chain that had not begun by then draws some numbers that nobody uses."""
+        ticks = torch.arange(self._drawn_at, self._drawn_at + TICKS_AHEAD, device=self._device)
+        return noise.draw(streams, ticks.unsqueeze(1) - began, math.prod(self._shape) * self.kernel.normals_per_tick)
 
 
 def _beside(left: Draws, right: Draws) -> Draws:
     return Draws(torch.cat([left.normal, right.normal], dim=1), torch.cat([left.log_uniform, right.log_uniform], dim=1))
 
 
-def _concatenated(left: Chains, right: Chains) -> Chains:
+def _concatenated(parts: Sequence[Chains]) -> Chains:
+    if len(parts) == 1:
+        return parts[0]
     return Chains(
-        torch.cat([left.z, right.z]),
-        torch.cat([left.energy, right.energy]),
-        torch.cat([left.gradient, right.gradient]),
-        {name: torch.cat([left.settings[name], right.settings[name]]) for name in left.settings},
-        {name: torch.cat([left.memory[name], right.memory[name]]) for name in left.memory},
+        torch.cat([part.z for part in parts]),
+        torch.cat([part.energy for part in parts]),
+        torch.cat([part.gradient for part in parts]),
+        {name: torch.cat([part.settings[name] for part in parts]) for name in parts[0].settings},
+        {name: torch.cat([part.memory[name] for part in parts]) for name in parts[0].memory},
     )
 
 

@@ -1,23 +1,25 @@
-"""Checkpoints in memory under a budget of bytes: the one longest unused makes room, but never one that is needed."""
+"""Checkpoints in memory under a budget of bytes: the least recently used makes room, but never one that is needed."""
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from models.checkpoints import CheckpointError, Store
 from models.inference.prepared import Prepared, load
-from workers.engine.lane import Decoder, Lane, LaneName
+from workers.engine.decoder import Decoder, probe
+from workers.engine.lane import Lane, LaneName
 from workers.engine.memory import Memory
 from workers.engine.slices import Slices
 from workers.jobs import GenerateJob
 
 
 class Version(NamedTuple):
-    """A checkpoint's name and its weights': it may be published anew under the same name."""
+    """A checkpoint by name and weights: another may be published under the same name."""
 
     model: str
     version: int
@@ -25,20 +27,28 @@ class Version(NamedTuple):
 
     @classmethod
     def of(cls, named: GenerateJob | LaneName) -> Version:
-        """The one that a job or a lane is of."""
+        """The checkpoint of a job or a lane."""
         return cls(named.model, named.version, named.digest)
 
 
 @dataclass(frozen=True)
-class Resident:
+class CachedCheckpoint:
     """A checkpoint in memory."""
 
     prepared: Prepared
-    decoder: Decoder
+    decoders: dict[Callable[[Tensor], Tensor], Decoder]  # for `start` and `decode` of its spaces
     size: int  # bytes of its weights, with all copies
 
+    def starter(self, sampler: str) -> Decoder:
+        """Standard normals to a sampler's first points."""
+        return self.decoders[self.prepared.spaces[sampler].start]
 
-class Residents:
+    def decoder(self, sampler: str) -> Decoder:
+        """A sampler's points to images."""
+        return self.decoders[self.prepared.spaces[sampler].decode]
+
+
+class CheckpointCache:
     """Loads on demand; what a budget of bytes has no room for is loaded all the same, and is the first to leave."""
 
     def __init__(self, store: Store, device: torch.device, *, capacity: int, budget: int, memory: Memory | None = None) -> None:
@@ -47,7 +57,7 @@ class Residents:
         self._capacity = capacity
         self._budget = budget
         self._memory = memory
-        self._held: dict[Version, Resident] = {}  # least recently used first
+        self._held: dict[Version, CachedCheckpoint] = {}  # least recently used first
 
     def __contains__(self, version: Version) -> bool:
         return version in self._held
@@ -55,16 +65,16 @@ class Residents:
     @property
     def size(self) -> int:
         """Bytes held."""
-        return sum(resident.size for resident in self._held.values())
+        return sum(cached.size for cached in self._held.values())
 
-    def use(self, job: GenerateJob) -> Resident:
-        """The checkpoint a job names, which is held; now the one used last."""
+    def use(self, job: GenerateJob) -> CachedCheckpoint:
+        """The checkpoint that a job names, which must be held; it becomes the most recently used."""
         version = Version.of(job)
         self._held[version] = self._held.pop(version)
         return self._held[version]
 
     def load(self, job: GenerateJob, needed: Container[Version]) -> Slices[None]:
-        """Reads a checkpoint from disk; what leaves for it does so in the first slice. Raises CheckpointError, OSError, MemoryError."""
+        """Reads a checkpoint from disk; others leave for it in the first slice. Raises CheckpointError, OSError, MemoryError."""
         card = self._store.card(job.model, job.version)
         if card.digest != job.digest:
             raise CheckpointError(f"{job.model}@{job.version} on this worker has weights {card.digest}, the job asks for {job.digest}")
@@ -72,14 +82,28 @@ class Residents:
         prepared = load(self._store, card, self._device)
         self._make_room(prepared.bytes, needed)  # it may take more than its file
         yield
-        decoder = yield from Decoder.measured(prepared, capacity=self._capacity, device=self._device, memory=self._memory)
-        self._held[Version.of(job)] = Resident(prepared, decoder, prepared.bytes)
+        decoders = yield from self._decoders(prepared)
+        self._held[Version.of(job)] = CachedCheckpoint(prepared, decoders, prepared.bytes)
+
+    def _decoders(self, prepared: Prepared) -> Slices[dict[Callable[[Tensor], Tensor], Decoder]]:
+        """One for every function that starts or decodes chains."""
+        found: dict[Callable[[Tensor], Tensor], Decoder] = {}
+        normals = probe(prepared)
+        for space in prepared.spaces.values():
+            if space.start not in found:
+                found[space.start] = yield from Decoder.measured(space.start, normals, self._capacity, self._memory)
+            if space.decode not in found:
+                points = found[space.start](normals)
+                found[space.decode] = yield from Decoder.measured(space.decode, points, self._capacity, self._memory)
+        return found
 
     def lane(self, job: GenerateJob) -> Slices[Lane]:
-        """A new lane for a job's chains, of a checkpoint that is held. Raises MemoryError."""
-        prepared = self.use(job).prepared
-        target = prepared.targets[job.sampler]  # type: ignore[index]
-        return (yield from Lane.measured(prepared, target, capacity=self._capacity, device=self._device, memory=self._memory))
+        """A new lane for a job's chains, of a checkpoint that is held. Raises CheckpointError, MemoryError."""
+        cached = self.use(job)
+        if job.sampler not in (targets := cached.prepared.targets):
+            raise CheckpointError(f"{job.model}@{job.version} has no target {job.sampler!r}; choices: {', '.join(sorted(targets))}")
+        starter = cached.starter(job.sampler)
+        return (yield from Lane.measured(cached.prepared, job.sampler, starter, capacity=self._capacity, memory=self._memory))
 
     def _make_room(self, size: int, needed: Container[Version]) -> None:
         for version in [version for version in self._held if version not in needed]:

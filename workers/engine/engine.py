@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from models import noise
 from models.checkpoints import Store
-from models.images import to_pixels
 from models.kernels import Kernel
 from workers.capacity import Flow
-from workers.engine.chain_group import Chain, Retired, streams_of
-from workers.engine.checkpoint_cache import Residents, Version
+from workers.engine.chains import Chain, Retired, streams_of
+from workers.engine.checkpoint_cache import CheckpointCache, Version
+from workers.engine.decoder import Decoder, NotFinite, pixels_of
 from workers.engine.lane import Lane, LaneName
-from workers.engine.lane_pool import Lanes
+from workers.engine.lane_pool import LanePool
 from workers.engine.memory import Memory
-from workers.engine.scheduler import QUICK, Admission, Scheduler, Standing
-from workers.engine.summaries import chain_report, contract, diagnostics
-from workers.jobs import ChainReport, Diagnostics, GenerateJob, Problem, Progress
+from workers.engine.runs import Run, Sampled, contract
+from workers.engine.scheduler import QUICK, Admission, Running, Scheduler
+from workers.jobs import GenerateJob, Problem, Progress
 from workers.messages import ChainsRetired, EngineTicked, Failed, Finished, Observer, Stepped
 
 ALONE_S = 0.05  # of loading in a tick in which no chain steps: a cancel waits no longer
@@ -37,25 +36,6 @@ class EngineSettings:
     checkpoint_bytes: int = 1 << 30  # weights kept in memory
 
 
-@dataclass
-class Run:
-    """A job inside the engine."""
-
-    job_id: str
-    job: GenerateJob
-    expires_at: float | None  # Unix seconds
-    admitted: float = field(default_factory=time.perf_counter)
-    retired: dict[int, Retired] = field(default_factory=dict)
-
-    @property
-    def flow(self) -> Flow:
-        return Flow(self.job.caller, self.job.priority)
-
-    @property
-    def lane(self) -> LaneName:
-        return LaneName.of(self.job)
-
-
 class Engine:
     """Runs the chains of all jobs it was given, one evaluation a tick."""
 
@@ -64,8 +44,10 @@ class Engine:
         self._observe = observer
         self._device = torch.device(settings.device)
         self._scheduler = Scheduler(settings.capacity)
-        self._checkpoints = Residents(store, self._device, capacity=settings.capacity, budget=settings.checkpoint_bytes, memory=memory)
-        self._lanes = Lanes(self._checkpoints, observer)
+        self._checkpoints = CheckpointCache(
+            store, self._device, capacity=settings.capacity, budget=settings.checkpoint_bytes, memory=memory
+        )
+        self._lanes = LanePool(self._checkpoints, observer)
         self._runs: dict[str, Run] = {}
         self._outcomes: list[Finished | Failed] = []
         self._ticks = 0
@@ -73,7 +55,7 @@ class Engine:
 
     @property
     def device(self) -> str:
-        """What it computes on, as torch calls it."""
+        """The device it computes on, in torch's words."""
         return self._settings.device
 
     @property
@@ -88,12 +70,12 @@ class Engine:
 
     @property
     def quick(self) -> int:
-        """A job whose chains need no more ticks than this is welcome even if nothing is free: others give way, or it waits inside."""
+        """The most ticks of a chain for which longer ones give way, so that its job may be admitted even if nothing is free."""
         return self._lanes.longest // QUICK
 
     @property
     def waiting(self) -> frozenset[Flow]:
-        """Those who have chains inside that wait to start: a job of anybody else starts within a few ticks, even if nothing is free."""
+        """The flows whose chains wait to start: a job of any other flow starts within a few ticks, even if nothing is free."""
         return self._scheduler.flows
 
     @property
@@ -102,35 +84,38 @@ class Engine:
         return bool(self._runs or self._outcomes or self._lanes.loading)
 
     def admit(self, job_id: str, job: GenerateJob, expires_at: float | None) -> None:
-        """Takes a job in; its chains start as room comes. What is wrong with it comes out of the next tick."""
+        """Takes a job in; its chains start as there is room. If it cannot be served, a later tick returns its failure."""
         self._runs[job_id] = Run(job_id, job, expires_at)
         if job.mcmc is not None:
             self._scheduler.add(job_id, job.num_images, job.mcmc.points_per_chain, job.mcmc.ticks + 1, self._runs[job_id].flow)
             self._bound()
 
     def end_early(self, job_id: str, problem: Problem) -> None:
-        """Ends a job at once with that problem, which comes out of the next tick; its neighbours notice nothing."""
-        run = self._runs.pop(job_id, None)
-        if run is None:
-            return
-        self._scheduler.remove(job_id)
-        self._lanes.drop(job_id, run.lane)
-        self._outcomes.append(Failed(job_id=job_id, problem=problem))
+        """Ends a job at once with that problem, which the next tick returns; other jobs keep their bits."""
+        if run := self._runs.get(job_id):
+            self._forget(run)
+            self._outcomes.append(Failed(job_id=job_id, problem=problem))
 
     def tick(self) -> list[Finished | Failed]:
-        """Priors first, then a slice of what is to be loaded and one evaluation for every chain; gives back the jobs that ended."""
+        """One evaluation for every chain and a slice of what is to be loaded, then images for what is done; the jobs that ended."""
         begun = time.perf_counter()
         self._expire()
-        self._run_priors()
+        sampled = self._sample_priors()
         self._ticks += 1
         if self._scheduler.may_move(self._lanes.points):
             self._move()
         if self._lanes.loading:
+            self._decode(sampled)  # so that no checkpoint stays for them beside the one that is loaded
+            sampled = []
             self._load()
+        self._refuse()
         self._step_s = 0.0
         for name, lane in list(self._lanes.items()):
             if lane.running:
                 self._advance(name, lane)
+        if self._step_s:
+            sampled += self._retire()
+        self._decode(sampled)
         self._bound()
         if self._step_s:
             self._observe(EngineTicked(seconds=time.perf_counter() - begun))
@@ -147,7 +132,7 @@ class Engine:
         return Progress(done=done, total=run.job.num_images * per_chain)
 
     def _bound(self) -> None:
-        """While a job of a lane that memory has less room for is inside, no more chains start than fit there."""
+        """Limits the batch to the lane, among those of the jobs inside, that memory has least room for."""
         scarce = {name: lane.table.capacity for name, lane in self._lanes.items() if lane.table.capacity < self._settings.capacity}
         used = {run.lane for run in self._runs.values()} if scarce else set()
         self._scheduler.capacity = min([self._settings.capacity, *(scarce[name] for name in used if name in scarce)])
@@ -157,31 +142,31 @@ class Engine:
         for run in [run for run in self._runs.values() if run.expires_at is not None and run.expires_at <= now]:
             self.end_early(run.job_id, Problem(reason="expired", detail=f"the deadline of {run.job.deadline_s:g} s passed while it ran"))
 
-    def _run_priors(self) -> None:
-        """Decodes waiting `prior` jobs, the oldest first, until a tick's share is used up."""
-        left = self._settings.prior_chains_per_tick
+    def _sample_priors(self) -> list[Sampled]:
+        """Draws the latents of waiting `prior` jobs, the oldest first, until a tick's share is used up."""
+        left, sampled = self._settings.prior_chains_per_tick, []
         for run in [run for run in self._runs.values() if run.job.mcmc is None]:
-            if left <= 0:
-                return
-            if Version.of(run.job) in self._checkpoints:
-                left -= run.job.num_images
-                self._guarded(run, self._run_prior)
-            else:
+            if run.job.data is not None:
+                self._unavailable(run.job_id, f"the sampler {run.job.sampler!r} needs no data, the job brings {run.job.data.kind} data")
+            elif Version.of(run.job) not in self._checkpoints:
                 self._lanes.expect(run.job_id, run.job)
+            elif left > 0:
+                left -= run.job.num_images
+                sampled.append(self._sample_prior(run))
+        return sampled
 
-    def _run_prior(self, run: Run) -> None:
-        loaded = self._checkpoints.use(run.job)
+    def _sample_prior(self, run: Run) -> Sampled:
+        cached = self._checkpoints.use(run.job)
         chains = [Chain(run.job_id, index, run.job.seed, _NO_KERNEL) for index in range(run.job.num_images)]
-        z = noise.start(streams_of(chains, self._device), loaded.prepared.latent)
-        reports = tuple(ChainReport(energy_first=None, energy_last=None, acceptance=None) for _ in chains)
-        self._finish(run, z, reports, diagnostics(loaded.prepared.card, "prior", None, ()))
-        self._retired(run, len(chains))
+        shape = cached.prepared.spaces["prior"].shape
+        z = cached.starter(run.job.sampler)(noise.start(streams_of(chains, self._device), shape))
+        return Sampled.from_prior(run, cached.prepared.card, z)
 
     def _move(self) -> None:
         """Lets chains join the batch, and others give way to them."""
         batch = [
-            Standing(chain.name, self._runs[chain.job_id].flow, chain.kernel.points_per_chain, left, chain.kernel.ticks)
-            for chain, left in self._lanes.standing()
+            Running(chain.name, self._runs[chain.job_id].flow, chain.kernel.points_per_chain, left, chain.kernel.ticks)
+            for chain, left in self._lanes.batch()
         ]
         moves = self._scheduler.move(batch, self._ticks)
         self._lanes.park(moves.parked)
@@ -197,41 +182,46 @@ class Engine:
         self._lanes.start(run.job_id, run.job, [Chain(run.job_id, index, run.job.seed, kernel) for index in indices])
 
     def _load(self) -> None:
-        """Goes on with what is to be loaded: beside chains that step it takes as long as they do, and pays back what a slice took more."""
+        """Loads for as long as the chains of the last tick stepped, less what an earlier slice took too much; with no chains for 50 ms."""
         self._credit_s = min(self._credit_s, 0.0) + self._step_s if self._lanes.running else ALONE_S
         if self._credit_s <= 0:
             return
         kept = {Version.of(run.job) for run in self._runs.values() if run.retired or run.job.mcmc is None}
         begun = time.perf_counter()
-        if refused := self._lanes.advance(self._credit_s, kept):
-            self._unavailable(*refused)
+        self._lanes.advance(self._credit_s, kept)
         self._credit_s -= time.perf_counter() - begun
 
+    def _refuse(self) -> None:
+        """Fails the jobs that cannot be served, and no others."""
+        for job_id, error in self._lanes.refused():
+            self._unavailable(job_id, str(error))
+
     def _advance(self, name: LaneName, lane: Lane) -> None:
+        """A tick of one lane; if no memory suffices for it, its own jobs fail, and no others."""
         try:
             ticked = lane.tick()
         except MemoryError as error:
-            self._abandon(name, error)
+            self._lanes.close(name)
+            for run in [run for run in self._runs.values() if run.lane == name]:
+                self._unavailable(run.job_id, str(error))
             return
         self._step_s += ticked.seconds
         stepped = Stepped(model=name.model, sampler=name.sampler, chains=ticked.chains, bucket=ticked.bucket, seconds=ticked.seconds)
         self._observe(stepped)
-        for retired in ticked.retired:
-            run = self._runs.get(retired.chain.job_id)
-            if run is None:
-                continue  # a sister chain diverged on this very tick
-            if not retired.finite:
-                self._diverged(run, retired)
-                continue
-            run.retired[retired.chain.index] = retired
-            if len(run.retired) == run.job.num_images:
-                self._guarded(run, self._complete)
 
-    def _abandon(self, name: LaneName, error: MemoryError) -> None:
-        """A lane that no memory suffices for takes its own jobs along, and no others."""
-        self._lanes.close(name)
-        for run in [run for run in self._runs.values() if run.lane == name]:
-            self._unavailable(run.job_id, error)
+    def _retire(self) -> list[Sampled]:
+        """Fails the jobs of chains that diverged; gives back the jobs whose chains are now all done."""
+        retired = self._lanes.retire()
+        for chain in sorted((one for one in retired if not one.finite), key=lambda one: one.chain.began_at + len(one.energies)):
+            if run := self._runs.get(chain.chain.job_id):  # or an earlier chain has failed it
+                self._diverged(run, chain)
+        sampled = []
+        for chain in retired:
+            if run := self._runs.get(chain.chain.job_id):
+                run.retired[chain.chain.index] = chain
+                if len(run.retired) == run.job.num_images:
+                    sampled.append(Sampled.by_chains(run, self._checkpoints.use(run.job).prepared.card))
+        return sampled
 
     def _diverged(self, run: Run, retired: Retired) -> None:
         kernel = retired.chain.kernel
@@ -240,49 +230,43 @@ class Engine:
         self.end_early(run.job_id, Problem(reason="diverged", detail=detail))
         self._retired(run, 1, nonfinite=1)
 
-    def _complete(self, run: Run) -> None:
-        ordered = [run.retired[index] for index in range(run.job.num_images)]
-        told = diagnostics(self._checkpoints.use(run.job).prepared.card, run.job.sampler, run.job.mcmc, ordered)
-        self._finish(run, torch.stack([chain.z for chain in ordered]), tuple(map(chain_report, ordered)), told)
-        self._retired(run, len(ordered), told.acceptance)
+    def _decode(self, sampled: list[Sampled]) -> None:
+        """Turns latents into images, those of one decoder in one call; a job whose images fail fails alone."""
+        sharing: dict[Decoder, list[Sampled]] = {}
+        for one in sampled:
+            sharing.setdefault(self._decoder(one.run), []).append(one)
+        for decoder, jobs in sharing.items():
+            for one, pixels in zip(jobs, pixels_of(decoder, [one.z for one in jobs]), strict=True):
+                if isinstance(pixels, MemoryError):
+                    self._unavailable(one.run.job_id, str(pixels))
+                else:
+                    self._finish(one, pixels)
 
-    def _finish(self, run: Run, z: Tensor, reports: tuple[ChainReport, ...], told: Diagnostics) -> None:
-        decoder = self._checkpoints.use(run.job).decoder
-        images = decoder.decode(z)
-        if not images.isfinite().all():
-            self.end_early(run.job_id, Problem(reason="diverged", detail="the generator gave an image that is not finite"))
-            return
+    def _finish(self, sampled: Sampled, pixels: np.ndarray | NotFinite) -> None:
+        run = sampled.run
+        if isinstance(pixels, NotFinite):
+            self.end_early(run.job_id, Problem(reason="diverged", detail=str(pixels)))
+        else:
+            sampling = self._lanes[run.lane].table if run.job.mcmc else None
+            promised = contract(self._device, sampling=sampling, decoding=self._decoder(run).table)
+            self._forget(run)
+            self._outcomes.append(sampled.finished(pixels, promised))
+        self._retired(run, len(sampled.chains), sampled.diagnostics.acceptance)
+
+    def _decoder(self, run: Run) -> Decoder:
+        return self._checkpoints.use(run.job).decoder(run.job.sampler)
+
+    def _forget(self, run: Run) -> None:
         del self._runs[run.job_id]
         self._scheduler.remove(run.job_id)
         self._lanes.drop(run.job_id, run.lane)
-        sampling = self._lanes[run.lane].table if run.job.mcmc else None
-        promised = contract(self._device, sampling=sampling, decoding=decoder.table)
-        pixels = to_pixels(images)
-        self._outcomes.append(
-            Finished(
-                job_id=run.job_id,
-                shape=pixels.shape,
-                pixels=pixels.tobytes(),
-                chains=reports,
-                diagnostics=told,
-                contract=promised,
-                sampling_s=time.perf_counter() - run.admitted,
-            )
-        )
 
     def _retired(self, run: Run, chains: int, acceptance: float | None = None, nonfinite: int = 0) -> None:
         model, sampler = run.job.model, run.job.sampler
         self._observe(ChainsRetired(model=model, sampler=sampler, chains=chains, acceptance=acceptance, nonfinite=nonfinite))
 
-    def _guarded(self, run: Run, act: Callable[[Run], None]) -> None:
-        """A job whose images no memory suffices for fails, and no other."""
-        try:
-            act(run)
-        except MemoryError as error:
-            self._unavailable(run.job_id, error)
-
-    def _unavailable(self, job_id: str, error: Exception) -> None:
-        self.end_early(job_id, Problem(reason="unavailable", detail=str(error)))
+    def _unavailable(self, job_id: str, detail: str) -> None:
+        self.end_early(job_id, Problem(reason="unavailable", detail=detail))
 
 
 _NO_KERNEL = Kernel(kernel="none")

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from models import noise
+from models import device, noise
 from models.inference.prepared import Prepared
 from models.kernels import Evaluated
-from models.targets.base import Target, evaluate
+from models.targets.base import evaluate
 from workers.capacity import buckets_for
-from workers.engine.buckets import Evaluate, Table, agreeing, fitting, within
-from workers.engine.chain_group import Chain, ChainGroup, Parked, Retired, data_of, streams_of
+from workers.engine.buckets import Table, within
+from workers.engine.chain_group import ChainGroup
+from workers.engine.chains import Block, Chain, data_of, streams_of
+from workers.engine.decoder import Decoder, measured_table, padded, probe, stacked
 from workers.engine.memory import Memory
 from workers.engine.scheduler import ChainName
 from workers.engine.slices import Slices
@@ -23,6 +25,10 @@ from workers.jobs import GenerateJob
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+
+class UnusableData(Exception):
+    """What a job brings for its chains is not what its target needs."""
 
 
 class LaneName(NamedTuple):
@@ -35,7 +41,7 @@ class LaneName(NamedTuple):
 
     @classmethod
     def of(cls, job: GenerateJob) -> LaneName:
-        """That of a job's chains."""
+        """The lane of a job's chains."""
         return cls(job.model, job.version, job.digest, job.sampler)
 
 
@@ -43,41 +49,50 @@ class LaneName(NamedTuple):
 class Ticked:
     """What one tick of a lane did."""
 
-    retired: list[Retired]
     chains: int
     bucket: int  # rows evaluated, padding included
-    seconds: float
+    seconds: float  # of the host; a GPU may still be computing
 
 
 class Lane:
-    """Chains join by `start`, advance by `tick`, and leave when done, when not finite, or by `drop`."""
+    """Chains join by `start`, advance by `tick`, and leave by `leave` when done or not finite, or by `drop`."""
 
-    def __init__(self, prepared: Prepared, target: Target, device: torch.device, table: Table) -> None:
-        self._target = target
-        self._latent = prepared.latent
-        self._device = device
+    def __init__(self, prepared: Prepared, sampler: str, starter: Decoder, table: Table) -> None:
+        self._target = prepared.targets[sampler]
+        self._normals_shape = prepared.spaces["prior"].shape
+        self._shape = prepared.spaces[sampler].shape
+        self._image_shape = prepared.card.image_shape
+        self._device = prepared.device
+        self._starter = starter
         self._fresh: list[Chain] = []
-        self._parked: dict[ChainName, Parked] = {}
+        self._parked: dict[ChainName, Block] = {}
         self._groups: dict[str, ChainGroup] = {}
         self.table = table
 
     @classmethod
-    def measured(
-        cls, prepared: Prepared, target: Target, *, capacity: int, device: torch.device, memory: Memory | None = None
-    ) -> Slices[Lane]:
-        """A lane for so many chains, or as many as memory has room for. Raises MemoryError where that is too few."""
+    def measured(cls, prepared: Prepared, sampler: str, starter: Decoder, *, capacity: int, memory: Memory | None = None) -> Slices[Lane]:
+        """A lane for so many chains, or as many as memory has room for; `starter` maps normals to first points. Raises MemoryError."""
+        target = prepared.targets[sampler]
+        blank = {None: None, "image": torch.zeros(1, *prepared.card.image_shape), "class": torch.zeros(1, dtype=torch.int64)}[target.data]
 
         def results(z: Tensor) -> tuple[Tensor, ...]:
-            images = z.new_zeros(len(z), *prepared.card.image_shape) if target.conditional else None
-            points = evaluate(target, z, images)
+            data = None if blank is None else z.new_zeros(len(z), *blank.shape[1:], dtype=blank.dtype)
+            points = evaluate(target, z, data)
             return points.energy, points.gradient
 
-        table = yield from _table(results, probe(prepared.latent, device), capacity, memory)
-        return cls(prepared, target, device, table)
+        rows = starter(probe(prepared))
+        table = yield from measured_table(results, rows, capacity, memory)
+        table = replace(table, reproducible=table.reproducible and starter.table.reproducible)
+        return cls(prepared, sampler, starter, table)
+
+    @property
+    def groups(self) -> list[ChainGroup]:
+        """Its chains, kernel by kernel."""
+        return [group for group in self._groups.values() if group.members]
 
     @property
     def points(self) -> int:
-        """The most points the lane's chains may ask for in a tick."""
+        """The most points that the lane's chains may propose in a tick."""
         fresh = sum(chain.kernel.points_per_chain for chain in self._fresh)
         return fresh + sum(group.kernel.points_per_chain * len(group.members) for group in self._groups.values())
 
@@ -89,142 +104,100 @@ class Lane:
     @property
     def running(self) -> bool:
         """Whether a tick has anything to do here."""
-        return bool(self._fresh) or any(group.members for group in self._groups.values())
+        return bool(self._fresh or self.groups)
 
     @property
     def idle(self) -> bool:
         """Whether nothing runs here, and nothing waits to go on."""
         return not self.running and not self._parked
 
-    def standing(self) -> list[tuple[Chain, int]]:
-        """Every chain under way, with the ticks that each still needs."""
+    def batch(self) -> list[tuple[Chain, int]]:
+        """Every chain under way, with the ticks that it still needs."""
         begun = [(chain, chain.ends_at - group.now) for group in self._groups.values() for chain in group.members]
         return [*((chain, chain.kernel.ticks + 1) for chain in self._fresh), *begun]
 
+    def data_of(self, job: GenerateJob) -> Tensor | None:
+        """What a job brings for each of its chains. Raises UnusableData where that is not what the target needs."""
+        wanted, given = self._target.data, job.data
+        expected = {None: "no data", "image": f"an image of shape {self._image_shape}", "class": "a class"}[wanted]
+        array = given.array() if given else None
+        if (given.kind if given else None) != wanted or (wanted == "image" and array is not None and array.shape != self._image_shape):
+            found = "no data" if array is None or given is None else f"{given.kind} data of shape {array.shape}"
+            raise UnusableData(f"the sampler {job.sampler!r} of {job.model} needs {expected}, the job brings {found}")
+        return None if array is None else device.put(array, self._device, torch.int64 if wanted == "class" else torch.float32)
+
     def start(self, chains: list[Chain]) -> None:
-        """New chains: the next tick evaluates their first latents."""
+        """New chains: the next tick evaluates their first points."""
         self._fresh += chains
 
     def park(self, names: Collection[ChainName]) -> None:
         """Takes chains out of the batch until they are resumed; nobody's numbers change."""
-        for group in self._groups.values():
+        for group in self.groups:
             rows = {row for row, chain in enumerate(group.members) if chain.name in names}
-            self._parked |= {parked.chain.name: parked for parked in group.park(rows)} if rows else {}
+            self._parked |= {block.members[0].name: block for block in group.park(rows)} if rows else {}
 
     def resume(self, names: Collection[ChainName]) -> None:
         """Puts parked chains back."""
-        for name in names:
-            if parked := self._parked.pop(name, None):
-                self._groups[parked.chain.kernel.kernel].resume(parked)
+        blocks = [self._parked.pop(name) for name in names if name in self._parked]
+        for kernel, group in self._groups.items():
+            if back := [block for block in blocks if block.members[0].kernel.kernel == kernel]:
+                group.resume(back)
 
     def drop(self, job_id: str) -> None:
         """Takes a job's chains out for good; nobody else's numbers change."""
         self._fresh = [chain for chain in self._fresh if chain.job_id != job_id]
-        self._parked = {name: parked for name, parked in self._parked.items() if name.job_id != job_id}
+        self._parked = {name: block for name, block in self._parked.items() if name.job_id != job_id}
         for group in self._groups.values():
             group.leave(group.rows_of(job_id))
 
     def done(self, job_id: str) -> int:
         """Ticks that a job's chains have made."""
         running = sum(group.now - chain.began_at for group in self._groups.values() for chain in group.members if chain.job_id == job_id)
-        return running + sum(parked.done for name, parked in self._parked.items() if name.job_id == job_id)
+        return running + sum(block.done for name, block in self._parked.items() if name.job_id == job_id)
 
     def tick(self) -> Ticked:
-        """One evaluation for all chains, then every kernel's update."""
+        """One evaluation for all chains, then every kernel's update. Reads nothing from the device."""
         started = time.perf_counter()
         fresh, self._fresh = self._fresh, []
-        groups = [group for group in self._groups.values() if group.members]
-        asked = [group.propose() for group in groups]
+        groups = self.groups
+        proposed = [group.propose() for group in groups]
         data = [group.data() for group in groups]
         if fresh:
-            asked.append(noise.start(streams_of(fresh, self._device), self._latent))
+            proposed.append(self._starter(noise.start(streams_of(fresh, self._device), self._normals_shape)))
             data.append(data_of(fresh))
-        chains = len(fresh) + sum(len(group.members) for group in groups)
-        images = [rows for rows in data if rows is not None]
-        points, bucket = self._evaluate(_stacked(asked), _stacked(images) if images else None)
-        retired, at = [], 0
-        for group, rows in zip(groups, asked, strict=False):
-            retired += group.update(_between(points, at, at + len(rows)))
+        needed = [rows for rows in data if rows is not None]
+        points, bucket = self._evaluate(stacked(proposed), stacked(needed) if needed else None)
+        chains, at = len(fresh), 0
+        for group, rows in zip(groups, proposed, strict=False):
+            chains += len(group.members)
+            group.update(_between(points, at, at + len(rows)))
             at += len(rows)
-        retired += self._join(fresh, _between(points, at, at + len(fresh)))
-        return Ticked(retired, chains, bucket, time.perf_counter() - started)
+        if fresh:
+            self._join(fresh, _between(points, at, at + len(fresh)))
+        return Ticked(chains, bucket, time.perf_counter() - started)
 
-    def _join(self, fresh: list[Chain], points: Evaluated) -> list[Retired]:
-        """Sorts new chains to their kernels' groups; those whose first latent has no finite energy are out at once."""
-        finite = points.energy.isfinite().tolist()
-        lost = [
-            Retired(chain, points.z[row], points.energy[row : row + 1], 0.0, finite=False)
-            for row, chain in enumerate(fresh)
-            if not finite[row]
-        ]
-        for name in {chain.kernel.kernel for chain in fresh}:
-            rows = [row for row, chain in enumerate(fresh) if chain.kernel.kernel == name and finite[row]]
-            if rows:
-                kernel = type(fresh[rows[0]].kernel)
-                group = self._groups.setdefault(name, ChainGroup(kernel, self._latent, self._device))
-                index = torch.tensor(rows, device=self._device)
-                group.join([fresh[row] for row in rows], Evaluated(*(column[index] for column in points)))
-        return lost
+    def _join(self, fresh: list[Chain], points: Evaluated) -> None:
+        """Sorts new chains into the groups of their kernels."""
+        for name in dict.fromkeys(chain.kernel.kernel for chain in fresh):
+            rows = [row for row, chain in enumerate(fresh) if chain.kernel.kernel == name]
+            if name not in self._groups:
+                self._groups[name] = ChainGroup(type(fresh[rows[0]].kernel), self._shape, self._device)
+            index = device.put(rows, self._device, torch.int64)
+            self._groups[name].join([fresh[row] for row in rows], Evaluated(*(column[index] for column in points)))
 
     def _evaluate(self, z: Tensor, data: Tensor | None) -> tuple[Evaluated, int]:
         """Energies and gradients of any number of rows, in as much memory as there is; and the rows that this cost."""
         return within(self.table.seconds, lambda: self._in_buckets(z, data))
 
     def _in_buckets(self, z: Tensor, data: Tensor | None) -> tuple[Evaluated, int]:
-        """The same, by way of the bucket sizes that agree."""
-        parts, padded, at = [], 0, 0
+        """The same in batch sizes that give the same bits."""
+        parts, cost, at = [], 0, 0
         for rows, bucket in buckets_for(len(z), tuple(self.table.seconds)):
-            images = None if data is None else _padded(data[at : at + rows], bucket)
-            points = evaluate(self._target, _padded(z[at : at + rows], bucket), images)
+            brought = None if data is None else padded(data[at : at + rows], bucket)
+            points = evaluate(self._target, padded(z[at : at + rows], bucket), brought)
             parts.append(_between(points, 0, rows))
-            at, padded = at + rows, padded + bucket
-        return (parts[0] if len(parts) == 1 else Evaluated(*(torch.cat(column) for column in zip(*parts, strict=True)))), padded
-
-
-class Decoder:
-    """Latents to images in buckets of its own, for chains that are done and for those that never were (`prior`)."""
-
-    def __init__(self, prepared: Prepared, table: Table) -> None:
-        self._prepared = prepared
-        self.table = table
-
-    @classmethod
-    def measured(cls, prepared: Prepared, *, capacity: int, device: torch.device, memory: Memory | None = None) -> Slices[Decoder]:
-        """One for so many images at a time, or as many as memory has room for. Raises MemoryError where that is too few."""
-        table = yield from _table(lambda z: (prepared.decode(z),), probe(prepared.latent, device), capacity, memory)
-        return cls(prepared, table)
-
-    def decode(self, z: Tensor) -> Tensor:
-        """(rows, latent) -> (rows, channels, height, width) in [-1, 1], each row's bits its own."""
-        return within(self.table.seconds, lambda: self._in_buckets(z))
-
-    def _in_buckets(self, z: Tensor) -> Tensor:
-        images, at = [], 0
-        for rows, bucket in buckets_for(len(z), tuple(self.table.seconds)):
-            images.append(self._prepared.decode(_padded(z[at : at + rows], bucket))[:rows])
-            at += rows
-        return torch.cat(images)
-
-
-def probe(latent: int, device: torch.device) -> Tensor:
-    """Latents to compare bucket sizes by; a prime number of them, so that no size brings them back to the same slots."""
-    numbers = torch.arange(67, device=device)
-    return noise.start(noise.Streams(numbers, numbers), latent)
-
-
-def _table(evaluate: Evaluate, rows: Tensor, capacity: int, memory: Memory | None) -> Slices[Table]:
-    """The batch sizes to use, up to a capacity that memory suffices for."""
-    return fitting(lambda fewer: agreeing(evaluate, rows, fewer, memory), capacity)
-
-
-def _stacked(blocks: list[Tensor]) -> Tensor:
-    return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
-
-
-def _padded(rows: Tensor, size: int) -> Tensor:
-    """Zeros below, up to `size` rows."""
-    missing = size - len(rows)
-    return torch.cat([rows, rows.new_zeros(missing, *rows.shape[1:])]) if missing else rows
+            at, cost = at + rows, cost + bucket
+        return (parts[0] if len(parts) == 1 else Evaluated(*(torch.cat(column) for column in zip(*parts, strict=True)))), cost
 
 
 def _between(points: Evaluated, first: int, last: int) -> Evaluated:

@@ -1,4 +1,4 @@
-"""How much memory is free, and how much a call takes at its peak: measured where the platform tells."""
+"""How much memory is free, and how much a call takes at its peak, where the platform reports that."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,54 +7,37 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from models.device import memory_of as device_memory
 from workers.engine.allocator import give_back_freed
 
 PEAK = "5"  # written to /proc/self/clear_refs, starts VmHWM anew: man 5 proc
 
 
 class Memory(Protocol):
-    """What a device's memory is asked."""
+    """Memory that can be measured."""
 
     def free(self) -> int | None:
-        """Bytes that may still be taken; None where nobody tells."""
+        """Bytes that may still be taken; None where that is unknown."""
         ...
 
     def peak(self, call: Callable[[Tensor], object], batch: Tensor) -> int:
-        """Makes a call on a batch; the most bytes it held beyond those held before, 0 where nobody tells."""
+        """Makes a call on a batch; the most bytes it held beyond those held before, 0 where that is unknown."""
         ...
 
 
 def memory_of(device: torch.device) -> Memory:
-    """That of a device."""
-    return CudaMemory(device) if device.type == "cuda" else ProcessMemory()
-
-
-class CudaMemory:
-    """A GPU's, as torch and the driver tell it."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-
-    def free(self) -> int:
-        unused = torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
-        return torch.cuda.mem_get_info(self._device)[0] + unused
-
-    def peak(self, call: Callable[[Tensor], object], batch: Tensor) -> int:
-        before = torch.cuda.memory_allocated(self._device)
-        torch.cuda.reset_peak_memory_stats(self._device)
-        call(batch)
-        torch.cuda.synchronize(self._device)
-        return torch.cuda.max_memory_allocated(self._device) - before
+    """The memory that tensors of a device are in."""
+    return device_memory(device) or ProcessMemory()
 
 
 class ProcessMemory:
-    """This process's on Linux: what machine and control groups have left, and the growth of what is resident."""
+    """The memory of this process on Linux: what the machine and the control groups have left, and the growth of the resident set."""
 
     def __init__(self, proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> None:
         self._proc, self._groups = proc, groups
 
     def free(self) -> int | None:
-        give_back_freed()  # or what is only kept would seem to be used
+        give_back_freed()  # memory that the allocator only keeps is free
         try:
             available = _fields(self._proc / "meminfo")["MemAvailable:"] * 1024
             return max(0, min([available, *self._left_in_groups()]))
@@ -73,7 +56,7 @@ class ProcessMemory:
                     yield int(limit) - int((group / "memory.current").read_text()) + cached
 
     def peak(self, call: Callable[[Tensor], object], batch: Tensor) -> int:
-        give_back_freed()  # or a call that took it again would seem to take none
+        give_back_freed()  # a call that takes kept memory again would seem to take none
         try:
             (self._proc / "self/clear_refs").write_text(PEAK)
             before = self._status("VmRSS:")

@@ -29,7 +29,7 @@ class ChainName(NamedTuple):
     number: int
 
 
-class Standing(NamedTuple):
+class Running(NamedTuple):
     """A chain in the batch."""
 
     name: ChainName
@@ -89,19 +89,19 @@ class Scheduler:
         self._lines: dict[Flow, Line] = {}
         self._turns: dict[Flow, float] = {}  # of flows that have started chains lately, waiting or not
         self._now = 0.0  # the turn of the chain that started last
-        self._parked: dict[ChainName, tuple[Standing, int]] = {}  # with the tick they left at, the oldest first
+        self._parked: dict[ChainName, tuple[Running, int]] = {}  # with the tick they left at, the oldest first
         self._waited: dict[str, Counter[int]] = {}  # ticks that chains have been parked for, by job
-        self._news = False  # somebody came for whom others may have to give way
+        self._news = False  # a job came that chains may have to give way to
 
     @property
     def waiting(self) -> int:
         """Points of all chains that wait."""
         starting = sum(job.chains * job.points for line in self._lines.values() for job in line.jobs)
-        return starting + sum(standing.points for standing, _ in self._parked.values())
+        return starting + sum(running.points for running, _ in self._parked.values())
 
     @property
     def flows(self) -> frozenset[Flow]:
-        """Those who have chains that wait to start."""
+        """The flows whose chains wait to start."""
         return frozenset(self._lines)
 
     def add(self, job_id: str, chains: int, points: int = 1, ticks: int = 1, flow: Flow = Flow()) -> None:  # noqa: B008  # immutable
@@ -123,7 +123,7 @@ class Scheduler:
         """Whether it is worth asking who moves, given the points that running chains ask for."""
         return bool(self._lines or self._parked) and (running < self.capacity or self._news)
 
-    def move(self, batch: Sequence[Standing], now: int) -> Moves:
+    def move(self, batch: Sequence[Running], now: int) -> Moves:
         """Who leaves and who joins the batch at tick `now`."""
         round_ = _Round(self.capacity, list(batch))
         self._resume(round_, [name for name in self._parked if self._patience(self._parked[name][0], now) <= 0], now)
@@ -131,7 +131,7 @@ class Scheduler:
         self._resume(round_, list(self._parked), now)
         while line := self._next(round_):
             self._start(round_, line, line.jobs[0])
-        self._news = bool(round_.admitted)  # those who started may have to give way to those who did not
+        self._news = bool(round_.admitted)  # chains that started may have to give way to chains that did not
         return Moves(tuple(round_.parked), tuple(round_.resumed), tuple(round_.admitted.values()))
 
     def _next(self, round_: "_Round") -> Line | None:
@@ -163,13 +163,13 @@ class Scheduler:
             started += 1
         return started > 0
 
-    def _patience(self, one: Standing, now: int) -> int:
+    def _patience(self, one: Running, now: int) -> int:
         """Ticks that a chain may still be made to wait, in all."""
         waited = self._waited.get(one.name.job_id, Counter())[one.name.number]
         since = self._parked[one.name][1] if one.name in self._parked else now
         return one.length - waited - (now - since)
 
-    def _park(self, round_: "_Round", one: Standing, now: int) -> None:
+    def _park(self, round_: "_Round", one: Running, now: int) -> None:
         self._parked[one.name] = one, now
         self._waited.setdefault(one.name.job_id, Counter())
         round_.park(one)
@@ -205,8 +205,8 @@ class Scheduler:
 class _Round:
     """One tick's moves, as they are made."""
 
-    def __init__(self, capacity: int, batch: list[Standing]) -> None:
-        self.batch = batch  # those who could give way
+    def __init__(self, capacity: int, batch: list[Running]) -> None:
+        self.batch = batch  # chains that could give way
         self.room = capacity - sum(one.points for one in batch)
         self.callers = Counter(one.flow.caller for one in batch)  # chains that run for each
         self.parked: list[ChainName] = []
@@ -217,13 +217,13 @@ class _Round:
     def alone(self) -> bool:
         return not self.batch and not self.resumed and not self.admitted
 
-    def park(self, one: Standing) -> None:
+    def park(self, one: Running) -> None:
         self.batch.remove(one)
         self.room += one.points
         self.callers[one.flow.caller] -= 1
         self.parked.append(one.name)
 
-    def resume(self, one: Standing) -> None:
+    def resume(self, one: Running) -> None:
         self.room -= one.points
         self.callers[one.flow.caller] += 1
         if one.name in self.parked:

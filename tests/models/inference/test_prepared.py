@@ -36,7 +36,7 @@ def test_outputs_agree_before_and_after_preparation(trained, monkeypatch, librar
     assert torch.allclose(kind.decoder(plain)(z), kind.decoder(ready)(z), atol=1e-5)
     images = torch.rand(9, *SIZE.image_shape, generator=torch.Generator().manual_seed(3))
     for name, target in kind.targets(plain).items():
-        data = images if target.conditional else None
+        data = images if target.data == "image" else None
         there, here = evaluate(target, z, data), evaluate(kind.targets(ready)[name], z, data)
         assert torch.allclose(there.energy, here.energy, rtol=1e-5, atol=1e-5)
         assert torch.allclose(there.gradient, here.gradient, rtol=1e-5, atol=1e-5 * there.gradient.abs().max())
@@ -66,7 +66,7 @@ def test_a_shipped_checkpoint_loads_and_is_what_its_card_says():
     assert {"mnist-sngan", "mnist-lebm", "digits-sngan"} <= {card.name for card in cards}
     for card in cards:
         prepared = load(store, card, torch.device("cpu"))
-        images = prepared.decode(torch.zeros(2, prepared.latent))
+        images = prepared.spaces["prior"].decode(torch.zeros(2, *card.latent_shape))
         assert images.shape == (2, *card.image_shape)
         assert set(prepared.targets) - {"posterior"} == set(card.samplers) - {"prior"}
 

@@ -1,10 +1,14 @@
 """Engines, jobs for them and the way to run them."""
 
 import time
+from dataclasses import replace
+from functools import partial
 
-from models.inference.prepared import Prepared
-from workers.engine import lane
+from models.inference.prepared import load as load_prepared
+from workers.engine import checkpoint_cache, lane
+from workers.engine.decoder import Decoder, probe
 from workers.engine.engine import Engine, EngineSettings
+from workers.engine.lane import Lane
 from workers.engine.slices import Slices, T
 from workers.jobs import GenerateJob
 from workers.messages import Loaded, Measurement, Stepped
@@ -44,14 +48,38 @@ class Evaluations:
 
     def __init__(self, monkeypatch):
         self.made, self.cost = 0, lambda of: 1
-        evaluate, decode = lane.evaluate, Prepared.decode
+        evaluate = lane.evaluate
         monkeypatch.setattr(lane, "evaluate", lambda *asked: self._counted(evaluate(*asked), asked[0]))
-        monkeypatch.setattr(Prepared, "decode", lambda prepared, z: self._counted(decode(prepared, z), prepared))
+        loading_decodes_by(monkeypatch, lambda decode, z: self._counted(decode(z), decode))
         monkeypatch.setattr(time, "perf_counter", lambda: EVALUATION_S * self.made)
 
     def _counted(self, result, of):
         self.made += self.cost(of)
         return result
+
+
+def loading_decodes_by(monkeypatch, act):
+    """Checkpoints loaded from now on decode by `act`, which is given the function that decodes and the latents."""
+
+    def load(*asked):
+        prepared = load_prepared(*asked)
+        decode = partial(act, prepared.spaces["prior"].decode)
+        return replace(prepared, spaces={name: replace(space, decode=decode) for name, space in prepared.spaces.items()})
+
+    monkeypatch.setattr(checkpoint_cache, "load", load)
+
+
+def measured_decoder(prepared, capacity):
+    """The decoder of a checkpoint whose chains start from their normals."""
+    space = prepared.spaces["prior"]
+    return at_once(Decoder.measured(space.decode, probe(prepared), capacity))
+
+
+def measured_lane(prepared, sampler, capacity):
+    """A lane, with its batch sizes measured."""
+    space = prepared.spaces[sampler]
+    starter = at_once(Decoder.measured(space.start, probe(prepared), capacity))
+    return at_once(Lane.measured(prepared, sampler, starter, capacity=capacity))
 
 
 def engine(store, **settings):

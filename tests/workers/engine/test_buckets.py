@@ -1,5 +1,7 @@
 """Only batch sizes that memory has room for and that give the same bits are used: a network that breaks the rule is caught."""
 
+import time
+
 import pytest
 import torch
 from torch import Tensor
@@ -119,3 +121,32 @@ def test_a_capacity_is_not_bounded_by_what_does_not_agree():
 
     table = at_once(agreeing(rounds_from_sixteen, ROWS, 64, Rows(10_000)))
     assert (tuple(table.seconds), table.capacity) == ((4, 8, 12, 64), 64)
+
+
+class Clock:
+    """Moves on by what an evaluation costs, and by nothing else."""
+
+    def __init__(self, monkeypatch, cost):
+        self.now, self.cost, self.tried = 0.0, cost, []
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+
+    def __call__(self, z: Tensor) -> tuple[Tensor, ...]:
+        self.now += self.cost(len(z))
+        self.tried.append(len(z))
+        return honest(z)
+
+
+@pytest.mark.parametrize(("gains_up_to", "largest"), [(100, 256), (512, 512), (4096, 4096)])
+def test_large_sizes_are_used_while_they_make_a_row_cheaper(monkeypatch, gains_up_to, largest):
+    evaluate = Clock(monkeypatch, lambda rows: max(rows, gains_up_to))
+    table = at_once(agreeing(evaluate, ROWS, 4096, Rows(None)))
+    assert tuple(table.seconds) == tuple(size for size in CANDIDATES if size <= largest)
+    assert (table.reference, table.capacity) == (64, 4096)
+    assert max(evaluate.tried) <= largest * 1.5
+    assert len(evaluate.tried) < 4 * len(CANDIDATES) + 2 * 64 // 4
+
+
+def test_candidates_reach_the_largest_capacity_in_steps_of_half_at_most():
+    assert CANDIDATES[-1] == 4096
+    assert all(above <= 1.5 * below for below, above in zip(CANDIDATES[2:], CANDIDATES[3:], strict=False))
+    assert [size for size in CANDIDATES if size <= 64] == [4, 8, 12, 16, 24, 32, 48, 64]

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from models import noise
 from models.checkpoints import Store
+from models.images import to_pixels
 from models.inference.prepared import Prepared, load
 from models.kernels import KERNELS, Chains, Evaluated
 from models.targets.base import evaluate
 from tests.tiny_models import publish_tiny
-from tests.workers.engine.engines import Heard, alone, at_once, loaded, run
+from tests.workers.engine.engines import Heard, alone, loaded, measured_decoder, run
 from workers.engine import lane as lane_module
 from workers.engine.engine import Engine, EngineSettings
 from workers.jobs import GenerateJob, Problem
@@ -76,15 +77,16 @@ class Counter:
 
 def oracle(prepared: Prepared, wanted: GenerateJob) -> torch.Tensor:
     """A job's latents by the plain loop, one kernel, no batch engine, padded to a size that gives the same bits."""
-    kernel, target = wanted.mcmc, prepared.targets[wanted.sampler]
+    kernel, target, (latent,) = wanted.mcmc, prepared.targets[wanted.sampler], prepared.card.latent_shape
     count, padding = wanted.num_images, 16 - wanted.num_images
     streams = noise.Streams(torch.full((16,), wanted.seed), torch.arange(16))
-    z = noise.start(streams, prepared.latent)
+    z = noise.start(streams, (latent,))
     columns = {name: z.new_full((16, 1), getattr(kernel, name)) for name in kernel.columns}
     chains = Chains(*evaluate(target, z), columns)
     kernel.begin(chains)
     for step in range(kernel.ticks):
-        tick = Counter(noise.draw(streams, torch.full((1, 16), step), prepared.latent * kernel.normals_per_tick), prepared.latent)
+        tick = Counter(noise.draw(streams, torch.full((1, 16), step), latent * kernel.normals_per_tick), latent)
+        chains.wide = torch.arange(16 if kernel.is_wide(step) else 0)
         points = kernel.propose(chains, tick)
         padded = F.pad(points, (0, 0, 0, -len(points) % 16))
         kernel.update(chains, Evaluated(*(column[: len(points)] for column in evaluate(target, padded))), tick)
@@ -96,10 +98,7 @@ def oracle(prepared: Prepared, wanted: GenerateJob) -> torch.Tensor:
 def test_the_engine_does_what_the_plain_loop_does(store, kernel):
     wanted = job(store, "gan", "ddls", mcmc={"kernel": kernel, "steps": 37, "step_size": 0.2}, images=5, seed=9)
     prepared = load(store, store.card("gan"), torch.device("cpu"))
-    decoder = at_once(lane_module.Decoder.measured(prepared, capacity=16, device=torch.device("cpu")))
-    from models.images import to_pixels
-
-    expected = to_pixels(decoder.decode(oracle(prepared, wanted)))
+    expected = to_pixels(measured_decoder(prepared, 16)(oracle(prepared, wanted)))
     assert np.array_equal(alone(store, wanted).images, expected)
 
 

@@ -8,9 +8,8 @@ import torch
 
 from models.checkpoints import Store
 from models.images import read_text
-from models.inference.prepared import Prepared
 from tests.tiny_models import publish_tiny
-from tests.workers.engine.engines import Heard, alone, engine, job, loaded, run
+from tests.workers.engine.engines import Heard, alone, engine, job, loaded, loading_decodes_by, run
 from workers.engine import lane as lane_module
 from workers.engine.buckets import REFERENCE
 from workers.engine.engine import Engine, EngineSettings
@@ -94,14 +93,12 @@ def test_a_file_of_a_smaller_worker_says_with_which_batch_size_it_agrees(store):
 
 @pytest.mark.parametrize("sampler", ["ddls", "prior"])
 def test_a_file_that_its_neighbours_may_have_changed_says_so(store, sampler, monkeypatch):
-    decode = Prepared.decode
-
-    def by_pairs(self, z):  # as matrix libraries do with few columns
-        images = decode(self, z)
+    def by_pairs(decode, z):  # as matrix libraries do with few columns
+        images = decode(z)
         images[1::2] = images[1::2].nextafter(torch.ones(()))
         return images
 
-    monkeypatch.setattr(Prepared, "decode", by_pairs)
+    loading_decodes_by(monkeypatch, by_pairs)
     wanted = job(store)
     if sampler == "prior":
         wanted = wanted.model_copy(update={"sampler": "prior", "mcmc": None})
@@ -134,7 +131,7 @@ def test_no_more_chains_run_than_memory_was_measured_to_have_room_for(store):
     wanted, most = job(store, steps=5, images=40, caller="ann"), 0
     busy.admit("second", wanted, None)
     while not (outcomes := busy.tick()):
-        most = max(most, sum(len(lane.standing()) for lane in busy._lanes.values()))
+        most = max(most, sum(len(lane.batch()) for lane in busy._lanes.values()))
     assert most == 16
     assert outcomes[0].contract.sampling_reference == 16
     assert np.array_equal(outcomes[0].images, alone(store, wanted).images)
@@ -156,15 +153,15 @@ def test_images_that_memory_does_not_suffice_for_are_decoded_in_smaller_buckets(
     busy = engine(store)
     busy.admit("first", job(store), None)
     run(busy)
-    prepared = busy._checkpoints.use(wanted).prepared
-    decode = type(prepared).decode
+    decoder = busy._checkpoints.use(wanted).decoder("ddls")
+    decode = decoder._function
 
-    def small(self, z):
+    def small(z):
         if len(z) > 4:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return decode(self, z)
+        return decode(z)
 
-    monkeypatch.setattr(type(prepared), "decode", small)
+    monkeypatch.setattr(decoder, "_function", small)
     busy.admit("wanted", wanted, None)
     assert np.array_equal(run(busy)["wanted"].images, expected.images)
 

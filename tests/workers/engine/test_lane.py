@@ -7,9 +7,8 @@ from models.checkpoints import Store
 from models.inference.prepared import load
 from models.kernels import KERNELS
 from tests.tiny_models import publish_tiny
-from tests.workers.engine.engines import at_once
-from workers.engine.chain_group import Chain
-from workers.engine.lane import Lane
+from tests.workers.engine.engines import measured_lane
+from workers.engine.chains import Chain
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -23,10 +22,11 @@ def test_chains_that_bring_an_image_keep_it_whatever_their_kernel_and_neighbours
         return Chain(str(row), row, 5, KERNELS[name](steps=steps, step_size=0.02), data=images[row])
 
     def run_lane(*chains):
-        lane, ended = at_once(Lane.measured(prepared, prepared.targets["posterior"], capacity=16, device=torch.device("cpu"))), {}
+        lane, ended = measured_lane(prepared, "posterior", 16), {}
         lane.start(list(chains))
         while not lane.idle:
-            ended |= {retired.chain.index: retired.z for retired in lane.tick().retired}
+            lane.tick()
+            ended |= {one.chain.index: one.z for group in lane.groups for one in group.leave(group.ended)}
         return ended
 
     others = [chain(row, name, 3 + row) for row, name in enumerate(sorted(KERNELS))]

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from workers.engine.memory import CudaMemory, ProcessMemory, memory_of
+from models.device import DeviceMemory
+from workers.engine.memory import ProcessMemory, memory_of
 
 MIB = 1 << 20
 NOTHING = torch.zeros(1)
@@ -81,7 +82,7 @@ def test_a_platform_that_does_not_tell_is_not_guessed_at(tmp_path):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_tells_the_same():
     memory = memory_of(torch.device("cuda"))
-    assert isinstance(memory, CudaMemory)
+    assert isinstance(memory, DeviceMemory)
     before, batch = memory.free(), torch.zeros(1, device="cuda")
     assert memory.peak(lambda batch: batch.new_zeros(64 * MIB // 4), batch) == 64 * MIB
     held = batch.new_zeros(512 * MIB // 4)

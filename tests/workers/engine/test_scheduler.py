@@ -7,15 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workers.capacity import Flow, buckets_for
-from workers.engine.scheduler import QUICK, ChainName, Moves, Scheduler, Standing
+from workers.engine.scheduler import QUICK, ChainName, Moves, Running, Scheduler
 
 JOBS = st.lists(st.tuples(st.integers(1, 40), st.sampled_from([1, 1, 1, 10])), min_size=1, max_size=8)
 ANN, BOB, EVE = (Flow(name) for name in ("ann", "bob", "eve"))
 
 
-def standing(count, flow=ANN, *, left=1000, points=1, job="running"):
+def running(count, flow=ANN, *, left=1000, points=1, job="running"):
     """Chains of one job that run."""
-    return [Standing(ChainName(job, number), flow, points, left, left) for number in range(count)]
+    return [Running(ChainName(job, number), flow, points, left, left) for number in range(count)]
 
 
 def admitted(scheduler, batch=(), now=0):
@@ -25,7 +25,7 @@ def admitted(scheduler, batch=(), now=0):
 
 def started(scheduler, ticks, retiring=1):
     """The jobs whose chains start, tick by tick, where as many chains leave as each tick has room for."""
-    batch = [Standing(ChainName(f"running {n}", 0), flow, 1, 1, 1) for n, flow in enumerate([ANN, BOB, EVE, ANN][: 4 - retiring])]
+    batch = [Running(ChainName(f"running {n}", 0), flow, 1, 1, 1) for n, flow in enumerate([ANN, BOB, EVE, ANN][: 4 - retiring])]
     return [job_id for _ in range(ticks) for job_id, _ in admitted(scheduler, batch)]
 
 
@@ -55,7 +55,7 @@ def test_a_job_that_left_admits_nothing():
 def test_a_chain_larger_than_any_batch_runs_alone():
     scheduler = Scheduler(capacity=4)
     scheduler.add("wide", 1, points=10)
-    assert admitted(scheduler, standing(1)) == []
+    assert admitted(scheduler, running(1)) == []
     assert admitted(scheduler) == [("wide", 1)]
 
 
@@ -101,36 +101,36 @@ def test_a_caller_of_several_chains_gives_way_to_one_chain_of_a_newcomer():
     scheduler = Scheduler(capacity=16)
     scheduler.add("ann again", 1, ticks=1000, flow=Flow("ann", "high"))
     scheduler.add("bob", 5, ticks=1000, flow=BOB)
-    moves = scheduler.move(standing(16), 0)
+    moves = scheduler.move(running(16), 0)
     assert [(one.job_id, one.count) for one in moves.admitted] == [("bob", 1)]
     assert len(moves.parked) == 1
-    assert admitted(scheduler, [*standing(15), *standing(1, BOB, job="bob")]) == []
+    assert admitted(scheduler, [*running(15), *running(1, BOB, job="bob")]) == []
 
 
 def test_nobody_gives_up_an_only_chain_to_a_newcomer_nor_anything_to_a_lower_priority():
     scheduler = Scheduler(capacity=4)
     scheduler.add("one more", 1, ticks=1000, flow=Flow("caller 4"))
-    assert admitted(scheduler, [chain for n in range(4) for chain in standing(1, Flow(f"caller {n}"), job=str(n))]) == []
+    assert admitted(scheduler, [chain for n in range(4) for chain in running(1, Flow(f"caller {n}"), job=str(n))]) == []
     scheduler.add("low", 1, ticks=1, flow=Flow("eve", "low"))
-    assert admitted(scheduler, standing(4)) == [("one more", 1)]
+    assert admitted(scheduler, running(4)) == [("one more", 1)]
 
 
 def test_quick_chains_take_the_places_of_those_that_need_longest_and_are_given_back():
     scheduler = Scheduler(capacity=4)
     scheduler.add("quick", 2, ticks=10, flow=ANN)
-    batch = [*standing(2, left=QUICK * 10 - 1, job="short"), *standing(1, left=50, job="long"), *standing(1, left=60, job="longest")]
+    batch = [*running(2, left=QUICK * 10 - 1, job="short"), *running(1, left=50, job="long"), *running(1, left=60, job="longest")]
     moves = scheduler.move(batch, 0)
     assert {name.job_id for name in moves.parked} == {"long", "longest"}
     assert [(one.job_id, one.count) for one in moves.admitted] == [("quick", 2)]
     assert scheduler.waiting == 2
-    assert scheduler.move([*batch[:2], *standing(2, left=10, job="quick")], 1) == Moves()
+    assert scheduler.move([*batch[:2], *running(2, left=10, job="quick")], 1) == Moves()
     assert {name.job_id for name in scheduler.move(batch[:2], 11).resumed} == {"long", "longest"}
     assert scheduler.waiting == 0
 
 
 @pytest.mark.parametrize(("left", "longest"), [(1000, 250), (500, 176), (100, 79), (20, 35), (2, 11), (1, 7)])
 def test_a_long_chain_gives_way_until_its_end_and_to_ever_shorter_ones(left, longest):
-    batch = [one._replace(length=1000) for one in standing(4, left=left)]
+    batch = [one._replace(length=1000) for one in running(4, left=left)]
     for ticks, starts in ((longest, [("quick", 1)]), (longest + 1, [])):
         scheduler = Scheduler(capacity=4)
         scheduler.add("quick", 1, ticks=ticks, flow=ANN)
@@ -139,14 +139,14 @@ def test_a_long_chain_gives_way_until_its_end_and_to_ever_shorter_ones(left, lon
 
 def test_a_chain_gives_way_for_no_longer_than_it_is_itself():
     scheduler, now, waited, left = Scheduler(capacity=1), 0, 0, 100
-    batch, mine = [Standing(ChainName("long", 0), ANN, 1, left, 100)], True
+    batch, mine = [Running(ChainName("long", 0), ANN, 1, left, 100)], True
     while left:
         if not scheduler.flows:
             scheduler.add(f"quick {now}", 1, ticks=1, flow=ANN)
         moves = scheduler.move(batch, now)
         mine = (mine and not moves.parked) or bool(moves.resumed)
         left, waited, now = left - mine, waited + (not mine), now + 1
-        batch = [Standing(ChainName("long", 0), ANN, 1, left, 100)] if mine else []  # a quick one is done in a tick
+        batch = [Running(ChainName("long", 0), ANN, 1, left, 100)] if mine else []  # a quick one is done in a tick
     assert 50 <= waited <= 101
 
 
@@ -154,7 +154,7 @@ def test_a_chain_gives_way_for_no_longer_than_it_is_itself():
 def test_a_parked_chain_whose_job_left_does_not_come_back(gone):
     scheduler = Scheduler(capacity=2)
     scheduler.add("quick", 2, ticks=1)
-    scheduler.move([*standing(1, job="long"), *standing(1, job="other")], 0)
+    scheduler.move([*running(1, job="long"), *running(1, job="other")], 0)
     scheduler.remove(gone)
     assert {name.job_id for name in scheduler.move([], 1).resumed} == {"long", "other"} - {gone}
 
@@ -199,7 +199,7 @@ def test_a_batch_under_way_is_never_overfull_and_every_chain_makes_its_ticks(arr
             _, _, points, ticks, caller, priority = arrivals[int(admission.job_id)]
             for chain in range(admission.first, admission.first + admission.count):
                 name = ChainName(admission.job_id, chain)
-                batch[name] = Standing(name, Flow(caller, priority), points, ticks, ticks)
+                batch[name] = Running(name, Flow(caller, priority), points, ticks, ticks)
         assert sum(one.points for one in batch.values()) <= capacity
         assert sum(one.points for one in parked.values()) <= scheduler.waiting
         made.update(list(batch))

@@ -1,18 +1,81 @@
-"""From what chains left behind to what people are told: a report a chain, diagnostics and a contract a job."""
+"""A job inside the engine, and what people read about it once its chains are done: reports, diagnostics and a contract."""
 
+from __future__ import annotations
+
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from models.cards import ModelCard
+from models.device import instructions_of, name_of
 from models.diagnostics import MIN_DRAWS, effective_sample_size, r_hat
 from models.kernels import Kernel
+from workers.capacity import Flow
 from workers.engine.buckets import Table
-from workers.engine.chain_group import Retired
-from workers.jobs import ChainReport, Contract, Diagnostics
+from workers.engine.chains import Retired
+from workers.engine.lane import LaneName
+from workers.jobs import ChainReport, Contract, Diagnostics, GenerateJob
+from workers.messages import Finished
 
-TRACE = 64  # energies told of one chain
+TRACE = 64  # energies reported of one chain
+
+
+@dataclass
+class Run:
+    """A job inside the engine."""
+
+    job_id: str
+    job: GenerateJob
+    expires_at: float | None  # Unix seconds
+    admitted: float = field(default_factory=time.perf_counter)
+    retired: dict[int, Retired] = field(default_factory=dict)
+
+    @property
+    def flow(self) -> Flow:
+        return Flow(self.job.caller, self.job.priority)
+
+    @property
+    def lane(self) -> LaneName:
+        return LaneName.of(self.job)
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A job whose latents are ready to become images."""
+
+    run: Run
+    z: Tensor  # (images, *latent)
+    chains: tuple[ChainReport, ...]
+    diagnostics: Diagnostics
+
+    @classmethod
+    def by_chains(cls, run: Run, card: ModelCard) -> Sampled:
+        """A job whose chains are all done."""
+        chains = [run.retired[index] for index in range(run.job.num_images)]
+        z = torch.stack([chain.z for chain in chains])
+        return cls(run, z, tuple(map(chain_report, chains)), diagnostics(card, run.job.sampler, run.job.mcmc, chains))
+
+    @classmethod
+    def from_prior(cls, run: Run, card: ModelCard, z: Tensor) -> Sampled:
+        """A job without chains."""
+        report = ChainReport(energy_first=None, energy_last=None, acceptance=None)
+        return cls(run, z, (report,) * len(z), diagnostics(card, run.job.sampler, None, ()))
+
+    def finished(self, pixels: np.ndarray, promised: Contract) -> Finished:
+        """The job with its images, uint8 (images, height, width, channels)."""
+        return Finished(
+            job_id=self.run.job_id,
+            shape=pixels.shape,
+            pixels=pixels.tobytes(),
+            chains=self.chains,
+            diagnostics=self.diagnostics,
+            contract=promised,
+            sampling_s=time.perf_counter() - self.run.admitted,
+        )
 
 
 def chain_report(retired: Retired) -> ChainReport:
@@ -31,12 +94,11 @@ def chain_report(retired: Retired) -> ChainReport:
 def transitions(retired: Retired) -> np.ndarray:
     """The energy before the first transition and after each, (steps + 1,): a kernel may take several ticks for one."""
     kernel = retired.chain.kernel
-    energies: np.ndarray = retired.energies.numpy()[:: kernel.ticks // kernel.steps]
-    return energies
+    return retired.energies[:: kernel.ticks // kernel.steps]
 
 
 def diagnostics(card: ModelCard, sampler: str, kernel: Kernel | None, retired: Sequence[Retired]) -> Diagnostics:
-    """What can honestly be said of a job whose chains are all done; `retired` is empty for `prior`."""
+    """What can be said of a job whose chains are all done; `retired` is empty for `prior`."""
     calibration = card.calibration.method if card.calibration else None
     if kernel is None:
         return Diagnostics(exact=None, effective_temperature=1.0)
@@ -64,10 +126,9 @@ def diagnostics(card: ModelCard, sampler: str, kernel: Kernel | None, retired: S
 
 def contract(device: torch.device, *, sampling: Table | None, decoding: Table) -> Contract:
     """What may change the bytes of images made on a device, given the bucket tables used."""
-    on_cpu = device.type == "cpu"
     return Contract(
-        device="cpu" if on_cpu else torch.cuda.get_device_name(device),
-        instructions=torch.backends.cpu.get_cpu_capability() if on_cpu else None,
+        device=name_of(device),
+        instructions=instructions_of(device),
         torch=str(torch.__version__),
         sampling_reference=sampling.reference if sampling else None,
         decoding_reference=decoding.reference,

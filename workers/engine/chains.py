@@ -1,0 +1,97 @@
+"""One chain: whose it is, what it needs to join a batch, and what it leaves, which the host reads in one go for all that end together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models import device
+from models.kernels import Chains, Kernel
+from models.noise import Streams
+from workers.engine.scheduler import ChainName
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass
+class Chain:
+    """One chain's identity, and the energies it has had; `began_at` counts the ticks of its group."""
+
+    job_id: str
+    index: int
+    seed: int
+    kernel: Kernel
+    data: Tensor | None = None  # (channels, height, width) or (), what its target is conditioned on
+    began_at: int = 0
+    energies: list[Tensor] = field(default_factory=list)  # on the device, of consecutive ticks
+
+    @property
+    def name(self) -> ChainName:
+        return ChainName(self.job_id, self.index)
+
+    @property
+    def ends_at(self) -> int:
+        return self.began_at + self.kernel.ticks
+
+
+@dataclass(frozen=True)
+class Block:
+    """Chains outside the batch with all they need to join it: new ones, or one that was parked."""
+
+    members: Sequence[Chain]
+    state: Chains
+    accepted: Tensor  # (chains,), proposals accepted
+    health: Tensor  # (chains,), 0 while all energies were finite, NaN ever after
+    done: int  # ticks that each has made
+
+
+@dataclass(frozen=True)
+class Departed:
+    """A chain that left the batch for good, still on the device."""
+
+    chain: Chain
+    z: Tensor  # (*latent)
+    accepted: Tensor  # (1,)
+
+
+@dataclass(frozen=True)
+class Retired:
+    """A chain that left the batch for good, with its energies up to the first that is not finite."""
+
+    chain: Chain
+    z: Tensor  # (*latent), on the device
+    energies: np.ndarray  # (ticks + 1,)
+    accepted: float
+    finite: bool
+
+
+def retire(departed: Sequence[Departed], *more: Tensor) -> tuple[list[Retired], list[np.ndarray]]:
+    """Reads what departed chains leave, and `more` columns of float32 along with it, from the device in one go."""
+    blocks = [*(torch.cat([one.accepted, *one.chain.energies]) for one in departed), *more]
+    lengths = np.cumsum([len(block) for block in blocks])
+    columns = np.split(device.read(torch.cat(blocks)).numpy(), lengths[:-1])
+    return [_retired(one, column) for one, column in zip(departed, columns, strict=False)], columns[len(departed) :]
+
+
+def _retired(departed: Departed, column: np.ndarray) -> Retired:
+    accepted, energies = float(column[0]), column[1:]
+    broken = np.flatnonzero(~np.isfinite(energies))
+    seen = energies[: broken[0] + 1] if len(broken) else energies
+    return Retired(departed.chain, departed.z, seen, accepted, finite=not len(broken))
+
+
+def streams_of(chains: Sequence[Chain], on: torch.device) -> Streams:
+    """The random streams of some chains: the job's seed and the image's index."""
+    numbers = device.put([[chain.seed for chain in chains], [chain.index for chain in chains]], on, torch.int64)
+    return Streams(numbers[0], numbers[1])
+
+
+def data_of(chains: Sequence[Chain]) -> Tensor | None:
+    """What some chains are conditioned on, (chains, ...); None where they need nothing."""
+    data = [chain.data for chain in chains if chain.data is not None]
+    return torch.stack(data) if data else None
