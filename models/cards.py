@@ -1,14 +1,16 @@
 """The card: what a published checkpoint is, in JSON, readable without torch."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from models import targets
 from models.kernels import AnyKernel
 
-SamplerName = Literal["prior", "ddls", "latent-ebm"]
-TargetName = SamplerName | Literal["posterior"]
-ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="lower-case letters, digits and hyphens")]
+NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
+SAMPLERS = ("prior", *targets.names())  # every sampler that a card may offer
+SamplerName = Annotated[str, Field(pattern=NAME)]
+ModelName = Annotated[str, Field(pattern=NAME, description="lower-case letters, digits and hyphens")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="sha256 of weights.safetensors")]
 
 

@@ -21,7 +21,6 @@ from typing import Any, NamedTuple, Self, TypedDict, TypeVar, Unpack
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from models.cards import SamplerName
 from service.protocol.schemas import JobList, JobReply, ModelList, ModelReply, ProblemDetails
 from workers.jobs import Event, GenerateJob, Layout, Priority
 
@@ -33,7 +32,7 @@ Reply = TypeVar("Reply", bound=BaseModel)
 class GenerateSettings(TypedDict, total=False):
     """What POST /generate takes beside the model."""
 
-    sampler: SamplerName
+    sampler: str
     mcmc: dict[str, Any]
     num_images: int
     seed: int

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from models.cards import Digest, Frozen, ModelName, SamplerName
 from models.kernels import AnyKernel
@@ -58,7 +58,8 @@ class TrainJob(Frozen):
     width: int = Field(ge=4, le=1024, description="channels of the widest layers: the one dial of size")
     latent_size: int = Field(ge=1, le=4096)
     seed: Seed
-    calibrate: bool = Field(True, description="fit a ratio head afterwards, where the family has a critic")
+    calibrate: bool = Field(True, description="calibrate afterwards, where the family has samplers that need it")
+    options: dict[str, JsonValue] = Field({}, description="the family's own options; what is missing has its default")
 
 
 AnyJob = Annotated[GenerateJob | TrainJob, Field(discriminator="kind")]

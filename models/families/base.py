@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from pydantic import Field
 
-from models.cards import Frozen, SamplerName, TargetName
+from models.cards import Frozen, SamplerName
 
 if TYPE_CHECKING:
     import torch
@@ -57,11 +57,11 @@ class Family(Protocol):
         """One step on real images, (batch, channels, height, width); returns what to plot. Raises Diverged."""
         ...
 
-    def samplers(self) -> dict[SamplerName, Kernel | None]:
+    def samplers(self) -> dict[str, Kernel | None]:
         """What the family offers, with kernel settings to start from."""
         ...
 
-    def targets(self, networks: nn.ModuleDict) -> dict[TargetName, Target]:
+    def targets(self, networks: nn.ModuleDict) -> dict[str, Target]:
         """The energies that chains run on: one for each sampler but `prior`, and `posterior` where images have one."""
         ...
 

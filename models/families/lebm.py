@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from models.cards import SamplerName, TargetName
+from models.cards import SamplerName
 from models.families.base import Size, TrainState, check_finite, descend
 from models.kernels import Kernel
 from models.kernels.langevin import Langevin
@@ -67,10 +67,10 @@ class Lebm:
         mse = squares.mean().item() / (4 * real[0].numel())  # a quarter: on the [0, 1] scale
         return check_finite({"reconstruction_mse": mse, "energy_gap": rise.item()}, state.step)
 
-    def samplers(self) -> dict[SamplerName, Kernel | None]:
+    def samplers(self) -> dict[str, Kernel | None]:
         return {"prior": None, "latent-ebm": PRIOR}
 
-    def targets(self, networks: nn.ModuleDict) -> dict[TargetName, Target]:
+    def targets(self, networks: nn.ModuleDict) -> dict[str, Target]:
         generator, f = networks["generator"], networks["f"]
         return {"latent-ebm": LatentEbm(f), "posterior": Posterior(generator, f, SIGMA)}
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from models.cards import SamplerName, TargetName
+from models.cards import SamplerName
 from models.families.base import Size, TrainState, check_finite, descend
 from models.kernels import Kernel
 from models.kernels.mala import Mala
@@ -62,10 +62,10 @@ class Sngan:
         state.step += 1
         return check_finite({"loss_critic": loss_critic.item(), "loss_generator": loss_generator.item()}, state.step)
 
-    def samplers(self) -> dict[SamplerName, Kernel | None]:
+    def samplers(self) -> dict[str, Kernel | None]:
         return {"prior": None, "ddls": Mala(steps=40, step_size=0.3)}
 
-    def targets(self, networks: nn.ModuleDict) -> dict[TargetName, Target]:
+    def targets(self, networks: nn.ModuleDict) -> dict[str, Target]:
         return {"ddls": Ddls(networks["generator"], networks["ratio"])}
 
     def decoder(self, networks: nn.ModuleDict) -> Callable[[Tensor], Tensor]:

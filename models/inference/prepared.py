@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from models.cards import ModelCard, TargetName
+from models.cards import ModelCard
 from models.checkpoints import DamagedWeights, Store
 from models.families import family
 from models.families.base import Size
@@ -27,7 +27,7 @@ class Prepared:
 
     card: ModelCard
     networks: nn.ModuleDict
-    targets: dict[TargetName, Target]
+    targets: dict[str, Target]
 
     @property
     def latent(self) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from models import sampling
-from models.cards import Metric, SamplerName, TargetName
+from models.cards import Metric, SamplerName
 from models.kernels import Chains, Kernel
 from models.metrics.fid import Evaluator
 from models.targets.base import Target
@@ -46,7 +46,7 @@ class Subject:
     """What is measured: latents to images, energies, and by whom."""
 
     decode: Callable[[Tensor], Tensor]
-    targets: dict[TargetName, Target]
+    targets: dict[str, Target]
     latent: int
     evaluator: Evaluator
     images: int  # sample size of each seed

@@ -49,7 +49,7 @@ def publish(trained: Trained, images: Images, store: Store, go_on: Callable[[], 
     go_on()
     calibration = _calibrated(trained, images, evaluator, go_on) if "ratio" in trained.networks else None
     subject = _subject(trained, evaluator, images)
-    samplers: dict[SamplerName, Kernel | None] = {}
+    samplers: dict[str, Kernel | None] = {}
     metrics: list[Metric] = []
     for name, kernel in trained.kind.samplers().items():
         go_on()

@@ -63,7 +63,7 @@ def train_job(request: TrainRequest) -> TrainJob:
 
 def _kernel(given: dict[str, Any] | None, sampler: str, card: ModelCard) -> Kernel | None:
     """The kernel asked for, its gaps filled from the card's default if that is the same kernel, else from the kernel's own."""
-    default = card.samplers[sampler]  # type: ignore[index]  # checked against the card
+    default = card.samplers[sampler]
     if default is None:
         if given is not None:
             others = tuple(name for name, kernel in card.samplers.items() if kernel is not None)

@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field, JsonValue, WrapValidator
 from pydantic_core import PydanticCustomError
 
 from models import datasets, families
-from models.cards import Frozen, ModelCard, ModelName, SamplerName
+from models.cards import SAMPLERS, Frozen, ModelCard, ModelName
 from models.kernels import AnyKernel
 from workers.jobs import MAX_IMAGES, JobView, Layout, Priority, Seed
 
@@ -24,6 +24,9 @@ else:  # /docs show the settings of every kernel
     GivenSettings = Annotated[AnyKernel, WrapValidator(_as_given)]
 
 
+AnySampler = Annotated[str, Field(max_length=100, json_schema_extra={"enum": list(SAMPLERS)})]
+
+
 class Body(Frozen):
     """What a caller sends: JSON types are not converted into one another."""
 
@@ -36,7 +39,7 @@ class GenerateRequest(Body):
     model_config = ConfigDict(json_schema_extra={"example": {"model": "mnist-sngan", "num_images": 16}})
 
     model: str = Field(max_length=100, description="name of a checkpoint, or name@version", examples=["mnist-sngan", "mnist-sngan@2"])
-    sampler: SamplerName | None = Field(None, description="default: the checkpoint's default sampler")
+    sampler: AnySampler | None = Field(None, description="default: the checkpoint's default sampler")
     mcmc: GivenSettings | None = Field(
         None, description="kernel and its settings; what is missing comes from the checkpoint's default kernel. None for `prior`"
     )

@@ -32,7 +32,7 @@ def fault(answer: httpx.Response, status: int = 422) -> dict:
         ({"model": "toy@9"}, "model", "toy@9", {"toy@1", "toy@2"}),
         ({"model": "../../etc/passwd"}, "model", "../../etc/passwd", {"toy"}),
         ({"sampler": "latent-ebm"}, "sampler", "latent-ebm", {"prior", "ddls"}),
-        ({"sampler": "gibbs"}, "sampler", "gibbs", {"prior", "ddls", "latent-ebm"}),
+        ({"sampler": "gibbs"}, "sampler", "gibbs", {"prior", "ddls"}),
         ({"layout": "row"}, "layout", "row", {"grid", "images"}),
         ({"priority": 1}, "priority", 1, {"high", "normal", "low"}),
         ({"mcmc": {"kernel": "nuts"}}, "mcmc.kernel", "nuts", {"mala", "langevin"}),
