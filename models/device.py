@@ -3,6 +3,7 @@
 Sampling and published measurements are float32 everywhere: TF32 stays off. Bits repeat: deterministic algorithms stay on.
 """
 
+import contextlib
 import os
 
 import torch
@@ -47,6 +48,16 @@ def multiplies_bfloat16_faster(device: torch.device) -> bool:
     return device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported())
 
 
+def bfloat16(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """A context in which networks multiply in bfloat16, where that is faster; elsewhere one that changes nothing."""
+    return torch.autocast(device.type, torch.bfloat16) if multiplies_bfloat16_faster(device) else contextlib.nullcontext()
+
+
+def is_home_to_onednn(device: torch.device) -> bool:
+    """Whether it is a processor that oneDNN, torch's library of CPU operators, is made for."""
+    return device.type == "cpu" and torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX")
+
+
 def name_of(device: torch.device) -> str:
     """`cpu`, or the GPU's name as torch tells it."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
@@ -63,6 +74,11 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host's on a device; the host goes on at once where the driver keeps a copy of what it sends."""
+    return tensor.to(device, non_blocking=device.type == "cuda")
 
 
 def read(tensor: Tensor) -> Tensor:

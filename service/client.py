@@ -50,6 +50,7 @@ class TrainSettings(TypedDict, total=False):
     latent_size: int
     seed: int
     calibrate: bool
+    options: dict[str, Any]
 
 
 class ClientError(Exception):

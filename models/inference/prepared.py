@@ -13,7 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from models.cards import ModelCard
 from models.checkpoints import DamagedWeights, Store
 from models.families import family
-from models.families.base import Size
+from models.families.base import Size, Space, spaces
 from models.inference.frozen_convolution import FrozenConvolution
 from models.inference.frozen_run import available, frozen
 from models.inference.layout import channels_last
@@ -28,6 +28,7 @@ class Prepared:
     card: ModelCard
     networks: nn.ModuleDict
     targets: dict[str, Target]
+    spaces: dict[str, Space]  # of `prior` and of every target
 
     @property
     def latent(self) -> int:
@@ -42,20 +43,19 @@ class Prepared:
 
     def decode(self, z: Tensor) -> Tensor:
         """Latents, (rows, latent), to images in [-1, 1], (rows, channels, height, width)."""
-        with torch.no_grad():
-            return family(self.card.family).decoder(self.networks)(z)
+        return self.spaces["prior"].decode(z)
 
 
 def load(store: Store, card: ModelCard, device: torch.device) -> Prepared:
     """Reads, verifies and prepares a checkpoint. Raises DamagedWeights where file and card disagree."""
-    kind = family(card.family)
-    networks = kind.build(Size.model_validate(card.networks))
+    kind, size = family(card.family, card.options), Size.model_validate(card.networks)
+    networks = kind.build(size)
     try:
         networks.load_state_dict(store.weights(card))
     except RuntimeError as error:
         raise DamagedWeights(f"{card.name}@{card.version}: {error}") from error
     networks = prepare(networks, device)
-    return Prepared(card, networks, kind.targets(networks))
+    return Prepared(card, networks, kind.targets(networks), spaces(kind, networks, size))
 
 
 def prepare(networks: nn.ModuleDict, device: torch.device) -> nn.ModuleDict:

@@ -12,6 +12,7 @@ from rich.table import Table
 from service.client import HERE, Client, ClientError
 from service.protocol.schemas import JobReply
 from workers.jobs import Event, GenerateJob, Status
+from workers.training.options import assignment, described
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Images from GANs and energy-based models.")
 jobs_app = typer.Typer(no_args_is_help=True, help="What became of jobs.")
@@ -79,11 +80,13 @@ def train(
     width: Annotated[int | None, typer.Option(help="Channels of the widest layers.")] = None,
     latent_size: Annotated[int | None, typer.Option()] = None,
     seed: Annotated[int | None, typer.Option(help="Default: drawn and told.")] = None,
-    calibrate: Annotated[bool | None, typer.Option(help="Fit a ratio head afterwards.")] = None,
+    calibrate: Annotated[bool | None, typer.Option(help="Calibrate afterwards, where the family has samplers that need it.")] = None,
+    given: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help=described())] = None,
     url: Address = HERE,
 ) -> None:
     """Trains a model and publishes it as a new version."""
     settings = _given(steps=steps, batch_size=batch_size, width=width, latent_size=latent_size, seed=seed, calibrate=calibrate)
+    settings["options"] = _assigned(given or [])
     with Client(url) as client:
         job = _followed(client, client.train(name, family, dataset, **settings))
     if job.result is None or job.result.kind != "train":
@@ -170,6 +173,14 @@ def _what(job: JobReply) -> str:
 def _given(**options: Any) -> dict[str, Any]:
     """The options that were given."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def _assigned(texts: list[str]) -> dict[str, Any]:
+    """The values of `--set name=value`."""
+    try:
+        return dict(map(assignment, texts))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def _fail(error: Exception) -> NoReturn:

@@ -1,5 +1,7 @@
 """Bodies of requests and answers, as they stand in /docs."""
 
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import ConfigDict, Field, JsonValue, WrapValidator
@@ -7,21 +9,24 @@ from pydantic_core import PydanticCustomError
 
 from models import datasets, families
 from models.cards import SAMPLERS, Frozen, ModelCard, ModelName
+from models.families import FAMILIES
 from models.kernels import AnyKernel
 from workers.jobs import MAX_IMAGES, JobView, Layout, Priority, Seed
 
 
 def _as_given(value: object, _: object) -> dict[str, Any]:
-    """Kernel settings stay as they came: what is missing depends on the model's card."""
+    """Settings stay as they came: what they are checked against depends on another field or on the model's card."""
     if not isinstance(value, dict):
-        raise PydanticCustomError("settings", "must be an object of kernel settings, or absent")
+        raise PydanticCustomError("settings", "must be an object of settings, or absent")
     return value
 
 
 if TYPE_CHECKING:
     GivenSettings = dict[str, Any]
-else:  # /docs show the settings of every kernel
+    GivenOptions = dict[str, Any]
+else:  # /docs show the settings of every kernel and the options of every family
     GivenSettings = Annotated[AnyKernel, WrapValidator(_as_given)]
+    GivenOptions = Annotated[reduce(or_, FAMILIES.values()), WrapValidator(_as_given)]
 
 
 AnySampler = Annotated[str, Field(max_length=100, json_schema_extra={"enum": list(SAMPLERS)})]
@@ -63,7 +68,8 @@ class TrainRequest(Body):
     width: int = Field(64, ge=4, le=1024, description="channels of the widest layers: the one dial of size")
     latent_size: int = Field(64, ge=1, le=4096)
     seed: Seed | None = Field(None, description="default: drawn below 2**32 and told in the answer")
-    calibrate: bool = Field(True, description="fit a ratio head afterwards, where the family has a critic")
+    calibrate: bool = Field(True, description="calibrate afterwards, where the family has samplers that need it")
+    options: GivenOptions = Field({}, description="the family's own options; what is missing has its default")
 
 
 class JobLinks(Frozen):

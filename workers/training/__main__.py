@@ -13,13 +13,19 @@ from models.checkpoints import Store
 from workers.queue.broker import Broker
 from workers.settings import WorkerSettings
 from workers.training.job import command_line
+from workers.training.options import assignment, described
 from workers.training.worker import TrainingCollector, TrainWorker
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of both modes."""
     settings = WorkerSettings()
-    given = _parser(settings).parse_args(arguments)
+    parser = _parser(settings)
+    given = parser.parse_args(arguments)
+    try:
+        given.options = families.family(given.family, dict(given.set)).model_dump(mode="json")
+    except ValueError as error:
+        parser.error(str(error))
     os.environ.setdefault("OMP_NUM_THREADS", str(settings.threads))  # read by torch when it is first imported
     if given.name is not None:
         raise SystemExit(train_here(given, settings))
@@ -38,21 +44,22 @@ def serve(settings: WorkerSettings, *, burst: bool) -> None:
 
 def train_here(given: argparse.Namespace, settings: WorkerSettings) -> int:
     """Trains in the foreground and publishes into `--checkpoints`; Ctrl-C saves, and the same command goes on."""
-    import torch
-
+    from models.device import resolve, settle
     from models.training.trainer import TrainingStopped, TrainSettings, train
     from workers.training.reports import StopFlag, Terminal
 
     stop = StopFlag()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop.note)
-    torch.set_num_threads(settings.threads)
+    device = resolve(settings.device)
+    settle(device, settings.threads)
     wanted = TrainSettings.model_validate({name: getattr(given, name) for name in TrainSettings.model_fields})
     run_folder = settings.runs_folder / given.name
     command = command_line(wanted)
     print(command, flush=True)
     try:
-        card = train(wanted, run_folder=run_folder, store=Store(given.checkpoints), command=command, reporter=Terminal(stop))
+        store = Store(given.checkpoints)
+        card = train(wanted, run_folder=run_folder, store=store, command=command, reporter=Terminal(stop), device=device)
     except TrainingStopped as stopped:
         print(f"{stopped}; the same command goes on from {run_folder}")
         return 130
@@ -70,7 +77,8 @@ def _parser(settings: WorkerSettings) -> argparse.ArgumentParser:
     parser.add_argument("--width", type=int, default=64, help="channels of the widest layers")
     parser.add_argument("--latent-size", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--no-calibrate", dest="calibrate", action="store_false", help="skip the ratio head")
+    parser.add_argument("--no-calibrate", dest="calibrate", action="store_false", help="leave samplers that need it uncalibrated")
+    parser.add_argument("--set", metavar="NAME=VALUE", type=assignment, action="append", default=[], help=described().replace("%", "%%"))
     parser.add_argument("--checkpoints", type=Path, default=settings.checkpoints, help="folder to publish into (%(default)s)")
     parser.add_argument("--burst", action="store_true", help="serving: leave when the queue is empty")
     return parser

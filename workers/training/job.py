@@ -12,6 +12,7 @@ from workers.queue.artifacts import Artifacts
 from workers.queue.broker import Broker
 from workers.queue.views import reason_text
 from workers.settings import WorkerSettings
+from workers.training.options import assignments
 from workers.training.reports import JobEvents, StopFlag
 
 if TYPE_CHECKING:
@@ -30,24 +31,22 @@ class JobFailedError(Exception):
 
 def train_job(job: dict[str, Any]) -> dict[str, Any] | Retry:
     """What a training job names as its function; runs in a process of its own."""
-    import torch
-
     settings, wanted = WorkerSettings(), TrainJob.model_validate(job)
-    torch.set_num_threads(settings.threads)
     return run_job(wanted, settings, command_line(wanted))
 
 
 def command_line(wanted: "TrainSettings | TrainJob") -> str:
     """The command that trains exactly this."""
-    options = wanted.model_dump(exclude={"calibrate", "kind"})
-    words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    settings = wanted.model_dump(exclude={"calibrate", "kind", "options"})
+    words = [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    words += [word for assignment in assignments(wanted.family, wanted.options) for word in ("--set", assignment)]
     return shlex.join(["python", "-m", "workers.training", *words, *([] if wanted.calibrate else ["--no-calibrate"])])
 
 
 def run_job(wanted: TrainJob, settings: WorkerSettings, command: str) -> dict[str, Any] | Retry:
     """Trains what the current RQ job asks for; a Retry puts the job back because this worker has to leave."""
-    from models.families.base import Diverged
-    from models.training.trainer import TrainingStopped, TrainSettings, train
+    from models.device import resolve, settle
+    from models.training.trainer import Diverged, TrainingStopped, TrainSettings, train
 
     rq_job = get_current_job()
     assert rq_job is not None
@@ -56,8 +55,10 @@ def run_job(wanted: TrainJob, settings: WorkerSettings, command: str) -> dict[st
     broker.publish(rq_job.id, "started", {"worker": rq_job.worker_name})
     run_folder, store = settings.runs_folder / rq_job.id, Store(settings.checkpoints)
     train_settings = TrainSettings.model_validate(wanted.model_dump(exclude={"kind"}))
+    device = resolve(settings.device)
+    settle(device, settings.threads)
     try:
-        card = train(train_settings, run_folder=run_folder, store=store, command=command, reporter=events)
+        card = train(train_settings, run_folder=run_folder, store=store, command=command, reporter=events, device=device)
     except TrainingStopped:
         return _stopped(events)
     except Diverged as error:
