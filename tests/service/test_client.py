@@ -156,6 +156,13 @@ def test_a_failed_job_is_one_line_and_writes_nothing(command: Command, painter, 
     assert not (tmp_path / "out.png").exists()
 
 
+def test_train_passes_options_on_and_lists_them(command: Command) -> None:
+    code, _, said = command("train", "mine", "--set", "sigma=0.2")
+    assert code != 0
+    assert "options.sigma: unknown field (got 0.2)" in said
+    assert "sigma=0.3" in command("train", "--help")[1].replace("\n", "")
+
+
 def test_train_tells_what_it_published(command: Command, painter) -> None:
     code, said, _ = command("train", "mine", "--steps", "5")
     assert (code, said.split()[0]) == (0, "mine@1")

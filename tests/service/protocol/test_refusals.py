@@ -157,10 +157,18 @@ def test_pages_of_other_sites_are_turned_away(api: httpx.Client, address: str) -
         ({"steps": 0}, "steps"),
         ({"width": 10**6}, "width"),
         ({"epochs": 3}, "epochs"),
+        ({"options": 3}, "options"),
+        ({"options": {"sigma": 0.2}}, "options.sigma"),
+        ({"family": "lebm", "options": {"hidden": "many"}}, "options.hidden"),
     ],
 )
 def test_training_is_checked_too(api: httpx.Client, body: dict, field: str) -> None:
     assert fault(api.post("/train", json=TRAIN | body))["field"] == field
+
+
+def test_an_option_that_a_family_has_not_names_those_it_has(api: httpx.Client) -> None:
+    found = fault(api.post("/train", json=TRAIN | {"family": "lebm", "options": {"sigmma": 0.2}}))
+    assert (found["field"], found["value"], set(found["choices"])) == ("options.sigmma", 0.2, {"sigma", "hidden"})
 
 
 @pytest.mark.parametrize("family_or_dataset", ["family", "dataset"])
