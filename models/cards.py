@@ -1,14 +1,16 @@
 """The card: what a published checkpoint is, in JSON, readable without torch."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from models import targets
 from models.kernels import AnyKernel
 
-SamplerName = Literal["prior", "ddls", "latent-ebm"]
-TargetName = SamplerName | Literal["posterior"]
-ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="lower-case letters, digits and hyphens")]
+NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
+SAMPLERS = ("prior", *targets.names())  # every sampler that a card may offer
+SamplerName = Annotated[str, Field(pattern=NAME)]
+ModelName = Annotated[str, Field(pattern=NAME, description="lower-case letters, digits and hyphens")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="sha256 of weights.safetensors")]
 
 
@@ -31,7 +33,7 @@ class Metric(Frozen):
 
 
 class Calibration(Frozen):
-    """How the critic's output was turned into a log density ratio, and whether that helped on held-out data."""
+    """How a log density ratio of data to the prior's images was fitted, and whether that helped on held-out data."""
 
     method: str = Field(examples=["ratio-head"])
     held_out_loss: float = Field(description="binary cross-entropy in nats, both classes summed; 2 log 2 = 1.386 says nothing")
@@ -61,11 +63,15 @@ class ModelCard(Frozen):
     description: str
     image_shape: tuple[int, int, int] = Field(description="channels, height, width")
     latent_shape: tuple[int, ...]
-    networks: dict[str, Any] = Field(description="the family's settings that the networks are rebuilt from")
+    networks: dict[str, Any] = Field(description="size of the networks, from which the family rebuilds them")
+    options: dict[str, JsonValue] = Field({}, description="the family's own options")
     samplers: dict[SamplerName, AnyKernel | None] = Field(
         description="samplers offered, with their default kernel; None where there is none"
     )
     default_sampler: SamplerName
+    needs_calibration: dict[SamplerName, str] = Field(
+        {}, description="samplers that rest on a calibration, and what a result says where there is none"
+    )
     calibration: Calibration | None = None
     metrics: tuple[Metric, ...] = ()
     training: Training

@@ -4,6 +4,7 @@ Sampling and published measurements are float32 on every device, so TF32 is off.
 `python -m models.device [name]` prints the device of that name, or without one all that torch sees, for processes that must not load torch.
 """
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -60,6 +61,16 @@ def multiplies_bfloat16_faster(device: torch.device) -> bool:
     return device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported())
 
 
+def bfloat16(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """A context in which networks multiply in bfloat16, where that is faster; elsewhere one that changes nothing."""
+    return torch.autocast(device.type, torch.bfloat16) if multiplies_bfloat16_faster(device) else contextlib.nullcontext()
+
+
+def is_home_to_onednn(device: torch.device) -> bool:
+    """Whether it is a processor that oneDNN, torch's library of CPU operators, is made for."""
+    return device.type == "cpu" and torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX")
+
+
 def name_of(device: torch.device) -> str:
     """`cpu`, or the name of the GPU, such as `NVIDIA H100 80GB HBM3`."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
@@ -78,12 +89,16 @@ def wait_for(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on a device; the host does not wait for the device."""
+    if device.type == "cuda":  # only pinned memory is copied without waiting
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=device.type == "cuda")
+
+
 def put(numbers: object, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Numbers of the host, in lists or an array, as a tensor on a device; the host does not wait for the device."""
-    there = torch.tensor(numbers, dtype=dtype)
-    if device.type == "cuda":  # only pinned memory is copied without waiting
-        there = there.pin_memory()
-    return there.to(device, non_blocking=True)
+    return send(torch.tensor(numbers, dtype=dtype), device)
 
 
 def read(tensor: Tensor) -> Tensor:

@@ -6,12 +6,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from models.device import send
 from models.kernels import Chains, Kernel
 from models.targets.base import Target, evaluate
 
 
 class GeneratorNoise:
-    """Noise from one torch.Generator: a tick's numbers, drawn when first asked for."""
+    """Noise from one torch.Generator of the CPU: a tick's numbers, drawn when first asked for, the same on every device."""
 
     def __init__(self, like: Tensor, random: torch.Generator, normals: int = 1) -> None:
         self._like = like  # (chains, *latent)
@@ -25,12 +26,13 @@ class GeneratorNoise:
 
     def normals(self) -> Tensor:
         if self._normals is None:
-            self._normals = self._like.new_empty(self._shape).normal_(generator=self._random)
+            self._normals = send(torch.randn(self._shape, generator=self._random, dtype=self._like.dtype), self._like.device)
         return self._normals
 
     def log_uniform(self) -> Tensor:
         if self._log_uniform is None:
-            self._log_uniform = -self._like.new_empty(len(self._like)).exponential_(generator=self._random)
+            exponential = torch.empty(len(self._like), dtype=self._like.dtype).exponential_(generator=self._random)
+            self._log_uniform = send(-exponential, self._like.device)
         return self._log_uniform
 
 

@@ -21,7 +21,6 @@ import httpx
 from httpx_sse import EventSource
 from pydantic import BaseModel, ValidationError
 
-from models.cards import SamplerName
 from service.protocol.schemas import JobList, JobReply, ModelList, ModelReply, ProblemDetails
 from workers.jobs import Event, GenerateJob, Layout, Priority
 
@@ -33,7 +32,7 @@ Reply = TypeVar("Reply", bound=BaseModel)
 class GenerateSettings(TypedDict, total=False):
     """Optional fields of POST /generate."""
 
-    sampler: SamplerName
+    sampler: str
     mcmc: dict[str, Any]
     num_images: int
     seed: int
@@ -51,6 +50,7 @@ class TrainSettings(TypedDict, total=False):
     latent_size: int
     seed: int
     calibrate: bool
+    options: dict[str, Any]
 
 
 class ClientError(Exception):

@@ -21,13 +21,15 @@ PARTS: dict[str, dict[str, set[str]]] = {
         "diagnostics": set(),
         "device": set(),
         "datasets": set(),
-        "cards": {"kernels"},
         "targets": {"kernels"},
+        "descent": set(),
+        "cards": {"kernels", "targets"},
         "networks": {"device"},
+        "ratio_head": {"descent", "device"},
         "checkpoints": {"cards"},
-        "sampling": {"kernels", "targets"},
-        "families": {"kernels", "targets", "networks", "cards", "sampling"},
-        "metrics": {"datasets"},
+        "sampling": {"device", "kernels", "targets"},
+        "families": {"cards", "datasets", "descent", "device", "kernels", "networks", "ratio_head", "sampling", "targets"},
+        "metrics": {"datasets", "descent"},
         "inference": {"cards", "checkpoints", "device", "families", "networks", "targets"},
         "training": {
             "kernels",
@@ -196,6 +198,8 @@ TORCHLESS = (
     "service.command.up",
     "models.checkpoints",
     "models.families",
+    "models.targets",
+    "models.metrics",
     "models.datasets",
 )
 
@@ -254,3 +258,11 @@ def test_no_module_hides_one_of_the_standard_library() -> None:
     top = {path.stem for path in ROOT.glob("*.py")} | {path.name for path in ROOT.iterdir() if path.is_dir()}
     assert not top & sys.stdlib_module_names
     assert not (ROOT / "docker" / "__init__.py").exists()
+
+
+def test_only_one_file_of_the_maths_asks_which_device_there_is() -> None:
+    for path in modules("models"):
+        asks = {
+            word for word in ("torch.cuda", "device.type", "is_cuda", "torch.mps", "torch.backends") if word in (ROOT / path).read_text()
+        }
+        assert path.name == "device.py" or not asks, f"{path} asks {asks}"

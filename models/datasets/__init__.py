@@ -7,7 +7,10 @@ import pkgutil
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
+
+_NAMES = tuple(sorted(file.name.replace("_", "-") for file in pkgutil.iter_modules(__path__)))
 
 
 class Images(NamedTuple):
@@ -18,17 +21,21 @@ class Images(NamedTuple):
     held_out: Tensor
     held_out_labels: Tensor
 
+    def to(self, device: torch.device) -> Images:
+        """The same images and labels on a device."""
+        return Images(*(tensor.to(device) for tensor in self))
+
 
 def names() -> tuple[str, ...]:
-    """Every dataset that can be named."""
-    return tuple(sorted(file.name for file in pkgutil.iter_modules(__path__)))
+    """Every dataset there is, by the name of its file."""
+    return _NAMES
 
 
 def load(name: str) -> Images:
-    """The dataset of that name. Raises ValueError where there is none."""
+    """The dataset of that name, on the CPU. Raises ValueError where there is none."""
     if name not in names():
         raise ValueError(f"unknown dataset {name!r}; there are: {', '.join(names())}")
-    images: Images = importlib.import_module(f"{__name__}.{name}").load()
+    images: Images = importlib.import_module(f"{__name__}.{name.replace('-', '_')}").load()
     return images
 
 

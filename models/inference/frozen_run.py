@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from models.device import is_home_to_onednn
 from models.inference.frozen_convolution import FrozenConvolution
 from models.inference.layout import FlattenLast, UnflattenLast
 
@@ -32,9 +33,8 @@ class Frozen(Protocol):
 
 
 def available(device: torch.device) -> bool:
-    """Whether the device is a processor that the library is at home on, and torch has the operators."""
-    at_home = device.type == "cpu" and torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX")
-    return at_home and all(hasattr(_library, f"_{name}") for name in (*OPERATORS, *ORDERS))
+    """Whether the device is a processor that oneDNN is made for, and torch has the operators."""
+    return is_home_to_onednn(device) and all(hasattr(_library, f"_{name}") for name in (*OPERATORS, *ORDERS))
 
 
 def frozen(layers: Sequence[nn.Module]) -> list[nn.Module]:

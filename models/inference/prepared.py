@@ -12,7 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from models.cards import ModelCard
 from models.checkpoints import DamagedWeights, Store
 from models.families import family
-from models.families.base import Size, Space
+from models.families.base import Size, Space, spaces
 from models.inference.frozen_convolution import FrozenConvolution
 from models.inference.frozen_run import available, frozen
 from models.inference.layout import channels_last
@@ -39,8 +39,7 @@ class Prepared:
 
 def load(store: Store, card: ModelCard, device: torch.device) -> Prepared:
     """Reads, verifies and prepares a checkpoint. Raises DamagedWeights where file and card disagree."""
-    kind = family(card.family)
-    networks = kind.build(Size.model_validate(card.networks))
+    networks = family(card.family, card.options).build(Size.model_validate(card.networks))
     try:
         networks.load_state_dict(store.weights(card))
     except RuntimeError as error:
@@ -50,10 +49,8 @@ def load(store: Store, card: ModelCard, device: torch.device) -> Prepared:
 
 def assembled(card: ModelCard, networks: nn.ModuleDict, device: torch.device) -> Prepared:
     """What sampling needs, of networks that were prepared."""
-    kind = family(card.family)
-    targets: dict[str, Target] = {str(name): target for name, target in kind.targets(networks).items()}
-    space = Space(card.latent_shape, lambda normals: normals, torch.no_grad()(kind.decoder(networks)))
-    return Prepared(card, networks, targets, dict.fromkeys(("prior", *targets), space), device)
+    kind, size = family(card.family, card.options), Size.model_validate(card.networks)
+    return Prepared(card, networks, kind.targets(networks), spaces(kind, networks, size), device)
 
 
 def prepare(networks: nn.ModuleDict, device: torch.device) -> nn.ModuleDict:

@@ -1,1 +1,23 @@
-"""Figures for sample quality, one a file."""
+"""Figures for sample quality, one metric a file: the folder is the registry, and publication measures all of them."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from models.metrics.base import Measure
+
+_NAMES = tuple(sorted(file.name.replace("_", "-") for file in pkgutil.iter_modules(__path__) if file.name != "base"))
+
+
+def names() -> tuple[str, ...]:
+    """Every metric there is, by the name of its file."""
+    return _NAMES
+
+
+def load(name: str) -> Measure:
+    """The function `measure` of a metric's file."""
+    measure: Measure = importlib.import_module(f"{__name__}.{name.replace('-', '_')}").measure
+    return measure

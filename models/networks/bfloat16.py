@@ -1,9 +1,8 @@
 """A network run in bfloat16 where the device multiplies it faster than float32: for training, where noise of that size does no harm."""
 
-import torch
 from torch import Tensor, nn
 
-from models.device import multiplies_bfloat16_faster
+from models.device import bfloat16
 
 
 class Bfloat16(nn.Module):
@@ -14,6 +13,6 @@ class Bfloat16(nn.Module):
         self.network = network
 
     def forward(self, inputs: Tensor) -> Tensor:
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=multiplies_bfloat16_faster(inputs.device)):
+        with bfloat16(inputs.device):
             outputs: Tensor = self.network(inputs)
         return outputs.float()

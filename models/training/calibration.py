@@ -1,75 +1,74 @@
-"""From critic to density ratio: a head trained against the frozen generator, and the oracle that tells whether it helps.
-
-A GAN's last critic chases the generator's last move and is no density ratio. A head fitted afterwards on noised, shifted images is
-one: it sees what differs between the distributions and not the artefacts that give single images away. At its optimum its logit is
-log p_data/p_generator (Goodfellow et al. 2014).
-"""
+"""Calibrates a trained model, and keeps that only where an oracle shows that it helps: the prior's images resampled by their weights."""
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Callable
+from statistics import mean
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.families.base import descend
+from models.cards import Calibration
+from models.datasets import Images
+from models.device import read, send
+from models.families.base import Fit
+from models.metrics.base import Reference
+from models.metrics.fid import distance
+from models.training.measurement import CHUNK, Subject, Trained, over_seeds
 
-NOISE = (0.25, 1.0)  # standard deviation added to real and fake alike, drawn an image
-BATCH = 64
 
+def calibrated(trained: Trained, images: Images, reference: Reference, go_on: Callable[[], None]) -> Calibration | None:
+    """Calibrates `trained.networks` in place if that lowers FID by more than the seeds' spread; else they stay uncalibrated.
 
-def fit_ratio_head(head: nn.Module, generator: nn.Module, real: Tensor, held_out: Tensor, *, latent: int, epochs: int = 30) -> float:
-    """Fits `head` in place, from its own initial weights; returns its held-out loss in nats, both classes summed (2 log 2 says nothing).
-
-    `real` and `held_out` are images in [-1, 1]; the epoch kept is the one with the lowest held-out loss on clean images.
+    `images` are on the device of the networks; `go_on` is called between the parts and may raise.
     """
-    optimizer = torch.optim.AdamW(head.parameters(), lr=3e-4, weight_decay=1e-2)
-    random = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        held_out_fake = generator(torch.randn(len(held_out), latent, generator=random))
-    best, kept = float("inf"), copy.deepcopy(head.state_dict())
-    for _ in range(epochs):
-        head.train()
-        for rows in torch.randperm(len(real), generator=random).split(BATCH):
-            with torch.no_grad():
-                fake = generator(torch.randn(len(rows), latent, generator=random))
-            loss = classification_loss(head, _disturbed(real[rows], random), _disturbed(fake, random))
-            descend(optimizer, loss)
-        loss_now = held_out_loss(head, held_out, held_out_fake)
-        if loss_now < best:
-            best, kept = loss_now, copy.deepcopy(head.state_dict())
-    head.load_state_dict(kept)
-    head.eval()
-    return best
+    subject = Subject.of(trained, 2 * len(images.held_out))
+    prior = subject.spaces["prior"]
+
+    def draw(count: int, random: torch.Generator) -> Tensor:
+        return prior.decode(prior.start(send(torch.randn(count, *prior.shape, generator=random), trained.device)))
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(trained.origin.seed)
+        fit = trained.kind.calibrate(trained.networks, trained.size, images, draw)
+    go_on()
+    calibration = assessed(fit, subject, reference)
+    if calibration is None:
+        trained.kind.uncalibrate(trained.networks)
+    return calibration
 
 
-def classification_loss(head: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
-    """Binary cross-entropy in nats, the mean over real plus the mean over fake images."""
-    return F.softplus(-head(real)).mean() + F.softplus(head(fake)).mean()
+def assessed(fit: Fit, subject: Subject, reference: Reference) -> Calibration | None:
+    """FID of the prior's images, and of the same ones resampled by the fitted weights; None where that is no better."""
+    shares: list[float] = []
+
+    def images_of(seed: int) -> Tensor:
+        return subject.draws("prior", None, seed).images
+
+    def oracle(seed: int) -> float:
+        drawn = images_of(seed)
+        with torch.no_grad():
+            log_weight = read(torch.cat([fit.log_weight(part) for part in drawn.split(2 * CHUNK)]))
+        rows, share = reweighted(log_weight, torch.Generator().manual_seed(seed))
+        shares.append(share)
+        return distance(drawn[send(rows, drawn.device)], reference)
+
+    fid_prior, spread = over_seeds(lambda seed: distance(images_of(seed), reference))
+    fid_reweighted, _ = over_seeds(oracle)
+    if fid_reweighted >= fid_prior - spread:
+        return None
+    return Calibration(
+        method=fit.method,
+        held_out_loss=round(fit.held_out_loss, 4),
+        weights_ess=round(mean(shares), 4),
+        fid_prior=round(fid_prior, 3),
+        fid_reweighted=round(fid_reweighted, 3),
+        fid_spread=round(spread, 3),
+    )
 
 
-def held_out_loss(head: nn.Module, real: Tensor, fake: Tensor) -> float:
-    """The same loss in eval mode, on clean images."""
-    head.eval()
-    with torch.no_grad():
-        return float(classification_loss(head, real, fake))
-
-
-def reweighted(log_ratio: Tensor, random: torch.Generator) -> tuple[Tensor, float]:
+def reweighted(log_weight: Tensor, random: torch.Generator) -> tuple[Tensor, float]:
     """Self-normalised importance resampling by exp(d), (rows,): the rows drawn, (rows,), and the weights' effective fraction."""
-    weights = (log_ratio.double() - log_ratio.max()).exp()
+    weights = (log_weight.double() - log_weight.max()).exp()
     share = float(weights.sum().square() / weights.square().sum() / len(weights))
     return torch.multinomial(weights, len(weights), replacement=True, generator=random), share
-
-
-def _disturbed(images: Tensor, random: torch.Generator) -> Tensor:
-    """Noise of an image's own strength, and a shift of the batch by up to a fourteenth of the side (2 pixels of 28)."""
-    low, high = NOISE
-    sigma = low + (high - low) * torch.rand(len(images), 1, 1, 1, generator=random)
-    most = images.shape[-1] // 14
-    down, right = torch.randint(-most, most + 1, (2,), generator=random).tolist()
-    padded = F.pad(images, (most, most, most, most), value=-1.0)
-    side = images.shape[-1]
-    shifted = padded[..., most + down : most + down + images.shape[-2], most + right : most + right + side]
-    return shifted + sigma * torch.randn(shifted.shape, generator=random)

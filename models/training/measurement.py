@@ -1,23 +1,40 @@
-"""Measures a trained model: images of each sampler, their FID, and the kernel settings that earn their place on the card."""
+"""Measures a trained model: images of each sampler, what every metric says of them, and the best kernel settings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import mean, stdev
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from models import sampling
-from models.cards import Metric, SamplerName, TargetName
+from models import metrics, sampling
+from models.cards import Metric, Training
+from models.device import send
+from models.families.base import Family, Size, Space, spaces
+from models.inference.prepared import prepare
 from models.kernels import Chains, Kernel
-from models.metrics.fid import Evaluator
+from models.metrics.base import Draws, Reference
+from models.metrics.fid import distance
 from models.targets.base import Target
 
 SEEDS = (0, 1, 2)
 TUNING_SEED = 100
 CHUNK = 250  # chains run together, to bound memory
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Plain networks in eval mode on the device that measures them, and where they came from."""
+
+    name: str
+    family: str
+    kind: Family
+    networks: nn.ModuleDict
+    size: Size
+    origin: Training
+    device: torch.device
 
 
 def over_seeds(measure: Callable[[int], float]) -> tuple[float, float]:
@@ -43,58 +60,75 @@ class Recorder:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured: latents to images, energies, and by whom."""
+    """The networks as they will be served, and how many images of each seed are measured."""
 
-    decode: Callable[[Tensor], Tensor]
-    targets: dict[TargetName, Target]
-    latent: int
-    evaluator: Evaluator
-    images: int  # sample size of each seed
+    spaces: dict[str, Space]
+    targets: dict[str, Target]
+    images: int
+    device: torch.device
 
-    def fid(self, sampler: SamplerName, kernel: Kernel | None) -> Metric:
-        """FID of a sampler over the seeds."""
-        value, spread = over_seeds(lambda seed: self.evaluator.distance(self.samples(sampler, kernel, seed)))
-        return Metric(
-            name="fid",
-            sampler=sampler,
-            value=round(value, 3),
-            spread=round(spread, 3),
-            evaluator=self.evaluator.name,
-            images=self.images,
-            seeds=SEEDS,
-        )
+    @classmethod
+    def of(cls, trained: Trained, images: int) -> Subject:
+        """What a trained model is measured by."""
+        networks = prepare(trained.networks, trained.device)
+        return cls(spaces(trained.kind, networks, trained.size), trained.kind.targets(networks), images, trained.device)
 
-    def samples(self, sampler: SamplerName, kernel: Kernel | None, seed: int) -> Tensor:
-        """Images of a sampler, (images, channels, height, width)."""
+    def figures(self, sampler: str, kernel: Kernel | None, reference: Reference) -> Iterator[Metric]:
+        """What every metric says of a sampler, over the seeds; nothing of a metric that has nothing to say of some seed."""
+        found: dict[str, list[float | None]] = {name: [] for name in metrics.names()}
+        for seed in SEEDS:
+            draws = self.draws(sampler, kernel, seed)
+            for name, values in found.items():
+                values.append(metrics.load(name)(draws, reference))
+        for name, values in found.items():
+            if None not in values:
+                known = [value for value in values if value is not None]
+                yield Metric(
+                    name=name,
+                    sampler=sampler,
+                    value=round(mean(known), 3),
+                    spread=round(stdev(known), 3),
+                    evaluator=reference.evaluator,
+                    images=self.images,
+                    seeds=SEEDS,
+                )
+
+    def draws(self, sampler: str, kernel: Kernel | None, seed: int) -> Draws:
+        """Images of a sampler and, where it runs chains, their energies."""
         if kernel is None:
-            return self.images_of(self._latents(seed))
-        return self.images_of(self.chains(sampler, kernel, seed, {kernel.steps})[kernel.steps])
+            return Draws(self.images_of(sampler, torch.cat(list(self._starts(sampler, seed)))), None)
+        ran = list(self._chains(sampler, kernel, seed))
+        points, energies = torch.cat([part.chains.z for part in ran]), torch.cat([part.energies for part in ran], dim=1)
+        return Draws(self.images_of(sampler, points), energies)
 
-    def chains(self, sampler: SamplerName, kernel: Kernel, seed: int, steps: set[int]) -> dict[int, Tensor]:
-        """Where chains stand after each of some numbers of steps, from the same latents as the prior's images."""
-        random = torch.Generator().manual_seed(seed + 1000)
-        seen: dict[int, list[Tensor]] = {step: [] for step in steps}
-        for z in self._latents(seed).split(CHUNK):
-            sampling.run(kernel, self.targets[sampler], z, random=random, watch=Recorder(seen, kernel.ticks // kernel.steps))
-        return {step: torch.cat(parts) for step, parts in seen.items()}
-
-    def tuned(self, sampler: SamplerName, kernel: Kernel) -> Kernel:
+    def tuned(self, sampler: str, kernel: Kernel, reference: Reference) -> Kernel:
         """The kernel with its step size and steps halved, kept or doubled: the cheapest whose FID is within 2 % of the best."""
         fids: dict[tuple[int, float], float] = {}
         step_size = float(getattr(kernel, "step_size"))  # noqa: B009
         counts = {max(kernel.steps // 2, 1), kernel.steps, 2 * kernel.steps}
         for size in (step_size / 2, step_size, 2 * step_size):
             longest = kernel.model_copy(update={"steps": 2 * kernel.steps, "step_size": size})
-            for steps, z in self.chains(sampler, longest, TUNING_SEED, counts).items():
-                fids[steps, size] = self.evaluator.distance(self.images_of(z))
+            seen: dict[int, list[Tensor]] = {count: [] for count in counts}
+            for _ in self._chains(sampler, longest, TUNING_SEED, seen):
+                pass
+            for steps, points in seen.items():
+                fids[steps, size] = distance(self.images_of(sampler, torch.cat(points)), reference)
         best = min(fids.values())
         steps, size = min(setting for setting, fid in fids.items() if fid <= 1.02 * best)
         return kernel.model_copy(update={"steps": steps, "step_size": size})
 
-    def _latents(self, seed: int) -> Tensor:
-        return torch.randn(self.images, self.latent, generator=torch.Generator().manual_seed(seed))
+    def images_of(self, sampler: str, points: Tensor) -> Tensor:
+        """Points, (rows, ...), to images, chunk by chunk."""
+        return torch.cat([self.spaces[sampler].decode(part) for part in points.split(CHUNK)])
 
-    def images_of(self, z: Tensor) -> Tensor:
-        """Latents, (rows, latent), to images, chunk by chunk."""
-        with torch.no_grad():
-            return torch.cat([self.decode(part) for part in z.split(CHUNK)])
+    def _chains(self, sampler: str, kernel: Kernel, seed: int, seen: dict[int, list[Tensor]] | None = None) -> Iterator[sampling.Ran]:
+        """Chains of a kernel, chunk by chunk, from where the prior's images of the seed are; `seen` collects points by their step."""
+        random = torch.Generator().manual_seed(seed + 1000)
+        for start in self._starts(sampler, seed):
+            watch = None if seen is None else Recorder(seen, kernel.ticks // kernel.steps)
+            yield sampling.run(kernel, self.targets[sampler], start, random=random, watch=watch)
+
+    def _starts(self, sampler: str, seed: int) -> Iterator[Tensor]:
+        """First points of a seed's chains, chunk by chunk."""
+        normals = torch.randn(self.images, *self.spaces["prior"].shape, generator=torch.Generator().manual_seed(seed))
+        return (self.spaces[sampler].start(send(part, self.device)) for part in normals.split(CHUNK))

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, JsonValue
 from torch import Tensor, nn
 
 from models import datasets, sampling
 from models.cards import Frozen, ModelCard, ModelName, Training
 from models.checkpoints import Store
+from models.device import read, send
 from models.families import family
-from models.families.base import Family, Size, TrainState, published
+from models.families.base import Family, Size, TrainState, published, spaces
 from models.images import to_pixels
-from models.training.publication import Trained, publish
+from models.training.measurement import Trained
+from models.training.publication import publish
 from models.training.state import restore, save
 
-REPORT_EVERY = 20  # steps between progress reports
+CPU = torch.device("cpu")
+REPORT_EVERY = 20  # steps between progress reports, and at most between two looks at the losses
 SAVE_EVERY_S = 20.0  # a killed run loses at most this much work
 SAMPLES = 25
 
@@ -39,6 +43,11 @@ class TrainSettings(Frozen):
     latent_size: int = Field(ge=1)
     seed: int = Field(ge=0, lt=2**63)
     calibrate: bool = True
+    options: dict[str, JsonValue] = {}
+
+
+class Diverged(Exception):
+    """A loss or a weight became non-finite."""
 
 
 class Reporter(Protocol):
@@ -59,17 +68,19 @@ class TrainingStopped(Exception):
     """The reporter asked to stop; the run folder holds everything to go on from."""
 
 
-def train(settings: TrainSettings, *, run_folder: Path, store: Store, command: str, reporter: Reporter, device: torch.device) -> ModelCard:
-    """Trains, or goes on where `run_folder` stopped, and publishes a new version.
+def train(
+    settings: TrainSettings, *, run_folder: Path, store: Store, command: str, reporter: Reporter, device: torch.device = CPU
+) -> ModelCard:
+    """Trains, or goes on where `run_folder` stopped, and publishes a new version; all of it computes on the device.
 
-    Raises ValueError for an unknown family or dataset, Diverged for a non-finite loss, TrainingStopped when asked to stop.
+    Raises ValueError for an unknown family, option or dataset, Diverged for a non-finite loss, TrainingStopped when asked to stop.
     """
-    kind, images = family(settings.family), datasets.load(settings.dataset)
+    kind, images = family(settings.family, settings.options), datasets.load(settings.dataset)
     size = Size(image_shape=tuple(images.train.shape[1:]), latent_size=settings.latent_size, width=settings.width)
-    state = kind.begin(size, settings.seed)
+    state = kind.begin(size, settings.seed, device)
     run = Run(settings, run_folder, reporter, state, started=time.monotonic())
     run.seconds_before = restore(state, run_folder, settings.model_dump_json())
-    run.fit(kind, images.train)
+    run.fit(kind, images.train.to(device), images.train_labels.to(device))
     origin = Training(
         command=command,
         dataset=settings.dataset,
@@ -78,8 +89,8 @@ def train(settings: TrainSettings, *, run_folder: Path, store: Store, command: s
         seconds=round(run.seconds),
         torch=torch.__version__,
     )
-    trained = Trained(settings.name, settings.family, published(kind, state), size, origin, settings.calibrate)
-    card = publish(trained, images, store, run.go_on)
+    trained = Trained(settings.name, settings.family, kind, published(kind, state).to(device), size, origin, device)
+    card = publish(trained, images, store, run.go_on, calibrate=settings.calibrate)
     shutil.rmtree(run_folder, ignore_errors=True)
     return card
 
@@ -95,25 +106,40 @@ class Run:
     started: float
     seconds_before: float = 0.0
     saved: float = 0.0
+    unread: list[dict[str, Tensor]] = field(default_factory=list)  # figures of the last steps, still on the device
 
     @property
     def seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.started
 
-    def fit(self, kind: Family, images: Tensor) -> None:
+    def fit(self, kind: Family, images: Tensor, labels: Tensor) -> None:
         """Takes the steps that are left, each on images drawn by the run's own random stream."""
         state, total = self.state, self.settings.steps
         sample_every = max(total // 10, 1)
         while state.step < total:
-            rows = torch.randint(len(images), (self.settings.batch_size,), generator=state.random)
-            values = kind.train_step(state, images[rows])
+            rows = send(torch.randint(len(images), (self.settings.batch_size,), generator=state.random), state.device)
+            self.unread.append(kind.train_step(state, images[rows], labels[rows]))
             if state.step % REPORT_EVERY == 0 or state.step == total:
+                values = self.read()
                 self.reporter.progress(state.step, total)
                 self.reporter.metrics(state.step, values)
             if state.step % sample_every == 0 or state.step == total:
-                self.reporter.sample(state.step, sample(kind, state.size, published(kind, state)))
+                self.reporter.sample(state.step, sample(kind, state.size, published(kind, state).to(state.device)))
             self._save_or_stop()
         self._save()
+
+    def read(self) -> dict[str, float]:
+        """Figures of the last step, after one look at those of every step since the last look. Raises Diverged."""
+        if not self.unread:
+            return {}
+        names, first = tuple(self.unread[0]), self.state.step - len(self.unread) + 1
+        looked: list[list[float]] = read(torch.stack([torch.stack([figures[name] for name in names]) for figures in self.unread])).tolist()
+        self.unread.clear()
+        for step, values in enumerate(looked, first):
+            for name, value in zip(names, values, strict=True):
+                if not math.isfinite(value):
+                    raise Diverged(f"{name} is {value} at training step {step}")
+        return dict(zip(names, looked[-1], strict=True))
 
     def go_on(self) -> None:
         """Raises TrainingStopped where the reporter wants no more."""
@@ -130,16 +156,21 @@ class Run:
             self._save()
 
     def _save(self) -> None:
+        """Saves a state that has not diverged. Raises Diverged."""
+        self.read()
+        if not read(torch.stack([parameter.isfinite().all() for parameter in self.state.networks.parameters()]).all()):
+            raise Diverged(f"a weight is not finite after training step {self.state.step}")
         save(self.state, self.folder, self.settings.model_dump_json(), self.seconds)
         self.saved = time.monotonic()
 
 
 def sample(kind: Family, size: Size, networks: nn.ModuleDict, images: int = SAMPLES) -> np.ndarray:
     """Images of the family's preview sampler, always from the same latents; uint8, (images, height, width, channels)."""
-    random = torch.Generator().manual_seed(0)
-    z = torch.randn(images, size.latent_size, generator=random)
-    kernel = kind.samplers()[kind.preview_sampler]
+    random, sampler = torch.Generator().manual_seed(0), kind.preview_sampler
+    found = spaces(kind, networks, size)
+    normals = torch.randn(images, *found["prior"].shape, generator=random)
+    points = found[sampler].start(send(normals, next(networks.parameters()).device))
+    kernel = kind.samplers()[sampler]
     if kernel is not None:
-        z = sampling.run(kernel, kind.targets(networks)[kind.preview_sampler], z, random=random).chains.z
-    with torch.no_grad():
-        return to_pixels(kind.decoder(networks)(z))
+        points = sampling.run(kernel, kind.targets(networks)[sampler], points, random=random).chains.z
+    return to_pixels(found[sampler].decode(points))

@@ -2,13 +2,14 @@
 
 import re
 import secrets
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from models import datasets, families
 from models.cards import ModelCard
 from models.checkpoints import Store, UnknownModel
+from models.families import FAMILIES
 from models.kernels import KERNELS, Kernel
 from service.protocol.errors import Refusal
 from service.protocol.schemas import Fault, GenerateRequest, TrainRequest
@@ -16,6 +17,7 @@ from service.protocol.validation import faults_of, shown, summary
 from workers.jobs import GenerateJob, TrainJob
 
 REFERENCE = re.compile(r"([a-z0-9][a-z0-9-]{0,62})(?:@([1-9][0-9]{0,8}))?")
+Settings = TypeVar("Settings", bound=BaseModel)
 
 
 def find(store: Store, reference: str) -> ModelCard:
@@ -58,12 +60,13 @@ def train_job(request: TrainRequest) -> TrainJob:
     for field, value, choices in (("family", request.family, families.names()), ("dataset", request.dataset, datasets.names())):
         if value not in choices:
             raise _refuse(field, value, f"unknown {field}", choices)
-    return TrainJob(**request.model_dump(exclude={"seed"}), seed=_seed(request.seed))
+    options = _validated(FAMILIES[request.family], request.options, "options").model_dump(mode="json")
+    return TrainJob(**request.model_dump(exclude={"seed", "options"}), options=options, seed=_seed(request.seed))
 
 
 def _kernel(given: dict[str, Any] | None, sampler: str, card: ModelCard) -> Kernel | None:
     """The kernel with missing settings from the card's default if that is the same kernel, else from the kernel's own defaults."""
-    default = card.samplers[sampler]  # type: ignore[index]  # checked against the card
+    default = card.samplers[sampler]
     if default is None:
         if given is not None:
             others = tuple(name for name, kernel in card.samplers.items() if kernel is not None)
@@ -80,10 +83,15 @@ def _kernel(given: dict[str, Any] | None, sampler: str, card: ModelCard) -> Kern
     if not isinstance(name, str) or name not in KERNELS:
         raise _refuse("mcmc.kernel", name, "unknown kernel", tuple(KERNELS))
     filled = {**(default.model_dump() if name == default.kernel else {"kernel": name}), **given}
+    return _validated(KERNELS[name], filled, "mcmc")
+
+
+def _validated(model: type[Settings], given: dict[str, Any], field: str) -> Settings:
+    """Settings that stand at a field of the request. Raises Refusal naming what is wrong within it."""
     try:
-        return KERNELS[name].model_validate(filled, strict=True)
+        return model.model_validate(given, strict=True)
     except ValidationError as error:
-        faults = faults_of(error.errors(include_url=False), model=KERNELS[name], within="mcmc")
+        faults = faults_of(error.errors(include_url=False), model=model, within=field)
         raise Refusal("invalid-request", summary(faults), *faults) from None
 
 

@@ -1,27 +1,35 @@
 """The bodies of requests and answers, as shown in /docs."""
 
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import ConfigDict, Field, JsonValue, WrapValidator
 from pydantic_core import PydanticCustomError
 
 from models import datasets, families
-from models.cards import Frozen, ModelCard, ModelName, SamplerName
+from models.cards import SAMPLERS, Frozen, ModelCard, ModelName
+from models.families import FAMILIES
 from models.kernels import AnyKernel
 from workers.jobs import MAX_IMAGES, JobView, Layout, Priority, Seed
 
 
 def _as_given(value: object, _: object) -> dict[str, Any]:
-    """Kernel settings are not validated here: missing ones depend on the model's card."""
+    """Settings stay as they are: what they are checked against depends on another field or on the model's card."""
     if not isinstance(value, dict):
-        raise PydanticCustomError("settings", "must be an object of kernel settings, or absent")
+        raise PydanticCustomError("settings", "must be an object of settings, or absent")
     return value
 
 
 if TYPE_CHECKING:
     GivenSettings = dict[str, Any]
-else:  # /docs shows the settings of every kernel
+    GivenOptions = dict[str, Any]
+else:  # /docs shows the settings of every kernel and the options of every family
     GivenSettings = Annotated[AnyKernel, WrapValidator(_as_given)]
+    GivenOptions = Annotated[reduce(or_, FAMILIES.values()), WrapValidator(_as_given)]
+
+
+AnySampler = Annotated[str, Field(max_length=100, json_schema_extra={"enum": list(SAMPLERS)})]
 
 
 class Body(Frozen):
@@ -36,7 +44,7 @@ class GenerateRequest(Body):
     model_config = ConfigDict(json_schema_extra={"example": {"model": "mnist-sngan", "num_images": 16}})
 
     model: str = Field(max_length=100, description="name of a checkpoint, or name@version", examples=["mnist-sngan", "mnist-sngan@2"])
-    sampler: SamplerName | None = Field(None, description="default: the checkpoint's default sampler")
+    sampler: AnySampler | None = Field(None, description="default: the checkpoint's default sampler")
     mcmc: GivenSettings | None = Field(
         None, description="kernel and its settings; missing ones come from the checkpoint's default kernel. None for `prior`"
     )
@@ -60,7 +68,8 @@ class TrainRequest(Body):
     width: int = Field(64, ge=4, le=1024, description="channels of the widest layers; sets the size of the networks")
     latent_size: int = Field(64, ge=1, le=4096)
     seed: Seed | None = Field(None, description="default: random, below 2**32; the answer names it")
-    calibrate: bool = Field(True, description="fit a ratio head afterwards, where the family has a critic")
+    calibrate: bool = Field(True, description="calibrate afterwards, where the family has samplers that need it")
+    options: GivenOptions = Field({}, description="the family's own options; missing ones have their defaults")
 
 
 class JobLinks(Frozen):

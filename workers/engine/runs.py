@@ -99,13 +99,12 @@ def transitions(retired: Retired) -> np.ndarray:
 
 def diagnostics(card: ModelCard, sampler: str, kernel: Kernel | None, retired: Sequence[Retired]) -> Diagnostics:
     """What can be said of a job whose chains are all done; `retired` is empty for `prior`."""
-    calibration = card.calibration.method if card.calibration else None
     if kernel is None:
         return Diagnostics(exact=None, effective_temperature=1.0)
-    uses_ratio = sampler == "ddls"
+    calibration = card.calibration.method if card.calibration and sampler in card.needs_calibration else None
     warnings = []
-    if uses_ratio and calibration is None:
-        warnings.append("the critic was never calibrated as a density ratio: DDLS may make samples worse")
+    if calibration is None and sampler in card.needs_calibration:
+        warnings.append(card.needs_calibration[sampler])
     if kernel.effective_temperature != 1:
         warnings.append(f"samples are drawn at temperature {kernel.effective_temperature:g}, not 1")
     energies = np.stack([transitions(chain) for chain in retired])
@@ -119,7 +118,7 @@ def diagnostics(card: ModelCard, sampler: str, kernel: Kernel | None, retired: S
         energy_last=float(energies[:, -1].mean()),
         ess=effective_sample_size(late) if enough else None,
         r_hat=r_hat(late) if enough and len(late) > 1 else None,
-        calibration=calibration if uses_ratio else None,
+        calibration=calibration,
         warnings=tuple(warnings),
     )
 

@@ -79,7 +79,7 @@ class Diagnostics(Frozen):
     nonfinite_chains: int = 0
     ess: float | None = Field(None, description="effective sample size of all chains' energies, second half; None under 100 draws a chain")
     r_hat: float | None = Field(None, description="split R-hat of the energies, second half; None under 100 draws a chain or 2 chains")
-    calibration: str | None = Field(None, description="method that made the critic a density ratio; None where there is none")
+    calibration: str | None = Field(None, description="method of the calibration that the sampler rests on; None where there is none")
     warnings: tuple[str, ...] = ()
 
 

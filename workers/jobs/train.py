@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from models.cards import Digest, ModelName
 from workers.jobs.base import Job, Result, Seed
@@ -27,10 +27,11 @@ class TrainJob(Job):
     dataset: str
     steps: int = Field(ge=1, le=1_000_000)
     batch_size: int = Field(ge=2, le=4096)
-    width: int = Field(ge=4, le=1024, description="channels of the widest layers: the one dial of size")
+    width: int = Field(ge=4, le=1024, description="channels of the widest layers; sets the size of the networks")
     latent_size: int = Field(ge=1, le=4096)
     seed: Seed
-    calibrate: bool = Field(True, description="fit a ratio head afterwards, where the family has a critic")
+    calibrate: bool = Field(True, description="calibrate afterwards, where the family has samplers that need it")
+    options: dict[str, JsonValue] = Field({}, description="the family's own options; missing ones have their defaults")
 
     queues: ClassVar[tuple[str, ...]] = ("train",)
     result: ClassVar[type[Result]] = TrainResult

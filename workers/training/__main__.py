@@ -16,13 +16,19 @@ from workers.queue.broker import Broker
 from workers.settings import WorkerSettings
 from workers.training.job import command_line
 from workers.training.metrics import TrainingCollector
+from workers.training.options import assignment, described
 from workers.training.worker import ForkingWorker
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of both modes."""
     settings = WorkerSettings()
-    given = _parser(settings).parse_args(arguments)
+    parser = _parser(settings)
+    given = parser.parse_args(arguments)
+    try:
+        given.options = families.family(given.family, dict(given.set)).model_dump(mode="json")
+    except ValueError as error:
+        parser.error(str(error))
     if given.name is not None:
         raise SystemExit(train_here(given, settings))
     serve(settings, burst=given.burst)
@@ -81,7 +87,8 @@ def _parser(settings: WorkerSettings) -> argparse.ArgumentParser:
     parser.add_argument("--width", type=int, default=64, help="channels of the widest layers")
     parser.add_argument("--latent-size", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--no-calibrate", dest="calibrate", action="store_false", help="skip the ratio head")
+    parser.add_argument("--no-calibrate", dest="calibrate", action="store_false", help="leave samplers that need it uncalibrated")
+    parser.add_argument("--set", metavar="NAME=VALUE", type=assignment, action="append", default=[], help=described().replace("%", "%%"))
     parser.add_argument("--checkpoints", type=Path, default=settings.checkpoints, help="folder to publish into (%(default)s)")
     parser.add_argument("--burst", action="store_true", help="serving: leave when the queues are empty")
     return parser

@@ -9,6 +9,7 @@ from models.checkpoints import Store
 from workers import computing, training_lock
 from workers.jobs import Problem, TrainJob, TrainResult
 from workers.settings import WorkerSettings
+from workers.training.options import assignments
 from workers.training.process import JobFailed, current_events, end_early
 
 if TYPE_CHECKING:
@@ -21,8 +22,9 @@ NO_SETTINGS = {"kind", "caller"}  # fields of a job that do not say how to train
 
 def command_line(wanted: "TrainSettings | TrainJob") -> str:
     """The command that trains exactly this."""
-    options = wanted.model_dump(exclude={"calibrate", *NO_SETTINGS})
-    words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    settings = wanted.model_dump(exclude={"calibrate", "options", *NO_SETTINGS})
+    words = [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    words += [word for assignment in assignments(wanted.family, wanted.options) for word in ("--set", assignment)]
     return shlex.join(["python", "-m", "workers.training", *words, *([] if wanted.calibrate else ["--no-calibrate"])])
 
 
@@ -34,8 +36,7 @@ def train_job(wanted: TrainJob) -> TrainResult | Retry:
 
 
 def _run(wanted: TrainJob, settings: WorkerSettings, device: "torch.device") -> TrainResult | Retry:
-    from models.families.base import Diverged
-    from models.training.trainer import TrainingStopped, TrainSettings, train
+    from models.training.trainer import Diverged, TrainingStopped, TrainSettings, train
 
     events = current_events(settings)
     run_folder, store = settings.runs_folder / events.job_id, Store(settings.checkpoints)

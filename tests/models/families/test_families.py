@@ -2,12 +2,17 @@
 
 import pytest
 import torch
+from pydantic import ValidationError
+from torch._subclasses import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorDeviceMismatchError
 
-from models.families import family, names
-from models.families.base import Diverged, Size, check_finite, published
+from models import targets
+from models.families import FAMILIES, family, names
+from models.families.base import Size, published, spaces
 from models.training.state import restore, save
 
 SIZE = Size(image_shape=(1, 8, 8), latent_size=6, width=8)
+LABELS = torch.arange(16) % 10
 
 
 def batches(count):
@@ -26,6 +31,30 @@ def test_a_family_offers_a_target_for_every_sampler_that_runs_chains(kind):
     assert samplers["prior"] is None
     assert {name for name, kernel in samplers.items() if kernel} <= set(kind.targets(networks))
     assert {kind.default_sampler, kind.preview_sampler} <= set(samplers)
+    assert set(kind.needs_calibration) <= set(samplers)
+    assert set(kind.targets(networks)) <= set(targets.names())
+
+
+def test_every_sampler_has_a_space_that_starts_at_normals_and_gives_images(kind):
+    networks = published(kind, kind.begin(SIZE, 0))
+    found = spaces(kind, networks, SIZE)
+    assert set(found) == {"prior", *kind.targets(networks)}
+    normals = torch.randn(5, *found["prior"].shape, generator=torch.Generator().manual_seed(0))
+    for space in found.values():
+        points = space.start(normals)
+        assert points.shape == (5, *space.shape)
+        assert not space.decode(points.requires_grad_()).requires_grad
+        assert space.decode(points).shape == (5, *SIZE.image_shape)
+
+
+def test_options_have_defaults_and_say_what_they_are_for(kind):
+    for name, field in FAMILIES[kind_name(kind)].model_fields.items():
+        assert field.description, name
+        assert not field.is_required(), name
+
+
+def kind_name(kind):
+    return next(name for name, found in FAMILIES.items() if isinstance(kind, found))
 
 
 def test_a_decoder_gives_images_in_range(kind):
@@ -39,15 +68,15 @@ def test_a_resumed_run_goes_on_bit_for_bit(kind, tmp_path):
     straight, first = kind.begin(SIZE, 1), kind.begin(SIZE, 1)
     images = batches(6)
     for real in images:
-        kind.train_step(straight, real)
+        kind.train_step(straight, real, LABELS)
     for real in images[:3]:
-        kind.train_step(first, real)
+        kind.train_step(first, real, LABELS)
     save(first, tmp_path, "same", 12.5)
     second = kind.begin(SIZE, 99)
     assert restore(second, tmp_path, "same") == 12.5
     assert second.step == 3
     for real in images[3:]:
-        kind.train_step(second, real)
+        kind.train_step(second, real, LABELS)
     for name, tensor in straight.networks.state_dict().items():
         assert torch.equal(tensor, second.networks.state_dict()[name]), name
 
@@ -62,18 +91,37 @@ def test_the_same_seed_trains_the_same_networks_and_another_does_not(kind):
     weights = []
     for seed in (1, 1, 2):
         state = kind.begin(SIZE, seed)
-        kind.train_step(state, batches(1)[0])
+        kind.train_step(state, batches(1)[0], LABELS)
         weights.append(torch.cat([parameter.flatten() for parameter in state.networks.parameters()]))
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
 
 
-def test_a_loss_that_is_not_finite_is_diverged_and_not_hidden(kind):
-    state = kind.begin(SIZE, 0)
-    with pytest.raises(Diverged, match="nan"):
-        kind.train_step(state, torch.full((4, *SIZE.image_shape), torch.nan))
-    with pytest.raises(Diverged, match="step 7"):
-        check_finite({"loss": float("inf")}, 7)
+def test_a_step_neither_mixes_devices_nor_waits_for_one(kind):
+    # On `meta` under FakeTensorMode a tensor of the host's is refused, and so are `.item()`, `bool()` and shapes that depend on data.
+    state = kind.begin(SIZE, 0, "meta")
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        images, labels = torch.zeros(16, *SIZE.image_shape, device="meta"), torch.zeros(16, dtype=torch.int64, device="meta")
+        for _ in range(2):  # the second step finds optimisers with moments
+            figures = kind.train_step(state, images, labels)
+        assert {figure.device.type for figure in figures.values()} == {"meta"}
+        assert all(figure.shape == () and not figure.requires_grad for figure in figures.values())
+        with pytest.raises(FakeTensorDeviceMismatchError):  # the rehearsal sees what it is for
+            images + torch.zeros(16, *SIZE.image_shape)
+
+
+def test_options_change_the_networks_and_the_targets():
+    wider = family("lebm", {"hidden": 7, "sigma": 0.5})
+    networks = wider.build(SIZE)
+    assert networks["f"].layers[0].out_features == 7
+    assert wider.targets(networks)["posterior"].sigma == 0.5
+    assert family("lebm") == family("lebm", {"hidden": 200, "sigma": 0.3})
+
+
+@pytest.mark.parametrize(("options", "named"), [({"hiden": 3}, "hiden"), ({"hidden": 0}, "hidden"), ({"sigma": "x"}, "sigma")])
+def test_a_wrong_option_is_refused_by_name(options, named):
+    with pytest.raises(ValidationError, match=named):
+        family("lebm", options)
 
 
 def test_an_unknown_family_names_the_choices():

@@ -21,7 +21,7 @@ def trained(request):
     kind = family(request.param)
     state = kind.begin(SIZE, seed=0)
     for step in range(2):
-        kind.train_step(state, torch.rand(8, *SIZE.image_shape, generator=torch.Generator().manual_seed(step)) * 2 - 1)
+        kind.train_step(state, torch.rand(8, *SIZE.image_shape, generator=torch.Generator().manual_seed(step)) * 2 - 1, torch.zeros(8))
     return kind, state
 
 

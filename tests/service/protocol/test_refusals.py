@@ -32,7 +32,7 @@ def fault(answer: httpx.Response, status: int = 422) -> dict:
         ({"model": "toy@9"}, "model", "toy@9", {"toy@1", "toy@2"}),
         ({"model": "../../etc/passwd"}, "model", "../../etc/passwd", {"toy"}),
         ({"sampler": "latent-ebm"}, "sampler", "latent-ebm", {"prior", "ddls"}),
-        ({"sampler": "gibbs"}, "sampler", "gibbs", {"prior", "ddls", "latent-ebm"}),
+        ({"sampler": "gibbs"}, "sampler", "gibbs", {"prior", "ddls"}),
         ({"layout": "row"}, "layout", "row", {"grid", "images"}),
         ({"priority": 1}, "priority", 1, {"high", "normal", "low"}),
         ({"mcmc": {"kernel": "nuts"}}, "mcmc.kernel", "nuts", {"mala", "langevin"}),
@@ -157,10 +157,18 @@ def test_requests_from_pages_of_other_origins_are_refused(api: httpx.Client, add
         ({"steps": 0}, "steps"),
         ({"width": 10**6}, "width"),
         ({"epochs": 3}, "epochs"),
+        ({"options": 3}, "options"),
+        ({"options": {"sigma": 0.2}}, "options.sigma"),
+        ({"family": "lebm", "options": {"hidden": "many"}}, "options.hidden"),
     ],
 )
 def test_train_requests_are_validated(api: httpx.Client, body: dict, field: str) -> None:
     assert fault(api.post("/train", json=TRAIN | body))["field"] == field
+
+
+def test_an_option_that_a_family_has_not_names_those_it_has(api: httpx.Client) -> None:
+    found = fault(api.post("/train", json=TRAIN | {"family": "lebm", "options": {"sigmma": 0.2}}))
+    assert (found["field"], found["value"], set(found["choices"])) == ("options.sigmma", 0.2, {"sigma", "hidden"})
 
 
 @pytest.mark.parametrize("family_or_dataset", ["family", "dataset"])

@@ -7,6 +7,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from models.families import FAMILIES
 from service.app import create_app
 from workers.queue.broker import Broker
 
@@ -117,6 +118,20 @@ def test_a_stream_ends_with_its_job(api: httpx.Client, painter, broker: Broker) 
             broker.redis.hset(f"rq:job:{job}", "status", "finished")
             broker.redis.delete(lost)
             assert [event["event"] for event in events(list(lines))] == told
+
+
+def test_training_takes_options_of_its_family_and_fills_the_rest(api: httpx.Client) -> None:
+    body = {"name": "mine", "family": "lebm", "dataset": "digits", "options": {"sigma": 0.2}}
+    assert api.post("/train", json=body).json()["job"]["options"] == {"sigma": 0.2, "hidden": 200}
+
+
+def test_the_description_shows_samplers_and_the_options_of_every_family(api: httpx.Client) -> None:
+    schemas = api.get("/openapi.json").json()["components"]["schemas"]
+    assert schemas["GenerateRequest"]["properties"]["sampler"]["anyOf"][0]["enum"] == ["prior", "ddls", "latent-ebm", "posterior"]
+    options = schemas["TrainRequest"]["properties"]["options"]["anyOf"]
+    shown = [schemas[option["$ref"].rpartition("/")[2]] for option in options]
+    assert {"sigma", "hidden"} in [set(schema.get("properties", {})) for schema in shown]
+    assert len(shown) == len(FAMILIES)
 
 
 def test_training_is_accepted_and_leaves_samples(api: httpx.Client, painter, eventually) -> None:

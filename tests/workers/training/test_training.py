@@ -16,7 +16,9 @@ from rq.job import Job
 from models.checkpoints import Store
 from workers.jobs import Status, TrainJob
 from workers.queue.artifacts import Artifacts
-from workers.training.__main__ import command_line
+from workers.training.__main__ import main
+from workers.training.job import command_line
+from workers.training.options import assignment, assignments
 from workers.training.reports import JobEvents, StopFlag, Terminal
 
 ROOT = Path(__file__).parents[3]
@@ -49,6 +51,20 @@ def test_the_command_in_a_card_trains_the_same_again():
         "python -m workers.training --name toy --family sngan --dataset digits --steps 40 --batch-size 8 --width 8"
         " --latent-size 4 --seed 1 --no-calibrate"
     )
+
+
+def test_the_command_in_a_card_names_the_options_that_are_not_defaults():
+    wanted = TINY.model_copy(update={"family": "lebm", "options": {"sigma": 0.2, "hidden": 200}})
+    assert command_line(wanted).endswith(" --set sigma=0.2 --no-calibrate")
+    assert dict(map(assignment, assignments("lebm", wanted.options))) == {"sigma": 0.2}
+
+
+@pytest.mark.parametrize("wrong", [("--set", "sigma"), ("--set", "sigma=0.2"), ("--family", "lebm", "--set", "hidden=0")])
+def test_a_wrong_option_ends_the_command_at_once(wrong, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--name", "toy", *wrong])
+    assert ended.value.code == 2
+    assert wrong[-1].split("=")[0] in capsys.readouterr().err
 
 
 def test_a_terminal_hears_steps_and_figures():

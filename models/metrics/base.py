@@ -1,0 +1,85 @@
+"""What a metric is given: what one seed of a sampler gave, and real images with a classifier whose features it may compare."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.datasets import Images
+from models.descent import descend
+
+FEATURES = 64
+CHUNK = 500  # images classified together, to bound memory
+
+
+class Draws(NamedTuple):
+    """What one seed of a sampler gave."""
+
+    images: Tensor  # (images, channels, height, width) in [-1, 1]
+    energies: Tensor | None  # (ticks + 1, images) of the chains, in nats; None for `prior`, which has no chains
+
+
+class Measure(Protocol):
+    """The function `measure` of a metric's file."""
+
+    def __call__(self, draws: Draws, reference: Reference) -> float | None:
+        """The figure of these draws; None where it says nothing of them."""
+        ...
+
+
+class Classifier(nn.Module):
+    """Images in [-1, 1], (rows, channels, height, width), to features, (rows, FEATURES); `head` makes class logits of them."""
+
+    num_features = FEATURES
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, 32, 3, 1, 1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(32, 64, 3, 1, 1),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(4),
+            nn.Flatten(),
+            nn.Dropout(0.3),
+            nn.Linear(64 * 16, FEATURES),
+            nn.ReLU(),
+        )
+        self.head = nn.Linear(FEATURES, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.layers(images)
+        return features
+
+
+class Reference:
+    """A dataset's held-out images and a classifier of the dataset; figures are comparable within one `evaluator` only.
+
+    The classifier is trained afresh from a fixed seed, on the CPU, so that everybody has the same one, whatever device then uses it.
+    """
+
+    def __init__(self, images: Images, dataset: str, *, device: torch.device | str = "cpu", epochs: int = 12) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.classifier = _trained(images, epochs)
+        features = torch.cat([self.classifier(batch) for batch in images.held_out.split(CHUNK)])
+        right = self.classifier.head(features).argmax(1) == images.held_out_labels
+        self.evaluator = (
+            f"{dataset} classifier, {FEATURES} features, seed 0, {epochs} epochs, {right.float().mean():.1%} on held-out images"
+        )
+        self.images = images.held_out.to(device)
+        self.classifier.to(device)
+
+
+def _trained(images: Images, epochs: int) -> Classifier:
+    """Adam with weight decay, batches of 64, in eval mode afterwards."""
+    classifier = Classifier(images.train.shape[1], int(images.train_labels.max()) + 1)
+    optimizer = torch.optim.AdamW(classifier.parameters(), lr=1e-3, weight_decay=1e-2)
+    for _ in range(epochs):
+        for rows in torch.randperm(len(images.train)).split(64):
+            descend(optimizer, F.cross_entropy(classifier.head(classifier(images.train[rows])), images.train_labels[rows]))
+    return classifier.eval().requires_grad_(False)

@@ -1,0 +1,20 @@
+"""Reporters for runs in tests."""
+
+
+class Silent:
+    """Keeps figures; asks to stop once `stop_at` steps were reported."""
+
+    def __init__(self, stop_at=None):
+        self.figures, self.samples, self.step, self.stop_at = {}, [], 0, stop_at
+
+    def progress(self, step, total):
+        self.step = step
+
+    def metrics(self, step, values):
+        self.figures[step] = values
+
+    def sample(self, step, images):
+        self.samples.append(images)
+
+    def should_stop(self):
+        return self.stop_at is not None and self.step >= self.stop_at
