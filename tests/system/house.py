@@ -60,6 +60,7 @@ class House:
     client: httpx.Client
     redis: Redis
     port: int
+    root: Path = ROOT  # of the sources that the processes run
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     pages: dict[subprocess.Popen[bytes], int] = field(default_factory=dict)  # where each generation worker shows its metrics
 
@@ -68,7 +69,7 @@ class House:
 
     def start(self, *module_and_arguments: str, **env: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", *module_and_arguments]
-        self.processes.append(subprocess.Popen(command, env=self.env | env, cwd=ROOT))
+        self.processes.append(subprocess.Popen(command, env=self.env | env, cwd=self.root))
         return self.processes[-1]
 
     def start_api(self, port: int | None = None, **env: str) -> subprocess.Popen[bytes]:
@@ -146,13 +147,13 @@ class House:
 
 
 @contextmanager
-def opened(url: str, checkpoints: Path, data: Path) -> Iterator[House]:
+def opened(url: str, checkpoints: Path, data: Path, *, root: Path = ROOT) -> Iterator[House]:
     """An API without workers yet; all that was started is gone afterwards."""
     told = {"REDIS_URL": url, "DATA": str(data), "CHECKPOINTS": str(checkpoints), "THREADS": "1"}
     env = os.environ | {f"EBBTIDE_{name}": value for name, value in told.items()} | {"OMP_NUM_THREADS": "1"}
     port = free_port()
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=90) as client, Redis.from_url(url, socket_timeout=5) as redis:
-        house = House(env, client, redis, port)
+        house = House(env, client, redis, port, root)
         try:
             house.start_api()
             yield house
