@@ -104,6 +104,14 @@ def test_a_gpu_is_reserved_for_the_gpu_profile_alone() -> None:
         assert all(device["driver"] == "nvidia" and device["capabilities"] == ["gpu"] for device in devices)
 
 
+def test_each_worker_computes_on_its_profiles_device_with_its_share_of_the_cores() -> None:
+    for name in (*WORKERS, *TRAINERS):
+        kind, _, profile = name.partition("-")
+        environment = SERVICES[name]["environment"]
+        assert environment["EBBTIDE_DEVICE"] == {"cpu": "cpu", "gpu": "cuda"}[profile]
+        assert environment["EBBTIDE_THREADS"].startswith(f"${{{kind.upper()}_THREADS:-")
+
+
 @pytest.mark.parametrize("profile", ["cpu", "gpu"])
 def test_each_profile_has_everything_once(profile: str) -> None:
     active = [name for name, service in SERVICES.items() if profile in service.get("profiles", [profile])]
