@@ -11,7 +11,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -67,8 +66,8 @@ def run(house: House, tree: Path, here: Path, block: str) -> str:
     return done.stdout
 
 
-def brightness(png: bytes) -> float:
-    return float(np.asarray(Image.open(BytesIO(png))).mean())
+def pixels(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(BytesIO(png)))
 
 
 def test_the_files_pass_the_checks_of_the_project(tree: Path) -> None:
@@ -80,7 +79,7 @@ def test_the_files_pass_the_checks_of_the_project(tree: Path) -> None:
 def test_every_command_of_the_page_works_in_order(extended: House, tree: Path, tmp_path: Path) -> None:
     kernel, family, endpoint = re.findall(r"^```bash\n(.*?)^```", PAGE, re.S | re.M)
     assert re.search(r"\b[1-9]\d* passed", run(extended, tree, tmp_path, kernel))
-    assert Image.open(tmp_path / "walk.png").size == (8, 8)
+    assert pixels((tmp_path / "walk.png").read_bytes()).shape == (8, 8)
 
     card = json.loads(run(extended, tree, tmp_path, family).splitlines()[-1])
     assert (card["family"], card["options"], set(card["samplers"])) == ("auto-encoder", {"strength": 8.0}, {"prior", "bright"})
@@ -89,7 +88,7 @@ def test_every_command_of_the_page_works_in_order(extended: House, tree: Path, t
     assert "--set strength=8.0" in card["training"]["command"]
 
     prior = extended.client.post("/generate", json={"model": "bars", "sampler": "prior", "num_images": 16, "seed": 1})
-    assert brightness((tmp_path / "bars.png").read_bytes()) > brightness(prior.content)
+    assert pixels((tmp_path / "bars.png").read_bytes()).mean() > pixels(prior.content).mean()
 
     job = json.loads(run(extended, tree, tmp_path, endpoint))
     assert job["job"] == {"kind": "count", "caller": "", "model": "mnist-sngan"}
@@ -100,12 +99,8 @@ def test_the_new_names_are_documented(extended: House) -> None:
     document = extended.client.get("/openapi.json").text
     for name in ("random-walk", "auto-encoder", "light-bars", "bright", "strength", "/counts/{name}"):
         assert name in document, name
-    refused = extended.client.post(
-        "/train", json={"name": "x", "family": "auto-encoder", "dataset": "light-bars", "options": {"strength": -1}}
-    )
+    asked = {"name": "x", "family": "auto-encoder", "dataset": "light-bars", "options": {"strength": -1}}
+    refused = extended.client.post("/train", json=asked)
     assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "options.strength")
-    assert httpx.get(f"http://127.0.0.1:{extended.port}/docs").status_code == 200
-    told = subprocess.run(
-        [sys.executable, "-m", "workers.training", "--help"], cwd=extended.root, env=os.environ, capture_output=True, text=True, check=True
-    )
-    assert "strength" in told.stdout
+    command = [sys.executable, "-m", "workers.training", "--help"]
+    assert "strength" in subprocess.run(command, cwd=extended.root, env=os.environ, capture_output=True, text=True, check=True).stdout
