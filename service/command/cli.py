@@ -13,7 +13,7 @@ from service.client import DEFAULT_ADDRESS, Client, ClientError
 from service.command.kernel_settings import list_settings, parse_settings
 from service.protocol.schemas import JobReply
 from workers.jobs import Event, Status, TrainResult
-from workers.training.options import assignment, described
+from workers.training.options import describe_options
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Samples images from GANs and energy-based models.")
 jobs_app = typer.Typer(no_args_is_help=True, help="Lists, shows and cancels jobs.")
@@ -83,12 +83,12 @@ def train(
     latent_size: Annotated[int | None, typer.Option()] = None,
     seed: Annotated[int | None, typer.Option(help="Default: random; it is printed.")] = None,
     calibrate: Annotated[bool | None, typer.Option(help="Calibrate afterwards, where the family has samplers that need it.")] = None,
-    given: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help=described())] = None,
+    given: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help=describe_options())] = None,
     url: Address = DEFAULT_ADDRESS,
 ) -> None:
     """Trains a model and publishes it as a new version."""
     settings = _given(steps=steps, batch_size=batch_size, width=width, latent_size=latent_size, seed=seed, calibrate=calibrate)
-    settings["options"] = _assigned(given or [])
+    settings["options"] = parse_settings(given or [], {})
     with Client(url) as client:
         job = _followed(client, client.train(name, family, dataset, **settings))
     if not isinstance(job.result, TrainResult):
@@ -169,14 +169,6 @@ def _failure(job: JobReply) -> str:
 def _given(**options: Any) -> dict[str, Any]:
     """The options that were given."""
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _assigned(texts: list[str]) -> dict[str, Any]:
-    """The values of `--set name=value`."""
-    try:
-        return dict(map(assignment, texts))
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
 
 
 def _fail(error: Exception) -> NoReturn:

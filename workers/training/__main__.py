@@ -12,11 +12,12 @@ from prometheus_client import CollectorRegistry, start_http_server
 from models import datasets, families
 from models.checkpoints import Store
 from workers import computing, training_lock
+from workers.assignments import parse_assignments
 from workers.queue.broker import Broker
 from workers.settings import WorkerSettings
 from workers.training.job import command_line
 from workers.training.metrics import TrainingCollector
-from workers.training.options import assignment, described
+from workers.training.options import describe_options
 from workers.training.worker import ForkingWorker
 
 
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = _parser(settings)
     given = parser.parse_args(arguments)
     try:
-        given.options = families.family(given.family, dict(given.set)).model_dump(mode="json")
+        given.options = families.family(given.family, parse_assignments(given.set)).model_dump(mode="json")
     except ValueError as error:
         parser.error(str(error))
     if given.name is not None:
@@ -88,7 +89,7 @@ def _parser(settings: WorkerSettings) -> argparse.ArgumentParser:
     parser.add_argument("--latent-size", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-calibrate", dest="calibrate", action="store_false", help="leave samplers that need it uncalibrated")
-    parser.add_argument("--set", metavar="NAME=VALUE", type=assignment, action="append", default=[], help=described().replace("%", "%%"))
+    parser.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], help=describe_options().replace("%", "%%"))
     parser.add_argument("--checkpoints", type=Path, default=settings.checkpoints, help="folder to publish into (%(default)s)")
     parser.add_argument("--burst", action="store_true", help="serving: leave when the queues are empty")
     return parser

@@ -9,7 +9,7 @@ from models.checkpoints import Store
 from workers import computing, training_lock
 from workers.jobs import Problem, TrainJob, TrainResult
 from workers.settings import WorkerSettings
-from workers.training.options import assignments
+from workers.training.options import as_assignments
 from workers.training.process import JobFailed, current_events, end_early
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def command_line(wanted: "TrainSettings | TrainJob") -> str:
     """The command that trains exactly this."""
     settings = wanted.model_dump(exclude={"calibrate", "options", *NO_SETTINGS})
     words = [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    words += [word for assignment in assignments(wanted.family, wanted.options) for word in ("--set", assignment)]
+    words += [word for assignment in as_assignments(wanted.family, wanted.options) for word in ("--set", assignment)]
     return shlex.join(["python", "-m", "workers.training", *words, *([] if wanted.calibrate else ["--no-calibrate"])])
 
 

@@ -1,4 +1,4 @@
-"""A family's options on a command line: `--set name=value`, as often as there are options."""
+"""A family's options as a command line has them."""
 
 import json
 from collections.abc import Mapping
@@ -8,24 +8,13 @@ from pydantic import JsonValue
 from models.families import FAMILIES, family
 
 
-def assignment(text: str) -> tuple[str, JsonValue]:
-    """Name and value of `name=value`; a value that is not JSON is a string. Raises ValueError."""
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise ValueError(f"{text!r} is not name=value")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
-
-
-def assignments(name: str, options: Mapping[str, JsonValue]) -> list[str]:
+def as_assignments(name: str, options: Mapping[str, JsonValue]) -> list[str]:
     """`name=value` of every option that is not the family's default."""
     defaults = family(name).model_dump(mode="json")
     return [f"{option}={json.dumps(value)}" for option, value in options.items() if value != defaults[option]]
 
 
-def described() -> str:
+def describe_options() -> str:
     """Help text: the options of every family, with defaults."""
     return "option of the family, repeatable. " + " ".join(f"{name}: {_options_of(name)}." for name in FAMILIES)
 

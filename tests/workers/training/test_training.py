@@ -14,11 +14,12 @@ import pytest
 from rq.job import Job
 
 from models.checkpoints import Store
+from workers.assignments import parse_assignments
 from workers.jobs import Status, TrainJob
 from workers.queue.artifacts import Artifacts
 from workers.training.__main__ import main
 from workers.training.job import command_line
-from workers.training.options import assignment, assignments
+from workers.training.options import as_assignments
 from workers.training.reports import JobEvents, StopFlag, Terminal
 
 ROOT = Path(__file__).parents[3]
@@ -56,7 +57,7 @@ def test_the_command_in_a_card_trains_the_same_again():
 def test_the_command_in_a_card_names_the_options_that_are_not_defaults():
     wanted = TINY.model_copy(update={"family": "lebm", "options": {"sigma": 0.2, "hidden": 200}})
     assert command_line(wanted).endswith(" --set sigma=0.2 --no-calibrate")
-    assert dict(map(assignment, assignments("lebm", wanted.options))) == {"sigma": 0.2}
+    assert parse_assignments(as_assignments("lebm", wanted.options)) == {"sigma": 0.2}
 
 
 @pytest.mark.parametrize("wrong", [("--set", "sigma"), ("--set", "sigma=0.2"), ("--family", "lebm", "--set", "hidden=0")])
