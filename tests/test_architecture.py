@@ -178,14 +178,13 @@ def test_the_maths_knows_no_redis_no_http_and_no_environment() -> None:
 
 DEVICE_QUESTIONS = ("torch.cuda", "torch.mps", "torch.backends", ".is_cuda", "device.type")
 # To be moved into models/device.py too.
-STILL_ASK = {"models/inference/frozen_run.py", "models/networks/bfloat16.py", "workers/generation/assembly.py"}
 
 
 def test_only_the_device_file_asks_which_device_there_is() -> None:
     for path in modules(*PACKAGES):
         written = {ast.unparse(node) for node in ast.walk(ast.parse((ROOT / path).read_text())) if isinstance(node, ast.Attribute)}
         asked = {name for name in written for question in DEVICE_QUESTIONS if f".{name}.".find(f"{question}.") >= 0}
-        assert not asked or str(path) in {"models/device.py", *STILL_ASK}, f"{path} asks {sorted(asked)}"
+        assert not asked or str(path) == "models/device.py", f"{path} asks {sorted(asked)}"
 
 
 TORCHLESS = (
