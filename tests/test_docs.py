@@ -140,13 +140,24 @@ def check_docker(words: list[str]) -> None:
     assert {words[i + 1] for i, word in enumerate(words) if word == "--profile"} <= profiles
 
 
+def check_pytest(words: list[str]) -> None:
+    assert all((ROOT / word).exists() for word in words if "/" in word)
+
+
 def check_python(words: list[str]) -> None:
     if words[0] == "-m" and words[1].partition(".")[0] in ("service", "workers", "models"):
         module = ROOT / words[1].replace(".", "/")
         assert module.with_suffix(".py").is_file() or (module / "__main__.py").is_file(), words[1]
 
 
-CHECKS = {"make": check_make, "ebbtide": check_ebbtide, "curl": check_curl, "docker": check_docker, "python": check_python}
+CHECKS = {
+    "make": check_make,
+    "ebbtide": check_ebbtide,
+    "curl": check_curl,
+    "docker": check_docker,
+    "python": check_python,
+    "pytest": check_pytest,
+}
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
@@ -167,7 +178,7 @@ def anchors(text: str) -> set[str]:
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_links_lead_somewhere(path: Path) -> None:
-    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
+    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"^```.*?^```", "", path.read_text(), flags=re.S | re.M)):
         if "://" not in target:
             file, _, anchor = target.partition("#")
             there = path.parent / file if file else path
