@@ -66,6 +66,11 @@ def bfloat16(device: torch.device) -> contextlib.AbstractContextManager[object]:
     return torch.autocast(device.type, torch.bfloat16) if multiplies_bfloat16_faster(device) else contextlib.nullcontext()
 
 
+def is_cpu(device: torch.device) -> bool:
+    """Whether what was measured on CPUs applies."""
+    return device.type == "cpu"
+
+
 def is_home_to_onednn(device: torch.device) -> bool:
     """Whether it is a processor that oneDNN, torch's library of CPU operators, is made for."""
     return device.type == "cpu" and torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX")

@@ -41,7 +41,10 @@ class FrozenConvolution(nn.Module):
     @staticmethod
     def covers(layer: nn.Module) -> TypeGuard[Layer]:
         """Whether a layer is a convolution that can be frozen: square, ungrouped, undilated, padded with zeros."""
-        if not isinstance(layer, Layer) or isinstance(layer.padding, str) or layer.padding_mode != "zeros":
+        if type(layer) not in (nn.Conv2d, nn.ConvTranspose2d) or not isinstance(layer.weight, nn.Parameter):
+            return False  # a subclass, or a layer whose weight is computed, may do more than it says
+        assert isinstance(layer, Layer)
+        if isinstance(layer.padding, str) or layer.padding_mode != "zeros":
             return False
         square = all(len(set(sides)) == 1 for sides in (layer.stride, layer.padding, layer.kernel_size))
         return square and layer.groups == 1 and set(layer.dilation) == {1} and set(layer.output_padding) == {0}

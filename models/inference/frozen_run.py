@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from models.device import is_home_to_onednn
-from models.inference.frozen_convolution import FrozenConvolution
+from models.inference.frozen_convolution import FrozenConvolution, Layer
 from models.inference.layout import FlattenLast, UnflattenLast
 
 OPERATORS = ("convolution_pointwise", "convolution_transpose_pointwise", "linear_pointwise")
@@ -57,7 +57,7 @@ def _leader(layer: nn.Module) -> "FrozenLinear | FrozenConvolution | None":
     """What may begin a run."""
     if FrozenConvolution.covers(layer):
         return FrozenConvolution(layer)
-    return FrozenLinear(layer) if isinstance(layer, nn.Linear) else None
+    return FrozenLinear(layer) if type(layer) is nn.Linear and isinstance(layer.weight, nn.Parameter) else None
 
 
 def _follower(layer: nn.Module) -> "InPlace | Rearranged | None":
@@ -82,6 +82,26 @@ class FrozenRun(nn.Sequential):
     def forward(self, inputs: Tensor) -> Tensor:
         outputs: Tensor = _Run.apply(inputs, tuple(self))  # type: ignore[no-untyped-call]
         return outputs
+
+
+class FrozenLayer(FrozenRun):
+    """A convolution by itself, maps in the layout they came in; what is asked of the layer but a call, the plain one answers."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(FrozenConvolution(layer))
+        self._plain = (layer,)  # in a tuple, it is no part of the module: its weights are counted once
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs = super().forward(inputs)
+        return outputs.contiguous() if inputs.is_contiguous() else outputs
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "_plain":
+                raise
+            return getattr(self._plain[0], name)
 
 
 class _Run(torch.autograd.Function):

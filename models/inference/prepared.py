@@ -1,22 +1,20 @@
-"""A checkpoint made ready to sample: eval mode, parameters frozen, BatchNorm folded into the layer before it, channels-last."""
+"""A checkpoint made ready to sample: eval mode, parameters frozen, and every part of its networks as cheap as it can be."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from models.cards import ModelCard
 from models.checkpoints import DamagedWeights, Store
 from models.families import family
 from models.families.base import Size, Space, spaces
+from models.inference.folding import alone, folded
 from models.inference.frozen_convolution import FrozenConvolution
-from models.inference.frozen_run import available, frozen
-from models.inference.layout import channels_last
-from models.inference.steady_linear import steady
 from models.targets.base import Target
 
 
@@ -54,41 +52,37 @@ def assembled(card: ModelCard, networks: nn.ModuleDict, device: torch.device) ->
 
 
 def prepare(networks: nn.ModuleDict, device: torch.device) -> nn.ModuleDict:
-    """A copy that computes the same outputs (to 1e-5) at less cost, and cannot be trained."""
+    """A copy that computes the same outputs (to 1e-5) at less cost, and cannot be trained.
+
+    Recognised at any depth: a plain nn.Sequential, whose layers are folded together and so no longer reachable one by one, and a lone
+    convolution or linear layer, whose weight and bias stay reachable. All else only goes into eval mode and takes no gradient.
+    """
     ready: nn.ModuleDict = copy.deepcopy(networks).eval()
-    for module in list(ready.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, nn.Sequential):
-                setattr(module, name, folded(child, device))
-    for parameter in ready.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    _prepare_parts(ready, device, {})
     return ready.eval().requires_grad_(False).to(device)
 
 
-def folded(layers: nn.Sequential, device: torch.device) -> nn.Sequential:
-    """The same layers without Dropout, each BatchNorm folded into the layer before it, channels-last, in frozen runs or else steady."""
-    kept: list[nn.Module] = []
-    for layer in layers:
-        if isinstance(layer, nn.BatchNorm2d) and kept and isinstance(kept[-1], nn.Conv2d | nn.ConvTranspose2d):
-            kept[-1] = fuse_conv_bn_eval(kept[-1], layer, transpose=isinstance(kept[-1], nn.ConvTranspose2d))
-        elif isinstance(layer, nn.BatchNorm2d) and len(kept) > 1 and isinstance(kept[-1], nn.Unflatten) and isinstance(kept[-2], nn.Linear):
-            kept[-2] = _fold_into_linear(kept[-2], layer)
-        elif not isinstance(layer, nn.Dropout | nn.Dropout2d):
-            kept.append(layer)
-    kept = channels_last(kept)
-    in_runs = available(device) and any(map(FrozenConvolution.covers, kept))  # small linear layers alone are slower in runs
-    return nn.Sequential(*(frozen(kept) if in_runs else map(steady, kept)))
+def _prepare_parts(module: nn.Module, device: torch.device, seen: dict[nn.Module, nn.Module]) -> None:
+    """Puts prepared parts into a module; one that stands in several places is prepared once."""
+    for name, part in list(module.named_modules(remove_duplicate=False)):
+        if name and "." not in name:
+            setattr(module, name, _prepared(part, device, seen))
 
 
-def _fold_into_linear(linear: nn.Linear, norm: nn.BatchNorm2d) -> nn.Linear:
-    """A linear layer whose outputs are channels by positions, scaled and shifted channel by channel."""
-    if norm.running_mean is None or norm.running_var is None:
-        raise ValueError("a BatchNorm without running statistics cannot be folded")
-    positions = linear.out_features // norm.num_features
-    scale = (norm.weight / (norm.running_var + norm.eps).sqrt()).repeat_interleave(positions)
-    shift = (norm.bias - norm.running_mean * norm.weight / (norm.running_var + norm.eps).sqrt()).repeat_interleave(positions)
-    result = copy.deepcopy(linear)
-    result.weight.data = linear.weight * scale.unsqueeze(1)
-    result.bias.data = linear.bias * scale + shift
-    return result
+def _prepared(module: nn.Module, device: torch.device, seen: dict[nn.Module, nn.Module]) -> nn.Module:
+    if module not in seen:
+        if type(module) is nn.Sequential:
+            seen[module] = folded(list(_layers(module, device, seen)), device)
+        else:
+            _prepare_parts(module, device, seen)
+            seen[module] = alone(module, device)
+    return seen[module]
+
+
+def _layers(sequence: nn.Sequential, device: torch.device, seen: dict[nn.Module, nn.Module]) -> Iterator[nn.Module]:
+    """The layers of a sequence and of those within it; what has parts of its own, prepared."""
+    for layer in sequence:
+        if type(layer) is nn.Sequential:
+            yield from _layers(layer, device, seen)
+        else:
+            yield _prepared(layer, device, seen) if any(True for _ in layer.children()) else layer

@@ -29,7 +29,7 @@ def trained(request):
 def test_outputs_agree_before_and_after_preparation(trained, monkeypatch, library):
     kind, state = trained
     if not library:
-        monkeypatch.setattr("models.inference.prepared.available", lambda device: False)
+        monkeypatch.setattr("models.inference.folding.available", lambda device: False)
     plain = published(kind, state)
     ready = prepare(plain, torch.device("cpu"))
     z = torch.randn(9, SIZE.latent_size, generator=torch.Generator().manual_seed(1))

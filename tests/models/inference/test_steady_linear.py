@@ -6,6 +6,8 @@ from torch import nn
 
 from models.inference.steady_linear import VECTOR, SteadyLinear, steady
 
+CPU = torch.device("cpu")
+
 
 def gradients(layer: nn.Module, rows: torch.Tensor) -> torch.Tensor:
     points = rows.clone().requires_grad_()
@@ -16,7 +18,7 @@ def gradients(layer: nn.Module, rows: torch.Tensor) -> torch.Tensor:
 def test_outputs_and_gradients_are_those_of_the_plain_layer(inputs, outputs):
     torch.manual_seed(0)
     plain, rows = nn.Linear(inputs, outputs), torch.randn(12, inputs)
-    layer = steady(plain)
+    layer = steady(plain, CPU)
     assert isinstance(layer, SteadyLinear)
     assert torch.equal(layer(rows), plain(rows))
     torch.testing.assert_close(gradients(layer, rows), gradients(plain, rows), rtol=1e-4, atol=1e-4)
@@ -26,12 +28,18 @@ def test_outputs_and_gradients_are_those_of_the_plain_layer(inputs, outputs):
 @pytest.mark.parametrize("shift", [1, 2, 3])
 def test_a_row_has_the_same_gradient_in_every_slot(inputs, shift):
     torch.manual_seed(inputs)
-    layer, rows = steady(nn.Linear(inputs, 64)), torch.randn(64 + shift, inputs)
+    layer, rows = steady(nn.Linear(inputs, 64), CPU), torch.randn(64 + shift, inputs)
     assert torch.equal(gradients(layer, rows[:64])[shift:], gradients(layer, rows[shift:])[:-shift])
 
 
 def test_a_layer_that_is_steady_by_itself_stays_as_it_is():
     plain = nn.Linear(2 * VECTOR, 64)
-    assert steady(plain) is plain
+    assert steady(plain, CPU) is plain
     relu = nn.ReLU()
-    assert steady(relu) is relu
+    assert steady(relu, CPU) is relu
+
+
+def test_other_devices_keep_the_plain_layer():
+    narrow = nn.Linear(5, 64)
+    assert steady(narrow, CPU) is not narrow
+    assert steady(narrow, torch.device("meta")) is narrow
