@@ -48,7 +48,7 @@ def test_the_shell_blocks(shipped: House, tmp_path: Path) -> None:
         run = subprocess.run(["bash", "-euc", script], cwd=here, env=env, capture_output=True, text=True, timeout=240, check=False)
         assert run.returncode == 0, f"{block}\n{run.stderr}"
         told += run.stdout
-    assert pictures(here) == {"out.png": (118, 118), "one.png": (28, 28), "sixteen.png": (118, 118), "digits.png": (118, 118)}
+    assert pictures(here) == {"out.png": (118, 118), "one.png": (28, 28), "sixteen.png": (118, 118), "hmc.png": (118, 118)}
     assert '"energy_trace"' in told
     assert "HTTP/1.1 202" in told
     assert "mnist-sngan" in told
