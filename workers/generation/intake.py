@@ -75,7 +75,7 @@ class Intake:
         self._left_some = True
 
     def forget(self, jobs: Sequence[Taken]) -> None:
-        """Jobs that are over, or somebody else's."""
+        """Drops jobs that ended or that another worker has."""
         for job in jobs:
             self.running.pop(job.execution_id, None)
 
