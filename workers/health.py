@@ -8,7 +8,7 @@ AGE = "ebbtide_loop_age_seconds"
 
 
 def main() -> None:
-    """Exits with the reason where a thread is stuck, or where nobody answers."""
+    """Exits with the reason where a thread is stuck, or where the worker does not answer."""
     sys.exit(trouble(int(sys.argv[1])))
 
 

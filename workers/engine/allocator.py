@@ -1,4 +1,4 @@
-"""The C library's allocator, told to keep freed memory for the next tick: taking it anew, page by page, cost up to a quarter of a tick.
+"""Makes the C library keep freed memory for the next tick: new pages cost up to a quarter of a tick.
 
 By default glibc returns the top of its heap to the system whenever a call's tensors are freed. Elsewhere nothing changes.
 """

@@ -19,7 +19,7 @@ from workers.engine.chains import Block, Chain, Departed, data_of, streams_of
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-TICKS_AHEAD = 16  # noise is drawn for so many ticks in one go: a tick alone costs ten times its share
+TICKS_AHEAD = 16  # noise is drawn for this many ticks at once: a tick alone costs ten times its share
 
 
 class TickNoise:
@@ -193,7 +193,7 @@ class ChainGroup:
             self._energies = []
 
     def _draw(self, streams: Streams, began: Tensor) -> Draws:
-        """Noise from the tick last drawn at; a chain that had not begun by then draws some numbers that nobody uses."""
+        """Noise from the tick last drawn at; a chain that had not begun by then draws some unused numbers."""
         ticks = torch.arange(self._drawn_at, self._drawn_at + TICKS_AHEAD, device=self._device)
         return noise.draw(streams, ticks.unsqueeze(1) - began, math.prod(self._shape) * self.kernel.normals_per_tick)
 

@@ -131,7 +131,7 @@ class Lane:
         self._fresh += chains
 
     def park(self, names: Collection[ChainName]) -> None:
-        """Takes chains out of the batch until they are resumed; nobody's numbers change."""
+        """Takes chains out of the batch until they are resumed; no chain's numbers change."""
         for group in self.groups:
             rows = {row for row, chain in enumerate(group.members) if chain.name in names}
             self._parked |= {block.members[0].name: block for block in group.park(rows)} if rows else {}
@@ -144,7 +144,7 @@ class Lane:
                 group.resume(back)
 
     def drop(self, job_id: str) -> None:
-        """Takes a job's chains out for good; nobody else's numbers change."""
+        """Takes a job's chains out for good; other chains' numbers do not change."""
         self._fresh = [chain for chain in self._fresh if chain.job_id != job_id]
         self._parked = {name: block for name, block in self._parked.items() if name.job_id != job_id}
         for group in self._groups.values():

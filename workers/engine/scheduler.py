@@ -1,15 +1,14 @@
-"""Who joins the next tick, who gives way, and in which buckets: policy alone, on names and counts. Imports no torch.
+"""The scheduler decides which chains start, pause and resume before a tick. It imports no torch.
 
-Turns are start-time fair queueing (Goyal, Vin & Cheng 1996). A flow is a caller's jobs of one priority; a chain that starts moves its
-flow's turn on by the points it asks for over the flow's share, and the flow whose turn is least is next. So 1,000 chains of one caller
-hold up another's only one by the chain that started last, and `high`, `normal` and `low` start 4 : 2 : 1 where all of them wait.
+Waiting chains start in the order of start-time fair queueing (Goyal, Vin & Cheng 1996). A flow is a caller's jobs of one priority. Each
+flow has a virtual time; the flow with the smallest starts the next chain, which adds points / share to that flow's virtual time. Shares are
+4 for `high`, 2 for `normal` and 1 for `low`. So a caller with one chain does not wait behind another caller's 1,000 chains.
 
-When the batch is full of long chains a turn would be long in coming, so running chains give way to two kinds of newcomers: to far shorter
-ones, and to one chain of a caller who has none running, where another caller has several. Far shorter than a chain of n ticks that still
-needs k of them is one of at most sqrt(k n) / QUICK: giving way costs the one a share of its own length that is at most a QUICK²-th of the
-share that waiting would cost the other. So a chain that has only begun gives way to those that need a QUICK-th of its ticks, and one near
-its end to ever shorter ones, but not to one that hardly waits for it. A chain gives way to no lower priority, and for no longer in all
-than its own length: it takes at most twice as long as it is. Its numbers do not depend on when it steps.
+When the batch is full, a running chain gives way: it pauses, and a waiting chain takes its place. This happens in two cases.
+1. The waiting chain is far shorter: it needs at most sqrt(remaining * length) / QUICK ticks of the running chain, with QUICK = 4.
+2. The waiting chain's caller has no chain in the batch, and the running chain's caller has more than one. Then one chain starts.
+
+A chain never gives way to a lower priority, and pauses for at most its own length in total. Pauses do not change its numbers.
 """
 
 from collections import Counter, deque
@@ -39,7 +38,7 @@ class Running(NamedTuple):
     length: int  # ticks from its start to its end
 
     def far_longer_than(self, ticks: int) -> bool:
-        """Whether it gives way to a chain of so many ticks."""
+        """Whether this chain gives way to one that needs `ticks` ticks."""
         return (ticks * QUICK) ** 2 <= self.left * self.length
 
 
@@ -89,7 +88,7 @@ class Scheduler:
         self._lines: dict[Flow, Line] = {}
         self._turns: dict[Flow, float] = {}  # of flows that have started chains lately, waiting or not
         self._now = 0.0  # the turn of the chain that started last
-        self._parked: dict[ChainName, tuple[Running, int]] = {}  # with the tick they left at, the oldest first
+        self._parked: dict[ChainName, tuple[Running, int]] = {}  # with the tick at which each left, oldest first
         self._waited: dict[str, Counter[int]] = {}  # ticks that chains have been parked for, by job
         self._news = False  # a job came that chains may have to give way to
 
@@ -105,14 +104,14 @@ class Scheduler:
         return frozenset(self._lines)
 
     def add(self, job_id: str, chains: int, points: int = 1, ticks: int = 1, flow: Flow = Flow()) -> None:  # noqa: B008  # immutable
-        """A job's chains come to wait."""
+        """Queues a job's chains."""
         if flow not in self._lines:
             self._lines[flow] = Line(flow, max(self._now, self._turns.get(flow, 0.0)))
         self._lines[flow].jobs.append(Waiting(job_id, chains, points, ticks))
         self._news = True
 
     def remove(self, job_id: str) -> None:
-        """Nothing of a job waits any longer."""
+        """Removes a job's waiting and parked chains."""
         for line in list(self._lines.values()):
             line.jobs = deque(job for job in line.jobs if job.job_id != job_id)
             self._forget_if_empty(line)
@@ -120,11 +119,11 @@ class Scheduler:
             self._parked = {name: parked for name, parked in self._parked.items() if name.job_id != job_id}
 
     def may_move(self, running: int) -> bool:
-        """Whether it is worth asking who moves, given the points that running chains ask for."""
+        """Whether `move` could change the batch; `running` is the points of the chains in the batch."""
         return bool(self._lines or self._parked) and (running < self.capacity or self._news)
 
     def move(self, batch: Sequence[Running], now: int) -> Moves:
-        """Who leaves and who joins the batch at tick `now`."""
+        """Which chains leave and join the batch at tick `now`."""
         round_ = _Round(self.capacity, list(batch))
         self._resume(round_, [name for name in self._parked if self._patience(self._parked[name][0], now) <= 0], now)
         self._press(round_, now)
@@ -135,14 +134,14 @@ class Scheduler:
         return Moves(tuple(round_.parked), tuple(round_.resumed), tuple(round_.admitted.values()))
 
     def _next(self, round_: "_Round") -> Line | None:
-        """The first in turn, if it fits. A chain too large for any batch runs alone; nobody overtakes it, or it would never come to run."""
+        """The first in turn, if it fits. A chain too large for any batch runs alone; no chain overtakes it, so that it runs."""
         if not self._lines:
             return None
         line = min(self._lines.values(), key=lambda line: line.turn)
         return line if round_.alone or line.jobs[0].points <= round_.room else None
 
     def _press(self, round_: "_Round", now: int) -> None:
-        """Starts those for whom others give way, until there are none."""
+        """Starts waiting chains while running chains give way to them."""
         while any(self._press_one(line, round_, now) for line in sorted(self._lines.values(), key=lambda line: line.turn)):
             pass
 

@@ -1,4 +1,4 @@
-"""Work that is done a slice at a time, so that others have their turn in between."""
+"""Work split into slices, so that ticks can run between them."""
 
 from __future__ import annotations
 

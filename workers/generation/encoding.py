@@ -35,7 +35,7 @@ class Encoders:
         self._artifacts, self._settings, self._worker, self._done = artifacts, settings, worker, done
         self._pool = ThreadPoolExecutor(settings.encoders, thread_name_prefix="encoder")
         self._ended: SimpleQueue[Ended] = SimpleQueue()
-        self._small: list[tuple[Taken, Finished]] = []  # for whoever asks what has ended
+        self._small: list[tuple[Taken, Finished]] = []  # encoded by the next call of `ended`
 
     def fail(self, taken: Taken, problem: Problem) -> None:
         """A job that has no images to encode."""

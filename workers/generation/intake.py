@@ -23,12 +23,12 @@ class Intake:
         self.running: dict[str, Taken] = {}  # by execution, as a job may come back
         self.offering = True  # whether jobs may be sent here
         self.unheard = False  # Redis may have started jobs for us that never came
-        self.open = True  # for good not, once the worker is to leave
+        self.open = True  # False for good once the worker leaves
         self._rang = self._left_some = False  # why to look into the queues before it is time to
         self._look_at = 0.0
 
     def hear_submission(self, message: Any) -> None:
-        """A job waits that may be wanted here."""
+        """Notes that a job was queued."""
         self._rang = True
 
     def hear_jobs(self, message: Any) -> None:
@@ -71,11 +71,11 @@ class Intake:
         return None if shut else self._engine.room_to_come
 
     def look_again(self) -> None:
-        """Jobs wait already, so that none will be sent."""
+        """Makes the worker read the queues on its next turn."""
         self._left_some = True
 
     def forget(self, jobs: Sequence[Taken]) -> None:
-        """Jobs that are over, or somebody else's."""
+        """Drops jobs that ended or that another worker has."""
         for job in jobs:
             self.running.pop(job.execution_id, None)
 

@@ -5,7 +5,7 @@
 Where an offer stands, the next submission takes for this worker and sends it the jobs.
 
 While Redis is away the engine keeps stepping and what has ended waits. A job whose lease ran out meanwhile is dropped here, because
-somebody else has it.
+another worker has it.
 """
 
 import time
@@ -44,7 +44,7 @@ RETRY_EVERY_S = 0.2  # while Redis does not answer
 
 
 class BatchWorker(StoppableWorker):
-    """Serves the queues of generation until told to stop. It waits for the engine to be ready, and ends it when it leaves."""
+    """Serves the queues of generation until it is stopped. It waits for the engine to be ready, and ends it when it leaves."""
 
     def __init__(
         self, engine: EngineProcess, broker: Broker, artifacts: Artifacts, settings: WorkerSettings, metrics: WorkerMetrics
@@ -127,7 +127,7 @@ class BatchWorker(StoppableWorker):
             return True
 
     def _turn(self) -> bool:
-        """One round of everything; False when nothing is left to do and nobody wants more."""
+        """One round of everything; False when no job runs and the worker takes no more."""
         self._turned_at = time.monotonic()
         for turn in self._engine.receive():
             self._hear_engine(turn)
@@ -222,7 +222,7 @@ class BatchWorker(StoppableWorker):
         self._due[self._show_state] = time.monotonic() + SHOW_EVERY_S
 
     def _give_up(self) -> None:
-        """After a crash: hands running jobs to whoever comes next, rather than let them wait for the lease to run out."""
+        """After a crash: requeues running jobs at once instead of when their lease runs out."""
         try:
             self._intake.close()
             self._intake.return_unheard()

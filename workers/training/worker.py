@@ -84,7 +84,7 @@ class ForkingWorker(Worker):
             return
         self.jobs_ended += 1
         if self.broker.announce_end(job.id).status is Status.CANCELED:
-            shutil.rmtree(self._runs_folder / job.id, ignore_errors=True)  # nobody will resume it
+            shutil.rmtree(self._runs_folder / job.id, ignore_errors=True)  # it is never resumed
 
     def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = True) -> None:
         """Marks a job as started, in its process. RQ leaves jobs of a worker with several queues in the intermediate list."""

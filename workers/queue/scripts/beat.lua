@@ -1,6 +1,6 @@
 -- include: clock
 -- Renews the leases on a worker's jobs and notes their progress. For each job: 0 when the worker no longer has it, as its lease ran out,
--- 1 when it does, 2 when somebody asked it to stop as well.
+-- 1 when it does, 2 when it does and a cancel was requested.
 local worker, answers = cjson.decode(ARGV[1]), {}
 local now = clock()
 

@@ -1,4 +1,4 @@
--- Who is next.
+-- The order in which queued jobs are taken.
 --
 -- Within a queue, callers take turns (start-time fair queueing over whole jobs). A job's turn is the later of the queue's current turn and
 -- its caller's next one, and moves its caller's next turn on by the chain-steps that the job costs. Between the queues, the job that came
