@@ -1,4 +1,4 @@
-# One image for generation and training: what differs is the command, and on a GPU the index that torch comes from.
+# One image for generation and training: only the command differs, and on a GPU the index of the torch wheel.
 FROM python:3.11-slim
 
 ENV PYTHONPATH=/app PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1

@@ -15,7 +15,7 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="sha256 of 
 
 
 class Frozen(BaseModel):
-    """What crosses a wire or a disk: immutable, with no room for unknown fields."""
+    """An immutable record for a wire or a disk; refuses unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
@@ -36,7 +36,7 @@ class Calibration(Frozen):
     """How a log density ratio of data to the prior's images was fitted, and whether that helped on held-out data."""
 
     method: str = Field(examples=["ratio-head"])
-    held_out_loss: float = Field(description="binary cross-entropy in nats, both classes summed; 2 log 2 = 1.386 says nothing")
+    held_out_loss: float = Field(description="binary cross-entropy in nats, both classes summed; 2 log 2 = 1.386 is chance")
     weights_ess: float = Field(description="effective fraction of prior samples under weights exp(d)")
     fid_prior: float
     fid_reweighted: float = Field(description="of prior samples resampled by exp(d): the oracle without MCMC")

@@ -63,7 +63,7 @@ class Store:
         self.root = root
         self._roots = (root, *(shipped or (ZOO,)))
         self._read: dict[Path, ModelCard] = {}  # a published card never changes
-        self._listings: dict[str, Listing] = {}  # by folder; strings, for every request asks
+        self._listings: dict[str, Listing] = {}  # by folder, as strings: every request reads it
 
     def cards(self) -> list[ModelCard]:
         """The newest version of each model, by name; a card that cannot be read is logged and left out."""
@@ -76,7 +76,7 @@ class Store:
         return found
 
     def versions(self, name: str) -> list[int]:
-        """Versions of a model, oldest first; empty where there is none."""
+        """Versions of a model, oldest first; empty for an unknown model."""
         return sorted(self._folders(name))
 
     def card(self, name: str, version: int | None = None) -> ModelCard:
@@ -151,7 +151,7 @@ class Store:
         return found
 
     def _listed(self, home: str) -> dict[int, Path]:
-        """The versions in one folder, looked up again only when it has changed: every request asks."""
+        """The versions in one folder, read again only when the folder has changed, since every request needs them."""
         try:
             changed = os.stat(home).st_mtime_ns
         except OSError:

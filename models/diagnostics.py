@@ -1,8 +1,8 @@
-"""What can be said of chains from their draws: effective sample size and split R-hat  (Vehtari et al. 2021, arXiv 1903.08008)."""
+"""Convergence diagnostics of chains from their draws: effective sample size and split R-hat  (Vehtari et al. 2021, arXiv 1903.08008)."""
 
 import numpy as np
 
-MIN_DRAWS = 100  # fewer a chain say nothing of either
+MIN_DRAWS = 100  # per chain; both estimates are unreliable below it
 
 
 def split(draws: np.ndarray) -> np.ndarray:

@@ -28,7 +28,7 @@ class Purpose(IntEnum):
 
 
 class Draws(NamedTuple):
-    """What chains draw in some ticks."""
+    """The random numbers of chains over several ticks."""
 
     normal: Tensor  # (ticks, chains, size)
     log_uniform: Tensor  # (ticks, chains)

@@ -24,7 +24,7 @@ BATCH = 64
 def fit_ratio_head(
     head: nn.Module, draw: Callable[[int, torch.Generator], Tensor], real: Tensor, held_out: Tensor, *, epochs: int = 30
 ) -> float:
-    """Fits `head` in place, from its own initial weights; returns its held-out loss in nats, both classes summed (2 log 2 says nothing).
+    """Fits `head` in place, from its own initial weights; returns its held-out loss in nats, both classes summed (2 log 2 is chance).
 
     `real` and `held_out` are images in [-1, 1] on the head's device, and `draw` gives that many of the generator's, without gradient;
     the epoch kept is the one with the lowest held-out loss on clean images.

@@ -133,7 +133,7 @@ class Client:
         return self.job(job_id)
 
     def picture(self, job: JobReply) -> Picture:
-        """The picture of a finished job. Raises Refused where there is none."""
+        """The picture of a finished job. Raises Refused if the job has none."""
         assert isinstance(job.job, GenerateJob)
         png = self._send("GET", job.links.grid or f"/jobs/{job.id}/images/0").content
         return Picture(png, job.job.seed, job.id)

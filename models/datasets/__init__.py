@@ -32,7 +32,7 @@ def names() -> tuple[str, ...]:
 
 
 def load(name: str) -> Images:
-    """The dataset of that name, on the CPU. Raises ValueError where there is none."""
+    """The dataset of that name, on the CPU. Raises ValueError for an unknown name."""
     if name not in names():
         raise ValueError(f"unknown dataset {name!r}; there are: {', '.join(names())}")
     images: Images = importlib.import_module(f"{__name__}.{name.replace('-', '_')}").load()
@@ -40,7 +40,7 @@ def load(name: str) -> Images:
 
 
 def split(images: Tensor, labels: Tensor, *, every: int = 5) -> Images:
-    """Holds out every fifth image, after a shuffle that is the same for ever."""
+    """Holds out every fifth image, after a shuffle with a fixed seed."""
     import torch
 
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))

@@ -69,7 +69,7 @@ class Family(Frozen):
 
     description: ClassVar[str]
     default_sampler: ClassVar[str]
-    preview_sampler: ClassVar[str]  # what can be sampled while training is still under way
+    preview_sampler: ClassVar[str]  # the sampler that draws previews during training
     needs_calibration: ClassVar[dict[str, str]] = {}  # samplers, and what a result says where they were never calibrated
 
     def build(self, size: Size) -> nn.ModuleDict:

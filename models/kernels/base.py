@@ -102,7 +102,7 @@ class Kernel(BaseModel):
         return self.temperature
 
     def is_wide(self, ticks: int) -> bool:
-        """Whether a chain that has made so many ticks proposes `points_per_chain` points in the next one; otherwise it proposes one."""
+        """Whether a chain proposes `points_per_chain` points in its next tick, after `ticks` ticks; otherwise it proposes one."""
         return False
 
     @classmethod

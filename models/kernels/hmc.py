@@ -52,7 +52,7 @@ class Hmc(Kernel):
         last = held["made"] + 1 == chains.settings["leapfrog_steps"].flatten()
         lost = points.energy + 0.5 * squared_norm(momentum) - chains.energy - held["kinetic"]
         log_ratio = -lost / chains.settings["temperature"].flatten()
-        accepted = last & ~(noise.log_uniform() >= log_ratio)  # a NaN is let in, so that it shows as divergence
+        accepted = last & ~(noise.log_uniform() >= log_ratio)  # a NaN is accepted, so that it shows as divergence
         chains.move(accepted, points)
         held |= {"place": points.z, "slope": points.gradient, "momentum": momentum, "made": (held["made"] + 1).where(~last, 0.0)}
         return Info(accepted=accepted.to(chains.energy.dtype))

@@ -1,4 +1,4 @@
-"""What a metric is given: what one seed of a sampler gave, and real images with a classifier whose features it may compare."""
+"""The inputs of a metric: the images of one seed, and held-out real images with a classifier whose features it may compare."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CHUNK = 500  # images classified together, to bound memory
 
 
 class Draws(NamedTuple):
-    """What one seed of a sampler gave."""
+    """The images and energies that a sampler made from one seed."""
 
     images: Tensor  # (images, channels, height, width) in [-1, 1]
     energies: Tensor | None  # (ticks + 1, images) of the chains, in nats; None for `prior`, which has no chains
@@ -26,7 +26,7 @@ class Measure(Protocol):
     """The function `measure` of a metric's file."""
 
     def __call__(self, draws: Draws, reference: Reference) -> float | None:
-        """The figure of these draws; None where it says nothing of them."""
+        """The figure of these draws; None where the metric does not apply to them."""
         ...
 
 
@@ -59,7 +59,7 @@ class Classifier(nn.Module):
 class Reference:
     """A dataset's held-out images and a classifier of the dataset; figures are comparable within one `evaluator` only.
 
-    The classifier is trained afresh from a fixed seed, on the CPU, so that everybody has the same one, whatever device then uses it.
+    The classifier is trained afresh from a fixed seed, on the CPU, so every machine and device compares with the same one.
     """
 
     def __init__(self, images: Images, dataset: str, *, device: torch.device | str = "cpu", epochs: int = 12) -> None:

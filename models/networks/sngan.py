@@ -36,7 +36,7 @@ class Generator(nn.Module):
 class Critic(nn.Module):
     """Images to logits of being real: (rows, channels, height, width) -> (rows,).
 
-    `scale` is a learned factor on the last layer: under spectral norm alone the logit is bounded to a few tenths and says nothing.
+    `scale` is a learned factor on the last layer: under spectral norm alone the logit stays within a few tenths of 0.
     """
 
     def __init__(self, width: int, image_shape: tuple[int, int, int], *, dropout: float = 0.0) -> None:

@@ -1,4 +1,4 @@
-"""Calibrates a trained model, and keeps that only where an oracle shows that it helps: the prior's images resampled by their weights."""
+"""Calibrates a trained model; keeps the calibration only if resampling the prior's images by their weights lowers FID."""
 
 from __future__ import annotations
 

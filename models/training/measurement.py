@@ -1,4 +1,4 @@
-"""Measures a trained model: images of each sampler, what every metric says of them, and the best kernel settings."""
+"""Measures a trained model: draws images with each sampler, computes every metric, and searches for the best kernel settings."""
 
 from __future__ import annotations
 
@@ -69,12 +69,12 @@ class Subject:
 
     @classmethod
     def of(cls, trained: Trained, images: int) -> Subject:
-        """What a trained model is measured by."""
+        """Builds the subject from a trained model."""
         networks = prepare(trained.networks, trained.device)
         return cls(spaces(trained.kind, networks, trained.size), trained.kind.targets(networks), images, trained.device)
 
     def figures(self, sampler: str, kernel: Kernel | None, reference: Reference) -> Iterator[Metric]:
-        """What every metric says of a sampler, over the seeds; nothing of a metric that has nothing to say of some seed."""
+        """Every metric of a sampler, over the seeds; skips a metric that is None for any seed."""
         found: dict[str, list[float | None]] = {name: [] for name in metrics.names()}
         for seed in SEEDS:
             draws = self.draws(sampler, kernel, seed)

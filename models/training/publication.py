@@ -18,7 +18,7 @@ SHOWN = 36  # images of samples.png
 
 
 def publish(trained: Trained, images: Images, store: Store, go_on: Callable[[], None], *, calibrate: bool) -> ModelCard:
-    """Publishes the next version of the model with what is measured of it; calibrates `trained.networks` in place.
+    """Publishes the next version of the model with its measured metrics; calibrates `trained.networks` in place.
 
     `images` are on the CPU. It takes minutes: `go_on` is called between its parts, and last before the version appears; what it
     raises ends it there.

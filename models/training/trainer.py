@@ -51,7 +51,7 @@ class Diverged(Exception):
 
 
 class Reporter(Protocol):
-    """Who hears how a run goes, and may stop it."""
+    """Receives the progress of a run, and may stop it."""
 
     def progress(self, step: int, total: int) -> None: ...
 
@@ -142,7 +142,7 @@ class Run:
         return dict(zip(names, looked[-1], strict=True))
 
     def go_on(self) -> None:
-        """Raises TrainingStopped where the reporter wants no more."""
+        """Raises TrainingStopped if the reporter asks to stop."""
         if self.reporter.should_stop():
             raise TrainingStopped(f"stopped after step {self.state.step} of {self.settings.steps}")
 

@@ -75,7 +75,7 @@ class Dependencies:
         """Queues and workers now; None where Redis does not answer in time."""
         try:
             return await asyncio.wait_for(self.off_loop(self._queue_state), QUEUE_STATE_LIMIT_S)
-        except Exception:  # whatever it is, a scrape still gets the other figures
+        except Exception:  # a scrape still gets the other figures
             return None
 
     def _queue_state(self) -> QueueState:

@@ -25,7 +25,7 @@ def eta_s(view: JobView, state: QueueState | None) -> float | None:
 
 
 def _queued_s(view: JobView, state: QueueState | None) -> float | None:
-    """The time of the chain-steps ahead of it, until a running job makes room, and of its own steps."""
+    """Seconds for the chain-steps ahead of the job, for a running job to make room, and for the job's own steps."""
     if state is None or not isinstance(view.job, GenerateJob) or view.queue_position is None or (speed := _pace(view.job, state)) <= 0:
         return None
     ahead = _ahead(view.job, view.queue_position, state) + sum(worker.chain_steps_waiting for worker in state.workers)

@@ -72,7 +72,7 @@ def training_threads() -> int:
 
 
 def threads(number: int) -> dict[str, str]:
-    """The environment of a process that computes with so many threads."""
+    """The environment of a process that computes with this number of threads."""
     return {"EBBTIDE_THREADS": str(number), "OMP_NUM_THREADS": str(number)}
 
 
@@ -87,6 +87,6 @@ def metrics_page(wanted: int) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """A free port of this machine."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])

@@ -134,7 +134,7 @@ class Leases:
         return answers
 
     def end(self, ended: Sequence[Ended]) -> list[Ended]:
-        """Ends and announces jobs and keeps their files; returns those whose lease this worker still held, as they ended.
+        """Ends and announces jobs and keeps their files; returns the jobs whose lease this worker still held, as they ended.
 
         A job whose files Redis has no room for ends with the problem `unavailable`.
         """

@@ -1,4 +1,4 @@
-"""RQ's base worker with a stop that raises nothing: at a signal, RQ's own raises wherever the main thread happens to be."""
+"""RQ's base worker with a stop that raises nothing: RQ's own handler raises an exception in the main thread at a signal."""
 
 import signal
 

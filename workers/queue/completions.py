@@ -84,7 +84,7 @@ class Completions:
 
     @contextlib.contextmanager
     def expecting(self, job_id: str) -> Iterator[Expected]:
-        """Expects the end of a job from now on, also of one that is not submitted yet; Redis is not asked whether it is over already."""
+        """Registers a waiter for the end of a job, submitted or not; does not ask Redis whether the job is over already."""
         expected = Expected()
         self._waiting[job_id].add(expected)
         try:
