@@ -15,21 +15,22 @@ PACKAGES = ("models", "workers", "service")  # each may import itself and those 
 GROUND = {"jobs", "settings", "version", "health", "messages", "capacity", "training_lock", "computing", "assignments"}
 PARTS: dict[str, dict[str, set[str]]] = {
     "models": {
-        "kernels": set(),
+        "registry": set(),
+        "kernels": {"registry"},
         "noise": set(),
         "images": {"device"},
         "diagnostics": set(),
         "device": set(),
-        "datasets": set(),
-        "targets": {"kernels"},
+        "datasets": {"registry"},
+        "targets": {"registry", "kernels"},
         "descent": set(),
         "cards": {"kernels", "targets"},
         "networks": {"device"},
         "ratio_head": {"descent", "device"},
         "checkpoints": {"cards"},
         "sampling": {"device", "kernels", "targets"},
-        "families": {"cards", "datasets", "descent", "device", "kernels", "networks", "ratio_head", "sampling", "targets"},
-        "metrics": {"datasets", "descent"},
+        "families": {"registry", "cards", "datasets", "descent", "device", "kernels", "networks", "ratio_head", "sampling", "targets"},
+        "metrics": {"registry", "datasets", "descent"},
         "inference": {"cards", "checkpoints", "device", "families", "networks", "targets"},
         "training": {
             "kernels",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import pkgutil
 from typing import TYPE_CHECKING, NamedTuple
+
+from models import registry
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-_NAMES = tuple(sorted(file.name.replace("_", "-") for file in pkgutil.iter_modules(__path__)))
+_NAMES = registry.names(__path__)
 
 
 class Images(NamedTuple):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import pkgutil
 from typing import TYPE_CHECKING
+
+from models import registry
 
 if TYPE_CHECKING:
     from models.metrics.base import Measure
 
-_NAMES = tuple(sorted(file.name.replace("_", "-") for file in pkgutil.iter_modules(__path__) if file.name != "base"))
+_NAMES = registry.names(__path__)
 
 
 def names() -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """Unnormalised densities over latents, as energies: one target a file, and the folder is the registry."""
 
-import pkgutil
+from models import registry
 
-_NAMES = tuple(sorted(file.name.replace("_", "-") for file in pkgutil.iter_modules(__path__) if file.name != "base"))
+_NAMES = registry.names(__path__)
 
 
 def names() -> tuple[str, ...]:

@@ -1,6 +1,5 @@
 """The wire format: what Redis holds of a job. One kind a file: the folder is the registry. Imports no torch, no Redis, no other folder."""
 
-import importlib
 import pkgutil
 from functools import reduce
 from operator import or_
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, TypeAdapter
 
 from models.cards import Frozen
+from models.registry import classes
 from workers.jobs.base import EVENT_ID, Event, Job, Problem, Progress, Result, Seed, Status
 from workers.jobs.generate import (
     MAX_IMAGES,
@@ -25,18 +25,7 @@ from workers.jobs.generate import (
 )
 from workers.jobs.train import TrainJob, TrainResult
 
-
-def _kind_in(module_name: str) -> type[Job]:
-    """The kind that a file of this folder defines."""
-    module = importlib.import_module(f"{__name__}.{module_name}")
-    found = [k for k in vars(module).values() if isinstance(k, type) and issubclass(k, Job) and k.__module__ == module.__name__]
-    if len(found) != 1:
-        raise ImportError(f"workers/jobs/{module_name}.py must define one Job, not {len(found)}")
-    return found[0]
-
-
-_FILES = sorted(file.name for file in pkgutil.iter_modules(__path__) if file.name != "base")
-KINDS: dict[str, type[Job]] = {kind.model_fields["kind"].default: kind for kind in map(_kind_in, _FILES)}
+KINDS: dict[str, type[Job]] = classes(__name__, __path__, Job)
 
 if TYPE_CHECKING:
     AnyJob = Job
