@@ -23,7 +23,7 @@ REFERENCE = 64  # workers of any capacity from here on give the same bits
 CANDIDATES = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
 LARGE = 256  # beyond it a size is used only if it takes less time for each row than the one below
 FEWEST = 4  # chains at a time; fewer give other bits
-ROOM = 0.8  # of what is free; the rest is for other processes
+ROOM = 0.8  # share of the free memory to use; the rest is for other processes
 _logger = logging.getLogger("rq.worker")
 T = TypeVar("T")
 Evaluate = Callable[[Tensor], tuple[Tensor, ...]]  # (rows, latent) -> results of (rows, ...)
@@ -33,7 +33,7 @@ Evaluate = Callable[[Tensor], tuple[Tensor, ...]]  # (rows, latent) -> results o
 class Table:
     """Bucket sizes that give the same bits as one another, and what each costs."""
 
-    reference: int  # the size whose bits they are, kept or not
+    reference: int  # the size that all kept sizes agree with; it need not be kept itself
     capacity: int  # rows that were asked for, or the largest size memory has room for
     seconds: dict[int, float]  # size: seconds a call; sizes leave it when memory runs out
     bytes: dict[int, int]  # size: what a call takes at its peak
@@ -85,7 +85,7 @@ class Room:
         """
         for size in [size for size in sizes if size not in self.taken]:
             if not self.taken:
-                self._evaluate(self._rows[_turned(self._rows, size, 0)])  # what is made once is no part of a call
+                self._evaluate(self._rows[_turned(self._rows, size, 0)])  # the first call also makes what later calls reuse
                 yield
             if self.suffices and not (yield from self._try(size)):
                 self.suffices = False
@@ -136,7 +136,7 @@ def _timed(evaluate: Evaluate, batch: Tensor, expected: tuple[Tensor, ...]) -> t
 
 
 def _turned(rows: Tensor, size: int, first: int) -> Tensor:
-    """Places of the rows of a batch, from one on and round."""
+    """Indices of a batch's rows: `size` of them from `first` on, starting over at the end."""
     return torch.arange(first, first + size, device=rows.device) % len(rows)
 
 

@@ -49,7 +49,7 @@ class CachedCheckpoint:
 
 
 class CheckpointCache:
-    """Loads on demand; what a budget of bytes has no room for is loaded all the same, and is the first to leave."""
+    """Loads checkpoints on demand. One that exceeds the budget of bytes is loaded all the same, and is the first to leave."""
 
     def __init__(self, store: Store, device: torch.device, *, capacity: int, budget: int, memory: Memory | None = None) -> None:
         self._store = store
@@ -86,7 +86,7 @@ class CheckpointCache:
         self._held[Version.of(job)] = CachedCheckpoint(prepared, decoders, prepared.bytes)
 
     def _decoders(self, prepared: Prepared) -> Slices[dict[Callable[[Tensor], Tensor], Decoder]]:
-        """One for every function that starts or decodes chains."""
+        """A decoder for every function that starts or decodes chains."""
         found: dict[Callable[[Tensor], Tensor], Decoder] = {}
         normals = probe(prepared)
         for space in prepared.spaces.values():

@@ -26,7 +26,7 @@ class Decoder:
 
     @classmethod
     def measured(cls, function: Callable[[Tensor], Tensor], rows: Tensor, capacity: int, memory: Memory | None = None) -> Slices[Decoder]:
-        """One for up to `capacity` rows at a time, or as many as memory has room for; `rows`, (probes, ...), are to compare sizes by.
+        """A decoder for up to `capacity` rows at a time, or as many as memory has room for; `rows`, (probes, ...), serve to compare sizes.
 
         Raises MemoryError where that is too few.
         """
@@ -70,7 +70,7 @@ def probe(prepared: Prepared) -> Tensor:
 
 
 def measured_table(evaluate: Evaluate, rows: Tensor, capacity: int, memory: Memory | None) -> Slices[Table]:
-    """The batch sizes to use, up to a capacity that memory suffices for."""
+    """The batch sizes to use, up to the largest that memory has room for."""
     return fitting(lambda fewer: agreeing(evaluate, rows, fewer, memory), capacity)
 
 

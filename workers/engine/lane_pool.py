@@ -61,7 +61,7 @@ class LanePool(Mapping[LaneName, Lane]):
 
     @property
     def points(self) -> int:
-        """Points that the chains in the batch may ask for in a tick, those that wait to begin included."""
+        """Points that the chains in the batch may ask for in a tick, including chains that have not begun."""
         return sum(lane.points for lane in self._ready.values()) + sum(waiting.points for waiting in self._waiting.values())
 
     @property
@@ -91,7 +91,7 @@ class LanePool(Mapping[LaneName, Lane]):
         return refused
 
     def expect(self, job_id: str, job: GenerateJob) -> None:
-        """A job needs its checkpoint in memory."""
+        """Notes that a job needs its checkpoint in memory."""
         self._waiting.setdefault(job_id, WaitingJob(job))
 
     def start(self, job_id: str, job: GenerateJob, chains: list[Chain]) -> None:
@@ -103,7 +103,7 @@ class LanePool(Mapping[LaneName, Lane]):
             self._waiting[job_id].chains |= {chain.name: chain for chain in chains}
 
     def _hand_over(self, job_id: str, job: GenerateJob, chains: list[Chain]) -> None:
-        """A job's chains go into their lane with what the job brings for them, if that is what they need."""
+        """Puts a job's chains into their lane with the data that the job brings, if it is what the target needs."""
         self._checkpoints.use(job)
         lane = self._ready[LaneName.of(job)]
         try:
@@ -160,7 +160,7 @@ class LanePool(Mapping[LaneName, Lane]):
         return retired + retire(broken)[0] if broken else retired
 
     def advance(self, budget_s: float, kept: set[Version]) -> None:
-        """Loads for so many seconds, or for one evaluation if that takes longer.
+        """Loads for `budget_s` seconds, or for one evaluation if that takes longer.
 
         Checkpoints that chains run for or wait for stay in memory, and so do those in `kept`.
         """

@@ -1,4 +1,4 @@
-"""How jobs come in: looked for in the queues, or sent by a submission."""
+"""Takes jobs from the queues, and accepts jobs that a submission started for this worker."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -11,20 +11,20 @@ from workers.leases.leases import Ended, Leases, Taken, read_jobs
 from workers.leases.quarantine import Quarantine
 from workers.messages import Admit
 
-ON_ITS_WAY_S = 1.0  # for which a job that was started for us may not have come yet
-LOOK_EVERY_S = 0.5  # for jobs whose submission nobody announced, such as those requeued by hand
+ON_ITS_WAY_S = 1.0  # how long the message with a job that was started for this worker may take
+LOOK_EVERY_S = 0.5  # between two reads of the queues: jobs requeued by hand are not announced
 
 
 class Intake:
-    """The jobs a worker has started and not ended, and how it comes by more."""
+    """The jobs that a worker has started and not ended, and its ways to get more."""
 
     def __init__(self, leases: Leases, quarantine: Quarantine, engine: EngineProcess, refuse: Callable[[Taken, Problem], None]) -> None:
         self._leases, self._quarantine, self._engine, self._refuse = leases, quarantine, engine, refuse
         self.running: dict[str, Taken] = {}  # by execution, as a job may come back
         self.offering = True  # whether jobs may be sent here
-        self.unheard = False  # Redis may have started jobs for us that never came
+        self.unheard = False  # Redis may have started jobs for this worker that never arrived
         self.open = True  # False for good once the worker leaves
-        self._rang = self._left_some = False  # why to look into the queues before it is time to
+        self._rang = self._left_some = False  # reasons to read the queues before the next regular read
         self._look_at = 0.0
 
     def hear_submission(self, message: Any) -> None:
@@ -32,28 +32,28 @@ class Intake:
         self._rang = True
 
     def hear_jobs(self, message: Any) -> None:
-        """Jobs that a submission started for this worker; where they cannot run any more they go back."""
+        """Accepts jobs that a submission started for this worker; jobs that it can no longer run go back to their queue."""
         if self.open and not self._quarantine.closed(self.running):
             self._accept(read_jobs(message["data"]))
         else:
             self.miss_messages()
 
     def miss_messages(self) -> None:
-        """Jobs may have been sent that are not here, as when the connection is a new one."""
+        """Notes that messages with jobs may be lost, for example after a reconnect."""
         self.unheard = True
 
     def stop(self, payload: dict[str, Any]) -> None:
-        """RQ's commands to end a job, or one execution of it."""
+        """Obeys RQ's command to end a job, or one execution of it."""
         for job in self.running.values():
             if job.id == payload["job_id"] and payload.get("execution_id", job.execution_id) == job.execution_id:
                 self.end(job, Problem(reason="canceled", detail="canceled on request"))
 
     def should_look(self) -> bool:
-        """Whether there may be something to take."""
+        """Whether a read of the queues may find a job."""
         return self._rang or self._left_some or time.monotonic() >= self._look_at
 
     def take(self) -> Sequence[Taken] | None:
-        """Starts what fits, once all that was sent before is admitted: until then, or where nothing may join what runs, None."""
+        """Starts the jobs that fit. None while the engine has not admitted earlier jobs, or while a job runs alone."""
         room = self._engine.room
         if room is None or self._quarantine.closed(self.running):
             return None
@@ -64,7 +64,7 @@ class Intake:
         return taken
 
     def room_beside(self, ended: Sequence[Ended]) -> Room | None:
-        """What may be sent here once some jobs are gone; None where nothing may, or that is not known."""
+        """The room to offer once some jobs have ended; None where no job may be sent here, or the room is unknown."""
         over = {one.taken.execution_id for one in ended}
         left = {label: job for label, job in self.running.items() if label not in over}
         shut = not self.offering or self._quarantine.waiting > 0 or self._quarantine.closed(left)
@@ -90,12 +90,12 @@ class Intake:
             self._leases.withdraw()
 
     def close(self) -> None:
-        """Takes nothing more; what was sent and did not come goes back."""
+        """Takes no more jobs; jobs that were sent and did not arrive go back to their queue."""
         self.offer(False)
         self.open, self.unheard = False, True
 
     def return_unheard(self) -> None:
-        """Jobs that Redis started for us and that never came go back, and no try of theirs is spent."""
+        """Requeues the jobs that Redis started for this worker and that never arrived, without using their retry."""
         self.unheard = False
         unheard = self._leases.return_undelivered(self.running.values(), on_its_way_s=ON_ITS_WAY_S if self.open else 0.0)
         self.unheard |= unheard.on_their_way > 0

@@ -1,4 +1,4 @@
-"""The RQ worker that runs many jobs at once: the engine steps in a process of its own, and this one has Redis and the PNGs.
+"""The RQ worker that runs many jobs at once: the engine steps in its own process; this process talks to Redis and encodes PNG files.
 
     take what fits -> engine's process: admit, tick -> PNG, large ones in threads -> store, end, offer to take more
 
@@ -39,7 +39,7 @@ from workers.queue.worker_load import load
 from workers.settings import WorkerSettings
 
 SWEEP_EVERY_S = 600.0
-SHOW_EVERY_S = 0.1  # whether it is busy: a job may take less time than it takes to say so
+SHOW_EVERY_S = 0.1  # between two updates of the worker's state; a short job takes less time than an update
 RETRY_EVERY_S = 0.2  # while Redis does not answer
 
 
@@ -59,7 +59,7 @@ class BatchWorker(StoppableWorker):
         about = settings.model_copy(update={"device": engine.device})
         self._encoders = Encoders(artifacts, about, self.name, engine.wake)
         self._intake = Intake(self._leases, self._quarantine, engine, self._encoders.fail)
-        self._ended: list[Ended] = []  # over here, not yet in Redis
+        self._ended: list[Ended] = []  # ended by the engine, not yet in Redis
         self._told: dict[str, Progress] = {}
         self._due = {self._beat: 0.0, self._maintain: 0.0, self._sweep: 0.0, self._show_state: 0.0}
         self._burst = self._suspended = False
@@ -85,7 +85,7 @@ class BatchWorker(StoppableWorker):
         return True
 
     def _hear_engine(self, turn: Turn) -> None:
-        """The engine knows our executions, not jobs: what comes out under one that is somebody else's by now is left aside."""
+        """Passes on what the engine sent. It names executions; one that this worker no longer holds is ignored."""
         for measurement in turn.measurements:
             self._metrics.record(measurement)
         ours = [(job, outcome) for outcome in turn.outcomes if (job := self._intake.running.get(outcome.job_id))]
@@ -100,7 +100,7 @@ class BatchWorker(StoppableWorker):
         self._engine.wake()
 
     def subscribe(self) -> None:
-        """From now on `_turn` hears commands to this worker, submissions, and jobs that one of them started for it."""
+        """Subscribes to commands to this worker, submissions, and jobs that a submission started for it; `_turn` reads them."""
         ours = {keys.SUBMITTED: self._intake.hear_submission, keys.assigned(self.name): self._intake.hear_jobs}
         handlers = {self.pubsub_channel_name: self.handle_payload} | ours
         self._subscription = Subscription(self.connection, handlers, self._intake.miss_messages)
@@ -109,7 +109,7 @@ class BatchWorker(StoppableWorker):
         self._subscription.close()
 
     def handle_payload(self, message: Any) -> None:
-        """`stop-job` and `stop-execution` end that job alone; RQ's own look at one job a worker."""
+        """`stop-job` and `stop-execution` end that job alone; RQ's own worker knows one job at a time."""
         payload = parse_payload(message)
         if payload["command"] in ("stop-job", "stop-execution"):
             self._intake.stop(payload)
@@ -169,7 +169,7 @@ class BatchWorker(StoppableWorker):
             self._metrics.ended(one.taken.request, one.status, one.taken.created_at, getattr(one.outcome, "timings", None))
 
     def _beat(self) -> None:
-        """Signs of life: for the worker and every running job. What comes back tells of jobs to stop and jobs lost."""
+        """Sends heartbeats for the worker and every running job; the answers name jobs to stop and jobs whose lease is lost."""
         jobs, progress = list(self._intake.running.values()), self._engine.progress
         news = {label: told for label, told in progress.items() if self._told.get(label) != told}
         for job, answer in zip(jobs, self._leases.beat(jobs, news), strict=True):
