@@ -131,7 +131,7 @@ def test_workers_and_apis_wait_for_a_redis_out_of_reach_for_twenty_seconds_and_g
         until(lambda: time.monotonic() - cut_at > 20)
         refused.open()
         silent.open()
-        until(lambda: house.workers() == 2, limit_s=25)
+        until(lambda: house.workers() == 2, limit_s=45)
         ids += house.submit_all(request_for(seed) for seed in range(50, 60))
         assert [answer.result() for answer in waiting] == [200, 200]
     assert [worker.poll() for worker in workers] == [None, None]
