@@ -16,7 +16,7 @@ def holding(lock: Path) -> Iterator[None]:
 
 
 def is_held(lock: Path) -> bool:
-    """Whether a run holds the lock."""
+    """Whether a run holds the lock. A check by another process at the same instant looks like a run; the next check corrects that."""
     try:
         with lock.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # given back when the file closes

@@ -5,7 +5,6 @@ What is not recognised stays as it is: other kinds of layers, subclasses, and la
 
 import copy
 from collections.abc import Sequence
-from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from models.inference.frozen_convolution import FrozenConvolution
 from models.inference.frozen_run import FrozenLayer, available, frozen
-from models.inference.layout import FlattenLast, channels_last
+from models.inference.layout import FlattenLast, channels_last, is_plain_linear
 from models.inference.steady_linear import steady
 
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
@@ -56,13 +55,9 @@ def _with_norm(before: list[nn.Module], norm: nn.BatchNorm2d) -> list[nn.Module]
     last = before[-1]
     if type(last) in CONVOLUTIONS and isinstance(last.weight, nn.Parameter):
         return [fuse_conv_bn_eval(last, norm, transpose=isinstance(last, nn.ConvTranspose2d))]  # type: ignore[type-var]
-    if len(before) > 1 and isinstance(last, nn.Unflatten) and _is_plain_linear(before[-2]):
+    if len(before) > 1 and isinstance(last, nn.Unflatten) and is_plain_linear(before[-2]):
         return [_fold_into_linear(before[-2], norm), last]
     return []
-
-
-def _is_plain_linear(layer: nn.Module) -> TypeGuard[nn.Linear]:
-    return type(layer) is nn.Linear and isinstance(layer.weight, nn.Parameter)
 
 
 def _fold_into_linear(linear: nn.Linear, norm: nn.BatchNorm2d) -> nn.Linear:

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from models.device import is_home_to_onednn
 from models.inference.frozen_convolution import FrozenConvolution, Layer
-from models.inference.layout import FlattenLast, UnflattenLast
+from models.inference.layout import FlattenLast, UnflattenLast, is_plain_linear
 
 OPERATORS = ("convolution_pointwise", "convolution_transpose_pointwise", "linear_pointwise")
 ORDERS = ("reorder_convolution_weight", "reorder_convolution_transpose_weight", "reorder_linear_weight")
@@ -57,7 +57,7 @@ def _leader(layer: nn.Module) -> "FrozenLinear | FrozenConvolution | None":
     """What may begin a run."""
     if FrozenConvolution.covers(layer):
         return FrozenConvolution(layer)
-    return FrozenLinear(layer) if type(layer) is nn.Linear and isinstance(layer.weight, nn.Parameter) else None
+    return FrozenLinear(layer) if is_plain_linear(layer) else None
 
 
 def _follower(layer: nn.Module) -> "InPlace | Rearranged | None":

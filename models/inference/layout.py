@@ -49,12 +49,12 @@ def channels_last(layers: Sequence[nn.Module]) -> list[nn.Module]:
     kept: list[nn.Module] = []
     for layer in layers:
         before = kept[-1] if kept else None
-        if isinstance(layer, nn.Unflatten) and _is_plain(before) and layer.dim in (1, -1) and len(layer.unflattened_size) == 3:
+        if isinstance(layer, nn.Unflatten) and is_plain_linear(before) and layer.dim in (1, -1) and len(layer.unflattened_size) == 3:
             channels, height, width = (int(size) for size in layer.unflattened_size)
             places = torch.arange(channels * height * width).view(channels, height * width).t().flatten()
             kept[-1] = _reordered(before, outputs=places)
             kept.append(UnflattenLast(channels, height, width))
-        elif _is_plain(layer) and isinstance(before, nn.Flatten) and before.start_dim == 1 and (channels := _channels(kept[:-1])):
+        elif is_plain_linear(layer) and isinstance(before, nn.Flatten) and before.start_dim == 1 and (channels := _channels(kept[:-1])):
             places = torch.arange(layer.in_features).view(channels, -1).t().flatten()
             kept[-1] = FlattenLast()
             kept.append(_reordered(layer, inputs=places))
@@ -63,7 +63,8 @@ def channels_last(layers: Sequence[nn.Module]) -> list[nn.Module]:
     return kept
 
 
-def _is_plain(layer: nn.Module | None) -> TypeGuard[nn.Linear]:
+def is_plain_linear(layer: nn.Module | None) -> TypeGuard[nn.Linear]:
+    """Whether it is an nn.Linear whose weight is its own, neither a subclass nor parametrised."""
     return type(layer) is nn.Linear and isinstance(layer.weight, nn.Parameter)
 
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.device import is_cpu
+from models.inference.layout import is_plain_linear
 
 LONGEST = 392  # terms of one sum; from about 784 on they were seen to be split
 VECTOR = 16  # float32 numbers in the longest vector registers
@@ -19,7 +20,7 @@ NARROW = 2 * VECTOR  # inputs from which on padding is not needed
 
 def steady(layer: nn.Module, device: torch.device) -> nn.Module:
     """The layer itself, or in place of a linear one whose gradient's bits may vary on the device, one with the same outputs."""
-    if not is_cpu(device) or type(layer) is not nn.Linear or not isinstance(layer.weight, nn.Parameter):
+    if not (is_cpu(device) and is_plain_linear(layer)):
         return layer
     return SteadyLinear(layer) if _missing(layer.in_features) or layer.out_features > LONGEST else layer
 

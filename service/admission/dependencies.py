@@ -31,7 +31,7 @@ class Dependencies:
         self.broker = broker
         self.store = store
         self.metrics = metrics
-        self.finishes = Completions(settings.redis_url)
+        self.completions = Completions(settings.redis_url)
         self.closing = asyncio.Event()
         self.worker_check = WorkerCheck(lambda: self.off_loop(self._has_worker), settings.worker_look_s)
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="broker")
@@ -41,11 +41,11 @@ class Dependencies:
         self._backlog = Backlog(self.queue_state, settings.max_backlog_chain_steps)
 
     async def __aenter__(self) -> Self:
-        await self.finishes.__aenter__()
+        await self.completions.__aenter__()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        await self.finishes.__aexit__(kind, error, trace)
+        await self.completions.__aexit__(kind, error, trace)
         await self._submissions.close()
         self._threads.shutdown(wait=False)
 
@@ -59,7 +59,7 @@ class Dependencies:
         `wanted` names a file of the job: a small one arrives with the message that the job has ended.
         Raises Refusal where the backlog is full.
         """
-        submission = Submission(job, job_id or new_id(), f"{self.finishes.replies} {wanted}" if wanted else "")
+        submission = Submission(job, job_id or new_id(), f"{self.completions.replies} {wanted}" if wanted else "")
         await self._backlog.admit(job, lambda: self._submit(submission))
         return submission.job_id
 

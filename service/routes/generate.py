@@ -70,7 +70,7 @@ async def generate(request: Request) -> Response:
         await dependencies.worker_check.require()
     wait_s = dependencies.settings.wait_s if preferred.wait_s is None else preferred.wait_s
     order = Order(new_id(), job, media, preferred, wait_s)
-    with dependencies.finishes.expecting(order.job_id) as expected:  # before the job can end
+    with dependencies.completions.expecting(order.job_id) as expected:  # before the job can end
         outcome = await _outcome(request, dependencies, order, expected)
     try:
         return await _answer(dependencies, order, outcome, expected.picture)
@@ -102,7 +102,7 @@ async def _outcome(request: Request, dependencies: Dependencies, order: Order, e
     watch = DisconnectWatch(request, expected)
     deadline_s = order.job.deadline_s
     # No message announces that a queued job has expired.
-    expiry = None if deadline_s is None else dependencies.finishes.look_later(order.job_id, deadline_s)
+    expiry = None if deadline_s is None else dependencies.completions.look_later(order.job_id, deadline_s)
     try:
         if await expected.within(order.wait_s):
             return "ended"

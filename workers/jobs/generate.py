@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from models.cards import Digest, Frozen, ModelName
+from models.cards import Digest, Frozen, ModelName, SamplerName
 from models.kernels import AnyKernel
 from workers.jobs.base import Job, Result, Seed
 
@@ -17,9 +17,8 @@ if TYPE_CHECKING:
 MAX_IMAGES = 256
 Priority = Literal["high", "normal", "low"]
 Layout = Literal["grid", "images"]
-GENERATE_QUEUES = ("generate-high", "generate", "generate-low")  # in the order they are served; `queue/turns.py` says how far
-ALONE_QUEUE = "generate-alone"  # jobs of any priority that run with no other beside them; `leases/quarantine.py` says which
-SamplerName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="lower-case letters, digits and hyphens")]
+GENERATE_QUEUES = ("generate-high", "generate", "generate-low")  # highest priority first, see `queue/scripts/pieces/turns.lua`
+ALONE_QUEUE = "generate-alone"  # jobs of any priority that run alone, see `leases/quarantine.py`
 
 
 class ImageData(Frozen):
@@ -86,7 +85,7 @@ class Diagnostics(Frozen):
 class Contract(Frozen):
     """What may change an image's bytes though request and weights are the same; workers that agree in all of it give the same bytes."""
 
-    device: str = Field(description="`cpu`, or the GPU's name as torch tells it")
+    device: str = Field(description="`cpu`, or the GPU's name as torch reports it")
     instructions: str | None = Field(description="vector instructions torch uses on the CPU; None on a GPU")
     torch: str
     sampling_reference: int | None = Field(description="batch size whose bits energies and gradients have; None for `prior`")

@@ -223,7 +223,7 @@ def _base64(content: bytes) -> str:
 
 
 def read_jobs(message: bytes) -> list[Taken]:
-    """The jobs of a message that scripts/starting.lua made: a line of JSON, then the `data` of each job's hash."""
+    """The jobs of a message that scripts/pieces/starting.lua made: a line of JSON, then the `data` of each job's hash."""
     line, _, contents = message.partition(b"\n")
     head, at, taken = json.loads(line), 0, []
     for *entry, length in head["jobs"]:

@@ -11,7 +11,7 @@ PREFIX = "ebbtide"
 
 RECENT = f"{PREFIX}:recent"  # sorted set: job ids by creation
 BACKLOG = f"{PREFIX}:backlog"  # hash: queue -> chain-steps that wait in it
-TURN = f"{PREFIX}:turn"  # hash: queue -> its current turn, see scripts/turns.lua
+TURN = f"{PREFIX}:turn"  # hash: queue -> its current turn, see scripts/pieces/turns.lua
 MAINTENANCE = f"{PREFIX}:maintenance"  # lock: one worker at a time looks for abandoned jobs
 SUBMITTED = f"{PREFIX}:submitted"  # channel: a job waits that a worker may want
 OFFERS = f"{PREFIX}:offers"  # sorted set: workers that wait for jobs, by the number of chains they have room for

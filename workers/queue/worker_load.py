@@ -26,7 +26,7 @@ LANES: TypeAdapter[tuple[LaneLoad, ...]] = TypeAdapter(tuple[LaneLoad, ...])
 def load(running: Mapping[str, GenerateJob], progress: Mapping[str, Progress], capacity: int, tables: Tables) -> dict[str, int | bytes]:
     """The worker's load: chains that step, chain-steps all jobs still need, the part of them that waits, and every lane so far.
 
-    `running` and `progress` are by execution. Where chains wait, the estimate takes those that step to be half done on average.
+    `running` and `progress` are by execution. Where chains wait, every running chain counts as half done.
     """
     chains = sum(job.num_images for job in running.values() if job.mcmc)
     left = sum(_left(job, progress.get(label)) for label, job in running.items() if job.mcmc)

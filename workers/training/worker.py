@@ -92,7 +92,7 @@ class ForkingWorker(Worker):
         self.broker.publish(job.id, "started", {"worker": self.name})
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
-        """RQ's heartbeat, in every wait for a job and every few seconds while one runs. Counts those that Redis did not get."""
+        """RQ's heartbeat, sent while it waits for a job and every few seconds while one runs. Counts heartbeats that Redis did not get."""
         self.turned_at = time.monotonic()
         try:
             super().heartbeat(timeout, pipeline)

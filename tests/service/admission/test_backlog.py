@@ -1,4 +1,4 @@
-"""Callers are told apart; the backlog is bounded, and a refusal says when to try again."""
+"""Callers are distinguished; the backlog is bounded, and a refusal says when to try again."""
 
 import asyncio
 import time

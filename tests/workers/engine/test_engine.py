@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import noise
-from models.checkpoints import Store
 from models.images import to_pixels
 from models.inference.prepared import Prepared, load
 from models.kernels import KERNELS, Chains, Evaluated
@@ -23,14 +22,6 @@ from workers.jobs import GenerateJob, Problem
 from workers.messages import ChainsRetired, EngineTicked, Failed, Finished, Stepped, Warmed
 
 SAMPLERS = {"gan": ["prior", "ddls"], "ebm": ["prior", "latent-ebm"]}
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    store = Store(tmp_path_factory.mktemp("checkpoints"))
-    publish_tiny(store, "sngan", "gan")
-    publish_tiny(store, "lebm", "ebm")
-    return store
 
 
 @pytest.fixture

@@ -23,7 +23,6 @@ from models.families.base import Size
 from models.inference.prepared import assembled, prepare
 from models.kernels import KERNELS
 from models.kernels.mala import Mala
-from tests.tiny_models import publish_tiny
 from tests.workers.engine.engines import Heard
 from workers.engine.buckets import Table
 from workers.engine.checkpoint_cache import CachedCheckpoint, Version
@@ -36,14 +35,6 @@ from workers.messages import Finished
 META = torch.device("meta")
 LANES = [("gan", "ddls"), ("ebm", "latent-ebm"), ("ebm", "posterior")]
 IMAGE = ImageData(shape=(1, 8, 8), pixels=b64encode(bytes(64)).decode())
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    store = Store(tmp_path_factory.mktemp("checkpoints"))
-    publish_tiny(store, "sngan", "gan")
-    publish_tiny(store, "lebm", "ebm")
-    return store
 
 
 @pytest.fixture

@@ -137,7 +137,7 @@ def test_its_death_is_noticed(way, engine, generate_job):
         os.kill(engine.pid, signal.SIGKILL)
     with pytest.raises(EngineDied, match="exit code -9" if way == "killed" else "exit code 1"):
         turns_until(engine, lambda told: False)
-    engine.order_end("poison", Problem(reason="canceled", detail="nobody hears it"))
+    engine.order_end("poison", Problem(reason="canceled", detail="the engine is gone"))
     engine.wake()
 
 

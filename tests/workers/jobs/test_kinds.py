@@ -16,7 +16,7 @@ from workers.queue import routing
 
 ROOT = Path(__file__).parents[3]
 ECHO = '''
-"""Says again what it is told."""
+"""Repeats a text."""
 
 from typing import ClassVar, Literal
 

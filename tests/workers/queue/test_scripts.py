@@ -12,7 +12,7 @@ from luaparser import astnodes as nodes
 from workers.queue import scripts
 
 ROOT = Path(__file__).parents[3]
-FILES = {path.stem: path.read_text() for path in scripts.FOLDER.glob("*.lua")}
+FILES = {path.stem: path.read_text() for path in scripts.FOLDER.rglob("*.lua")}
 PYTHON = [path for folder in ("models", "workers", "service", "tests") for path in sorted((ROOT / folder).rglob("*.py"))]
 GIVEN = {"redis", "cjson", "KEYS", "ARGV", "math", "string", "table", "ipairs", "pairs", "next", "tonumber", "unpack"}
 FUNCTIONS = (nodes.LocalFunction, nodes.Function, nodes.AnonymousFunction, nodes.Method)

@@ -1,4 +1,4 @@
-"""The Lua scripts that Redis runs, one file each, and the pieces they share. Imports `workers.queue.keys` alone.
+"""The Lua scripts that Redis runs, one file each, and in `pieces/` what they share. Imports `workers.queue.keys` alone.
 
 A file may name the pieces it needs in its first line, as in `-- include: clock many`. Every file can use the table `keys`.
 """
@@ -17,7 +17,10 @@ INCLUDE = "-- include:"
 def script(name: str) -> str:
     """A script as Redis gets it: the table of keys, the pieces it needs, each once, and its own file. FileNotFoundError without a file."""
     keys = ", ".join(f"{key} = {json.dumps(value)}" for key, value in SCRIPT_KEYS.items())
-    return "\n".join([f"local keys = {{{keys}}}", *_with_pieces(name, {}).values()])
+    text = (FOLDER / f"{name}.lua").read_text()
+    pieces: dict[str, str] = {}
+    _add_pieces(text, pieces)
+    return "\n".join([f"local keys = {{{keys}}}", *pieces.values(), text])
 
 
 def included(text: str) -> list[str]:
@@ -26,11 +29,10 @@ def included(text: str) -> list[str]:
     return first_line.removeprefix(INCLUDE).split() if first_line.startswith(INCLUDE) else []
 
 
-def _with_pieces(name: str, found: dict[str, str]) -> dict[str, str]:
-    """Adds a file to those found, after the pieces it needs."""
-    if name not in found:
-        text = (FOLDER / f"{name}.lua").read_text()
-        for piece in included(text):
-            _with_pieces(piece, found)
-        found[name] = text
-    return found
+def _add_pieces(text: str, found: dict[str, str]) -> None:
+    """Adds the pieces that a file needs to those found, each after the pieces it needs itself."""
+    for name in included(text):
+        if name not in found:
+            piece = (FOLDER / "pieces" / f"{name}.lua").read_text()
+            _add_pieces(piece, found)
+            found[name] = piece
