@@ -79,6 +79,7 @@ class Family(Frozen):
     preview_sampler: ClassVar[str]  # the sampler that draws previews during training
     needs_calibration: ClassVar[dict[str, str]] = {}  # samplers, and what a result says where they were never calibrated
     only_calibrated: ClassVar[tuple[str, ...]] = ()  # samplers that are not offered at all where they were never calibrated
+    reconstructs: ClassVar[bool] = False  # whether it has `reconstruct` and `anomaly`
 
     @property
     def batches_per_step(self) -> int:
@@ -140,6 +141,18 @@ class Family(Frozen):
 
     def calibrate(self, networks: nn.ModuleDict, size: Size, splits: Splits, draw: Callable[[int, torch.Generator], Tensor]) -> Fit:
         """Fits in place what `needs_calibration`; `draw` gives that many images of the prior."""
+        raise NotImplementedError
+
+    def remarks(self, networks: nn.ModuleDict, real: Tensor, fake: Tensor) -> dict[str, str]:
+        """What results of a sampler should warn of, measured on images of the data and of the prior, (rows, channels, height, width)."""
+        return {}
+
+    def reconstruct(self, networks: nn.ModuleDict, images: Tensor, random: torch.Generator) -> Tensor:
+        """What the model makes of images, (rows, channels, height, width), by way of latents that explain them."""
+        raise NotImplementedError
+
+    def anomaly(self, networks: nn.ModuleDict, images: Tensor, random: torch.Generator) -> Tensor:
+        """How little the model expects of images: -log p(x, z) + const in nats at latents that explain them, (rows,)."""
         raise NotImplementedError
 
 
