@@ -41,7 +41,7 @@ def publish(trained: Trained, splits: Splits, store: Store, go_on: Callable[[], 
             continue
         go_on()
         samplers[name] = tuned(subject, name, kernel, validation) if kernel else None
-    subject = replace(subject, images=images_to_draw(subject, samplers))
+    subject = replace(subject, images=images_to_draw(subject, samplers, 2 * len(splits.test.images)))
     card = described(trained, subject, samplers, calibration)
     card = card.model_copy(update={"metrics": measured(subject, samplers, Judge.on_test(evaluator, splits, subject.images), go_on)})
     shown = grid(to_pixels(replace(subject, images=SHOWN).draws(card.default_sampler, samplers[card.default_sampler], SEEDS[0]).images))
@@ -49,10 +49,10 @@ def publish(trained: Trained, splits: Splits, store: Store, go_on: Callable[[], 
     return store.publish(card, dict(trained.networks.state_dict()), encode_png(shown, {"Software": "Ebbtide"}))
 
 
-def images_to_draw(subject: Subject, samplers: Mapping[str, Kernel | None]) -> int:
+def images_to_draw(subject: Subject, samplers: Mapping[str, Kernel | None], enough: int) -> int:
     """How many images of each seed the budget allows for the dearest sampler; the others draw as many, so that figures compare."""
     costs = [subject.operations[name] * kernel.ticks * len(SEEDS) for name, kernel in samplers.items() if kernel]
-    return affordable(BUDGET, max(costs, default=1), FEWEST, MOST)
+    return min(affordable(BUDGET, max(costs, default=1), FEWEST, MOST), enough)
 
 
 def measured(
