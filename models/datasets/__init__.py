@@ -31,6 +31,14 @@ class Detail(NamedTuple):
     required: bool = False
 
 
+class Points(NamedTuple):
+    """What a dataset of points in the plane is; its file names it `POINTS`. A point is an image of shape (1, 1, 2): its place / scale."""
+
+    scale: float
+    centres: tuple[tuple[float, float], ...] = ()  # of equally likely round Gaussians, in the order of their labels; none elsewhere
+    spread: float = 0.0  # their standard deviation
+
+
 class Split(NamedTuple):
     """Some images of a dataset and their classes."""
 
@@ -97,6 +105,12 @@ def is_name(name: str) -> bool:
     if not colon:
         return not (detail and detail.required)
     return detail is not None and re.fullmatch(detail.pattern, given) is not None
+
+
+def points(name: str) -> Points | None:
+    """Scale and modes of a dataset of points in the plane; None for images."""
+    found: Points | None = getattr(_module(name.partition(":")[0]), "POINTS", None)
+    return found
 
 
 def load(name: str, root: Path = HERE) -> Splits:

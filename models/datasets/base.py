@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import gzip
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.datasets import DatasetUnavailable, Detail, Split, Splits, split
+from models.datasets import DatasetUnavailable, Detail, Points, Split, Splits, split
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
+GZIP = 31  # zlib's window bits for gzip
+DRAWN = 100_000  # points of a dataset of points
 WITHOUT = Detail("without-CLASS", "without-[0-9]")  # the detail of a dataset with ten classes
 
 
@@ -22,14 +23,9 @@ def official(train: Split, test: Split, detail: str = "") -> Splits:
 
     Pixels are uint8 and become [-1, 1]. A detail `without-CLASS` applies. A training image that is in the test set too is dropped.
     """
-    seen = {image.tobytes() for image in test.images.numpy()}
-    rows = []
-    for row, image in enumerate(train.images.numpy()):
-        if (pixels := image.tobytes()) not in seen:
-            seen.add(pixels)
-            rows.append(row)
-    count, kept = len(rows), Split(*train) if len(rows) == len(train.images) else Split(train.images[rows], train.labels[rows])
-    parts = split(*kept, validation=count // 15, test=0, evaluator=count // 10)
+    tested = {image.tobytes() for image in test.images.numpy()}
+    unseen = [row for row, image in enumerate(train.images.numpy()) if image.tobytes() not in tested]
+    parts = split(train.images[unseen], train.labels[unseen], validation=len(unseen) // 15, test=0, evaluator=len(unseen) // 10)
     shuffled = split(*test, validation=0, test=len(test.images), evaluator=0).test
     return scaled(without(parts._replace(test=shuffled), detail))
 
@@ -50,20 +46,35 @@ def without(splits: Splits, detail: str) -> Splits:
     return splits._replace(train=train, validation=validation)
 
 
-def found(dataset: str, folders: Sequence[Path], names: Sequence[str], advice: str) -> list[Path]:
-    """The files of these names from the first folder that has all of them. Raises DatasetUnavailable with the advice where none has."""
-    for folder in folders:
-        if all((folder / name).is_file() for name in names):
-            return [folder / name for name in names]
-    raise DatasetUnavailable(f"{dataset} is not on this machine: {advice}")
+def gaussians(points: Points) -> Splits:
+    """100,000 points of the mixture with equal weights, labelled by mode, at a scale of [-1, 1]."""
+    import torch
+
+    random = torch.Generator().manual_seed(0)
+    labels = torch.randint(len(points.centres), (DRAWN,), generator=random)
+    places = torch.tensor(points.centres)[labels] + points.spread * torch.randn(DRAWN, 2, generator=random)
+    return drawn(places / points.scale, labels)
+
+
+def drawn(places: Tensor, labels: Tensor) -> Splits:
+    """Points (points, 2) as images (points, 1, 1, 2): 70 % to train, 5 % for validation, 15 % to test, 10 % for the evaluator."""
+    count = len(places)
+    return split(places.reshape(count, 1, 1, 2), labels, validation=count // 20, test=3 * count // 20, evaluator=count // 10)
+
+
+def found(dataset: str, folder: Path, names: Sequence[str], advice: str) -> list[Path]:
+    """The files of these names in a folder. Raises DatasetUnavailable with the advice where one is missing."""
+    paths = [folder / name for name in names]
+    if not all(path.is_file() for path in paths):
+        raise DatasetUnavailable(f"{dataset} is not on this machine: {advice}")
+    return paths
 
 
 def unpacked(path: Path, most: int) -> bytes:
     """The content of a file, unpacked if its name ends in `.gz`. Raises DatasetUnavailable if it is broken or longer than `most` bytes."""
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            content = file.read(most + 1)
-    except (OSError, EOFError, zlib.error) as error:
+        content = path.read_bytes() if path.suffix != ".gz" else zlib.decompressobj(GZIP).decompress(path.read_bytes(), most + 1)
+    except (OSError, zlib.error) as error:
         raise DatasetUnavailable(f"{path} cannot be read: {error}") from error
     if len(content) > most:
         raise DatasetUnavailable(f"{path} is longer than {most} bytes")

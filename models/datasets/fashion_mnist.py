@@ -32,7 +32,7 @@ def load(root: Path, detail: str) -> Splits:
     places = [(folder, suffix) for folder in (here, DEBIAN) for suffix in ("", ".gz")]
     folder, suffix = next(((folder, suffix) for folder, suffix in places if (folder / (NAMES[0] + suffix)).is_file()), (here, ".gz"))
     advice = f"install Debian's package dataset-fashion-mnist, or put {', '.join(NAMES)} (.gz or unpacked) into {here.absolute()}"
-    paths = found("fashion-mnist", [folder], [name + suffix for name in NAMES], advice)
+    paths = found("fashion-mnist", folder, [name + suffix for name in NAMES], advice)
     return official(_split(*paths[:2]), _split(*paths[2:]), detail)
 
 
