@@ -52,7 +52,7 @@ class WganGp(Adversarial):
         from torch.special import ndtr
 
         critic = state.network("critic")
-        distance = critic(real).mean() - critic(fake).mean()
+        distance: Tensor = critic(real).mean() - critic(fake).mean()
         share = ndtr(state.normals(len(real), 1, 1, 1))  # uniform
         state.figures["distance"] = distance.detach()
         return self.penalty * gradient_penalty(critic, fake.lerp(real, share)) - distance
