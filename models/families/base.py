@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from pydantic import Field
@@ -38,6 +38,7 @@ class TrainState:
     random: torch.Generator  # on the CPU, whatever the device: its state is saved, and every device draws the same numbers
     device: torch.device
     step: int = 0
+    figures: dict[str, Tensor] = field(default_factory=dict)  # what a loss found on its way, each (): reported with its step, not saved
 
     def normals(self, rows: int, *shape: int) -> Tensor:
         """Standard normals for so many rows of the batch, (rows, *shape), on the device."""
@@ -79,6 +80,7 @@ class Family(Frozen):
     preview_sampler: ClassVar[str]  # the sampler that draws previews during training
     needs_calibration: ClassVar[dict[str, str]] = {}  # samplers, and what a result says where they were never calibrated
     only_calibrated: ClassVar[tuple[str, ...]] = ()  # samplers that are not offered at all where they were never calibrated
+    reconstructs: ClassVar[bool] = False  # whether it has `reconstruct` and `anomaly`
 
     @property
     def batches_per_step(self) -> int:
@@ -140,6 +142,18 @@ class Family(Frozen):
 
     def calibrate(self, networks: nn.ModuleDict, size: Size, splits: Splits, draw: Callable[[int, torch.Generator], Tensor]) -> Fit:
         """Fits in place what `needs_calibration`; `draw` gives that many images of the prior."""
+        raise NotImplementedError
+
+    def remarks(self, networks: nn.ModuleDict, real: Tensor, fake: Tensor) -> dict[str, str]:
+        """What results of a sampler should warn of, measured on images of the data and of the prior, (rows, channels, height, width)."""
+        return {}
+
+    def reconstruct(self, networks: nn.ModuleDict, images: Tensor, random: torch.Generator) -> Tensor:
+        """What the model makes of images, (rows, channels, height, width), by way of latents that explain them."""
+        raise NotImplementedError
+
+    def anomaly(self, networks: nn.ModuleDict, images: Tensor, random: torch.Generator) -> Tensor:
+        """How little the model expects of images: -log p(x, z) + const in nats at latents that explain them, (rows,)."""
         raise NotImplementedError
 
 
@@ -222,7 +236,7 @@ class Adversarial(Family):
         loss_generator = self.generator_loss(state, generator(state.normals(len(real), latent)))
         descend(state.optimizers["generator"], loss_generator)
         state.step += 1
-        return {"loss_critic": loss_critic.detach(), "loss_generator": loss_generator.detach()}
+        return {"loss_critic": loss_critic.detach(), "loss_generator": loss_generator.detach(), **state.figures}
 
     def samplers(self) -> dict[str, Kernel | None]:
         from models.kernels.mala import Mala
