@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from models import registry
@@ -12,19 +13,41 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _NAMES = registry.names(__path__)
+SPLITS = ("train", "validation", "test", "evaluator")
+HERE = Path("data/datasets")  # where users put data that no package brings
 
 
-class Images(NamedTuple):
-    """A dataset split once and for all, values in [-1, 1]."""
+class Split(NamedTuple):
+    """Some images of a dataset and their classes."""
 
-    train: Tensor  # (images, channels, height, width)
-    train_labels: Tensor  # (images,)
-    held_out: Tensor
-    held_out_labels: Tensor
+    images: Tensor  # (images, channels, height, width) in [-1, 1]
+    labels: Tensor  # (images,) int64; zeros where the dataset has no classes
 
-    def to(self, device: torch.device) -> Images:
+    def to(self, device: torch.device) -> Split:
         """The same images and labels on a device."""
-        return Images(*(tensor.to(device) for tensor in self))
+        return Split(self.images.to(device), self.labels.to(device))
+
+    def first(self, count: int) -> Split:
+        """The first images of the split; splits are shuffled, so these are a fair sample."""
+        return Split(self.images[:count], self.labels[:count])
+
+
+class Splits(NamedTuple):
+    """A dataset cut once and for all by a fixed seed into four parts that share no image, each with one use."""
+
+    train: Split  # fits the networks and the density ratio
+    validation: Split  # chooses: the best weights of a run, whether a calibration is kept, kernel settings
+    test: Split  # is only ever reported
+    evaluator: Split  # fits the feature networks that metrics compare in
+
+    def to(self, device: torch.device) -> Splits:
+        """The same images and labels on a device."""
+        return Splits(*(split.to(device) for split in self))
+
+    @property
+    def classes(self) -> int:
+        """How many classes the labels tell apart; 1 where there are none."""
+        return max(int(split.labels.max()) for split in self) + 1
 
 
 def names() -> tuple[str, ...]:
@@ -32,19 +55,20 @@ def names() -> tuple[str, ...]:
     return _NAMES
 
 
-def load(name: str) -> Images:
-    """The dataset of that name, on the CPU. Raises ValueError for an unknown name."""
-    if name not in names():
+def load(name: str, root: Path = HERE) -> Splits:
+    """The dataset of that name, on the CPU; `root` holds what no package brings. Raises ValueError for an unknown name."""
+    kind, _, detail = name.partition(":")
+    if kind not in names():
         raise ValueError(f"unknown dataset {name!r}; there are: {', '.join(names())}")
-    images: Images = importlib.import_module(f"{__name__}.{name.replace('-', '_')}").load()
-    return images
+    module = importlib.import_module(f"{__name__}.{kind.replace('-', '_')}")
+    splits: Splits = module.load(root, detail)
+    return splits
 
 
-def split(images: Tensor, labels: Tensor, *, every: int = 5) -> Images:
-    """Holds out every fifth image, after a shuffle with a fixed seed."""
+def split(images: Tensor, labels: Tensor, *, validation: int, test: int, evaluator: int) -> Splits:
+    """So many images for each part after a shuffle with a fixed seed; the rest is `train`."""
     import torch
 
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    held_out = torch.arange(len(images)) % every == 0
-    kept, out = order[~held_out], order[held_out]
-    return Images(images[kept], labels[kept], images[out], labels[out])
+    parts = order.split([len(images) - validation - test - evaluator, validation, test, evaluator])
+    return Splits(*(Split(images[rows], labels[rows]) for rows in parts))

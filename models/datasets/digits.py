@@ -1,13 +1,15 @@
 """scikit-learn's `load_digits`: 1,797 handwritten digits of 8×8 pixels (UCI optdigits), scaled to [-1, 1]."""
 
+from pathlib import Path
+
 import torch
 from sklearn.datasets import load_digits
 
-from models.datasets import Images, split
+from models.datasets import Splits, split
 
 
-def load() -> Images:
-    """(images, 1, 8, 8)."""
+def load(root: Path, detail: str) -> Splits:
+    """(images, 1, 8, 8): 897 to train, 300 for each of the other parts."""
     bunch = load_digits()
     images = torch.from_numpy(bunch.images).float().unsqueeze(1) / 8 - 1
-    return split(images, torch.from_numpy(bunch.target).long())
+    return split(images, torch.from_numpy(bunch.target).long(), validation=300, test=300, evaluator=300)

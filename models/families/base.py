@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from models.datasets import Images
+    from models.datasets import Splits
     from models.kernels import Kernel
     from models.targets.base import Target
 
@@ -25,6 +25,7 @@ class Size(Frozen):
     image_shape: tuple[int, int, int] = Field(description="channels, height, width")
     latent_size: int
     width: int
+    classes: int = Field(1, description="how many classes the labels tell apart; 1 where there are none")
 
 
 @dataclass
@@ -38,13 +39,19 @@ class TrainState:
     device: torch.device
     step: int = 0
 
-    def normals(self, *shape: int) -> Tensor:
-        """Standard normals of that shape on the device."""
+    def normals(self, rows: int, *shape: int) -> Tensor:
+        """Standard normals for so many rows of the batch, (rows, *shape), on the device."""
         import torch
 
         from models.device import send
 
-        return send(torch.randn(*shape, generator=self.random), self.device)
+        return send(torch.randn(rows, *shape, generator=self.random), self.device)
+
+    def network(self, name: str) -> nn.Module:
+        """A network under training, in bfloat16 where the device is faster with it."""
+        from models.networks.bfloat16 import Bfloat16
+
+        return Bfloat16(self.networks[name])
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,17 @@ class Family(Frozen):
     default_sampler: ClassVar[str]
     preview_sampler: ClassVar[str]  # the sampler that draws previews during training
     needs_calibration: ClassVar[dict[str, str]] = {}  # samplers, and what a result says where they were never calibrated
+    only_calibrated: ClassVar[tuple[str, ...]] = ()  # samplers that are not offered at all where they were never calibrated
+
+    @property
+    def batches_per_step(self) -> int:
+        """Batches of real images that one training step uses."""
+        return 1
+
+    @property
+    def averaged(self) -> dict[str, float]:
+        """Networks that are published as the exponential moving average of their weights over the steps, and its decay."""
+        return {}
 
     def build(self, size: Size) -> nn.ModuleDict:
         """The networks as published: no spectral norm, nothing that only training needs."""
@@ -95,7 +113,7 @@ class Family(Frozen):
         return TrainState(size, networks, self.optimizers(networks), torch.Generator().manual_seed(seed), torch.device(device))
 
     def train_step(self, state: TrainState, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """One step on real images, (batch, channels, height, width), and their labels, (batch,): figures to plot, each ().
+        """One step on real images, (batches_per_step · batch, channels, height, width), and their labels: figures to plot, each ().
 
         The host never waits for the device: no `.item()`, no branch on a tensor, no shape that depends on data.
         """
@@ -120,7 +138,7 @@ class Family(Frozen):
     def uncalibrate(self, networks: nn.ModuleDict) -> None:
         """Makes targets of networks that are not calibrated as good as they can be."""
 
-    def calibrate(self, networks: nn.ModuleDict, size: Size, images: Images, draw: Callable[[int, torch.Generator], Tensor]) -> Fit:
+    def calibrate(self, networks: nn.ModuleDict, size: Size, splits: Splits, draw: Callable[[int, torch.Generator], Tensor]) -> Fit:
         """Fits in place what `needs_calibration`; `draw` gives that many images of the prior."""
         raise NotImplementedError
 
@@ -159,3 +177,73 @@ def published(kind: Family, state: TrainState) -> nn.ModuleDict:
     plain = kind.build(state.size).eval()
     plain.load_state_dict(weights)
     return plain
+
+
+class Adversarial(Family):
+    """A generator against a critic of images; the ratio, fitted afterwards, gives DDLS the density ratio that the last critic is not."""
+
+    critic_steps: int = Field(1, ge=1, le=100, description="steps of the critic for one of the generator")
+    ema: float = Field(0.0, ge=0, lt=1, description="decay of the moving average of the generator's weights that is published; 0 for none")
+
+    default_sampler: ClassVar[str] = "ddls"
+    preview_sampler: ClassVar[str] = "prior"
+    needs_calibration: ClassVar[dict[str, str]] = {
+        "ddls": "the critic was never calibrated as a density ratio: DDLS may make samples worse"
+    }
+
+    @property
+    def batches_per_step(self) -> int:
+        return self.critic_steps
+
+    @property
+    def averaged(self) -> dict[str, float]:
+        return {"generator": self.ema} if self.ema else {}
+
+    def critic_loss(self, state: TrainState, real: Tensor, fake: Tensor) -> Tensor:
+        """What the critic descends, (); `real` and `fake` are (batch, channels, height, width)."""
+        raise NotImplementedError
+
+    def generator_loss(self, state: TrainState, fake: Tensor) -> Tensor:
+        """What the generator descends, (); `fake` has its gradient."""
+        raise NotImplementedError
+
+    def train_step(self, state: TrainState, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """`critic_steps` batches for the critic, each judged on its own with fresh fakes; then a step of the generator."""
+        import torch
+
+        from models.descent import descend
+
+        generator, latent = state.network("generator"), state.size.latent_size
+        for real in images.chunk(self.critic_steps):
+            with torch.no_grad():
+                fake = generator(state.normals(len(real), latent))
+            loss_critic = self.critic_loss(state, real, fake)
+            descend(state.optimizers["critic"], loss_critic)
+        loss_generator = self.generator_loss(state, generator(state.normals(len(real), latent)))
+        descend(state.optimizers["generator"], loss_generator)
+        state.step += 1
+        return {"loss_critic": loss_critic.detach(), "loss_generator": loss_generator.detach()}
+
+    def samplers(self) -> dict[str, Kernel | None]:
+        from models.kernels.mala import Mala
+
+        return {"prior": None, "ddls": Mala(steps=40, step_size=0.3)}
+
+    def targets(self, networks: nn.ModuleDict) -> dict[str, Target]:
+        from models.targets.ddls import Ddls
+
+        return {"ddls": Ddls(networks["generator"], networks["ratio"])}
+
+    def decoder(self, networks: nn.ModuleDict) -> Callable[[Tensor], Tensor]:
+        return networks["generator"]
+
+    def uncalibrate(self, networks: nn.ModuleDict) -> None:
+        """The raw critic takes the place of the ratio."""
+        networks["ratio"].load_state_dict(networks["critic"].state_dict())
+
+    def calibrate(self, networks: nn.ModuleDict, size: Size, splits: Splits, draw: Callable[[int, torch.Generator], Tensor]) -> Fit:
+        from models.ratio_head import fit_ratio_head
+
+        head = networks["ratio"]
+        head.load_state_dict(self.build(size)["ratio"].state_dict())
+        return Fit("ratio-head", fit_ratio_head(head, draw, splits.train.images, splits.validation.images), head)

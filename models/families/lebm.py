@@ -52,15 +52,14 @@ class Lebm(Family):
 
     def train_step(self, state: TrainState, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         from models.descent import descend
-        from models.networks.bfloat16 import Bfloat16
         from models.sampling import run
         from models.targets.latent_ebm import LatentEbm
         from models.targets.posterior import Posterior
 
-        generator, f = Bfloat16(state.networks["generator"]), state.networks["f"]
-        z = state.normals(2, len(images), state.size.latent_size)
-        negative = run(PRIOR, LatentEbm(f), z[0], random=state.random).chains.z
-        positive = run(POSTERIOR, Posterior(generator, f, self.sigma), z[1], random=state.random, data=images).chains.z
+        generator, f, latent = state.network("generator"), state.networks["f"], state.size.latent_size
+        negative = run(PRIOR, LatentEbm(f), state.normals(len(images), latent), random=state.random).chains.z
+        start = state.normals(len(images), latent)
+        positive = run(POSTERIOR, Posterior(generator, f, self.sigma), start, random=state.random, data=images).chains.z
 
         # Energy: up where the data's latents are, down where the model's own are.
         rise = f(positive).mean() - f(negative).mean()

@@ -1,14 +1,15 @@
-"""The inputs of a metric: the images of one seed, and held-out real images with a classifier whose features it may compare."""
+"""The inputs of a metric: the images of one seed, and real images with a classifier whose features it may compare."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.datasets import Images
+from models.datasets import Split
 from models.descent import descend
 
 FEATURES = 64
@@ -56,30 +57,39 @@ class Classifier(nn.Module):
         return features
 
 
-class Reference:
-    """A dataset's held-out images and a classifier of the dataset; figures are comparable within one `evaluator` only.
+class Evaluator:
+    """A feature network of a dataset, trained on the split that nothing else uses; figures are comparable within one `description` only.
 
-    The classifier is trained afresh from a fixed seed, on the CPU, so every machine and device compares with the same one.
+    It is trained afresh from a fixed seed, on the CPU, so every machine and device compares with the same one.
     """
 
-    def __init__(self, images: Images, dataset: str, *, device: torch.device | str = "cpu", epochs: int = 12) -> None:
+    def __init__(self, split: Split, dataset: str, *, device: torch.device | str = "cpu", epochs: int = 12) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            self.classifier = _trained(images, epochs)
-        features = torch.cat([self.classifier(batch) for batch in images.held_out.split(CHUNK)])
-        right = self.classifier.head(features).argmax(1) == images.held_out_labels
-        self.evaluator = (
-            f"{dataset} classifier, {FEATURES} features, seed 0, {epochs} epochs, {right.float().mean():.1%} on held-out images"
-        )
-        self.images = images.held_out.to(device)
+            self.classifier = _trained(split, epochs)
+        self.description = f"{dataset} classifier, {FEATURES} features, seed 0, {epochs} epochs, {len(split.images)} images"
         self.classifier.to(device)
+        self.device = device
+
+    def against(self, split: Split) -> Reference:
+        """What to compare with: a split's images."""
+        return Reference(split.images.to(self.device), split.labels.to(self.device), self)
 
 
-def _trained(images: Images, epochs: int) -> Classifier:
+@dataclass(frozen=True)
+class Reference:
+    """Real images that samples are compared with, and what compares them."""
+
+    images: Tensor
+    labels: Tensor
+    evaluator: Evaluator
+
+
+def _trained(split: Split, epochs: int) -> Classifier:
     """Adam with weight decay, batches of 64, in eval mode afterwards."""
-    classifier = Classifier(images.train.shape[1], int(images.train_labels.max()) + 1)
+    classifier = Classifier(split.images.shape[1], int(split.labels.max()) + 1)
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=1e-3, weight_decay=1e-2)
     for _ in range(epochs):
-        for rows in torch.randperm(len(images.train)).split(64):
-            descend(optimizer, F.cross_entropy(classifier.head(classifier(images.train[rows])), images.train_labels[rows]))
+        for rows in torch.randperm(len(split.images)).split(64):
+            descend(optimizer, F.cross_entropy(classifier.head(classifier(split.images[rows])), split.labels[rows]))
     return classifier.eval().requires_grad_(False)

@@ -7,13 +7,13 @@ from models.metrics.base import CHUNK, Draws, Reference
 
 
 def measure(draws: Draws, reference: Reference) -> float:
-    """FID of the draws to the held-out images."""
+    """FID of the draws to the reference images."""
     return distance(draws.images, reference)
 
 
 def distance(images: Tensor, reference: Reference) -> float:
-    """FID of images, (rows, channels, height, width) in [-1, 1], to the held-out images."""
-    fid = FrechetInceptionDistance(feature=reference.classifier, normalize=True).to(images.device)
+    """FID of images, (rows, channels, height, width) in [-1, 1], to the reference images."""
+    fid = FrechetInceptionDistance(feature=reference.evaluator.classifier, normalize=True).to(images.device)
     for batch in reference.images.split(CHUNK):
         fid.update(batch, real=True)
     for batch in images.split(CHUNK):

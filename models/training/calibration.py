@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from models.cards import Calibration
-from models.datasets import Images
+from models.datasets import Splits
 from models.device import read, send
 from models.families.base import Fit
 from models.metrics.base import Reference
@@ -17,12 +17,12 @@ from models.metrics.fid import distance
 from models.training.measurement import CHUNK, Subject, Trained, over_seeds
 
 
-def calibrated(trained: Trained, images: Images, reference: Reference, go_on: Callable[[], None]) -> Calibration | None:
+def calibrated(trained: Trained, splits: Splits, reference: Reference, go_on: Callable[[], None]) -> Calibration | None:
     """Calibrates `trained.networks` in place if that lowers FID by more than the seeds' spread; else they stay uncalibrated.
 
-    `images` are on the device of the networks; `go_on` is called between the parts and may raise.
+    `splits` are on the device of the networks, `reference` holds validation images; `go_on` is called between the parts and may raise.
     """
-    subject = Subject.of(trained, 2 * len(images.held_out))
+    subject = Subject.of(trained, 2 * len(reference.images))
     prior = subject.spaces["prior"]
 
     def draw(count: int, random: torch.Generator) -> Tensor:
@@ -30,7 +30,7 @@ def calibrated(trained: Trained, images: Images, reference: Reference, go_on: Ca
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(trained.origin.seed)
-        fit = trained.kind.calibrate(trained.networks, trained.size, images, draw)
+        fit = trained.kind.calibrate(trained.networks, trained.size, splits, draw)
     go_on()
     calibration = assessed(fit, subject, reference)
     if calibration is None:

@@ -88,7 +88,7 @@ class Subject:
                     sampler=sampler,
                     value=round(mean(known), 3),
                     spread=round(stdev(known), 3),
-                    evaluator=reference.evaluator,
+                    evaluator=reference.evaluator.description,
                     images=self.images,
                     seeds=SEEDS,
                 )

@@ -75,12 +75,17 @@ def train(
 
     Raises ValueError for an unknown family, option or dataset, Diverged for a non-finite loss, TrainingStopped when asked to stop.
     """
-    kind, images = family(settings.family, settings.options), datasets.load(settings.dataset)
-    size = Size(image_shape=tuple(images.train.shape[1:]), latent_size=settings.latent_size, width=settings.width)
+    kind, splits = family(settings.family, settings.options), datasets.load(settings.dataset)
+    size = Size(
+        image_shape=tuple(splits.train.images.shape[1:]),
+        latent_size=settings.latent_size,
+        width=settings.width,
+        classes=splits.classes,
+    )
     state = kind.begin(size, settings.seed, device)
     run = Run(settings, run_folder, reporter, state, started=time.monotonic())
     run.seconds_before = restore(state, run_folder, settings.model_dump_json())
-    run.fit(kind, images.train.to(device), images.train_labels.to(device))
+    run.fit(kind, *splits.train.to(device))
     origin = Training(
         command=command,
         dataset=settings.dataset,
@@ -90,7 +95,7 @@ def train(
         torch=torch.__version__,
     )
     trained = Trained(settings.name, settings.family, kind, published(kind, state).to(device), size, origin, device)
-    card = publish(trained, images, store, run.go_on, calibrate=settings.calibrate)
+    card = publish(trained, splits, store, run.go_on, calibrate=settings.calibrate)
     shutil.rmtree(run_folder, ignore_errors=True)
     return card
 
@@ -117,7 +122,9 @@ class Run:
         state, total = self.state, self.settings.steps
         sample_every = max(total // 10, 1)
         while state.step < total:
-            rows = send(torch.randint(len(images), (self.settings.batch_size,), generator=state.random), state.device)
+            rows = send(
+                torch.randint(len(images), (kind.batches_per_step * self.settings.batch_size,), generator=state.random), state.device
+            )
             self.unread.append(kind.train_step(state, images[rows], labels[rows]))
             if state.step % REPORT_EVERY == 0 or state.step == total:
                 values = self.read()

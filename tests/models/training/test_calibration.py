@@ -9,7 +9,7 @@ from models import datasets
 from models.cards import Training
 from models.families import family
 from models.families.base import Size, published
-from models.metrics.base import Reference
+from models.metrics.base import Evaluator
 from models.training.calibration import calibrated, reweighted
 from models.training.measurement import Trained
 
@@ -19,13 +19,13 @@ SIZE = Size(image_shape=(1, 8, 8), latent_size=4, width=8)
 @pytest.fixture(scope="module")
 def few():
     """A part of a dataset."""
-    images = datasets.load("digits")
-    return type(images)(*(tensor[:128] for tensor in images))
+    splits = datasets.load("digits")
+    return type(splits)(*(split.first(128) for split in splits))
 
 
 @pytest.fixture(scope="module")
 def reference(few):
-    return Reference(few, "digits", epochs=1)
+    return Evaluator(few.evaluator, "digits", epochs=1).against(few.validation)
 
 
 def trained(seed: int) -> Trained:
