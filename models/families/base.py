@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
@@ -40,6 +40,7 @@ class TrainState:
     step: int = 0
     figures: dict[str, Tensor] = field(default_factory=dict)  # what a loss found on its way, each (): reported with its step, not saved
     classes: Tensor | None = None  # (batch,) int64, of the images at hand; None where networks take no classes
+    averages: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # of `Family.averaged`: network to its averaged weights
 
     def normals(self, rows: int, *shape: int) -> Tensor:
         """Standard normals for so many rows of the batch, (rows, *shape), on the device."""
@@ -56,6 +57,20 @@ class TrainState:
 
         network = Bfloat16(self.networks[name])
         return network if self.classes is None else OfClasses(network, self.classes)
+
+    def average(self, decays: Mapping[str, float]) -> None:
+        """Moves the averages after a step: a ← βa + (1 - β)w, where β = min(decay, (1 + step)/(10 + step)) forgets the first weights.
+
+        Integers, such as BatchNorm's count of batches, are copied.
+        """
+        for name, decay in decays.items():
+            beta = min(decay, (1 + self.step) / (10 + self.step))
+            for key, weight in self.networks[name].state_dict().items():
+                average = self.averages[name][key]
+                if average.is_floating_point():
+                    average.lerp_(weight, 1 - beta)
+                else:
+                    average.copy_(weight)
 
 
 @dataclass(frozen=True)
@@ -130,7 +145,9 @@ class Family(Frozen):
             networks = self.build(size)
             self.dress(networks)
         networks.to(device)
-        return TrainState(size, networks, self.optimizers(networks), torch.Generator().manual_seed(seed), torch.device(device))
+        averages = {name: {key: weight.clone() for key, weight in networks[name].state_dict().items()} for name in self.averaged}
+        random = torch.Generator().manual_seed(seed)
+        return TrainState(size, networks, self.optimizers(networks), random, torch.device(device), averages=averages)
 
     def train_step(self, state: TrainState, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """One step on real images, (batches_per_step · batch, channels, height, width), and their labels: figures to plot, each ().
@@ -207,7 +224,10 @@ def in_turn(rows: int, classes: int, device: torch.device) -> Tensor:
 
 
 def published(kind: Family, state: TrainState) -> nn.ModuleDict:
-    """Plain networks in eval mode with the trained weights, on the CPU, spectral norm settled into them."""
+    """Plain networks in eval mode on the CPU: the averaged weights of networks that have some, else the trained ones.
+
+    Spectral norm is settled into the weights. A network that has it cannot be averaged: its state is no plain network's.
+    """
     networks = state.networks
     weights = {name: tensor for name, tensor in networks.state_dict().items() if ".parametrizations." not in name}
     networks.eval()  # so that reading a weight does not move its power iteration
@@ -215,6 +235,8 @@ def published(kind: Family, state: TrainState) -> nn.ModuleDict:
         for parameter in getattr(module, "parametrizations", {}):
             weights[f"{name}.{parameter}"] = getattr(module, parameter).detach()
     networks.train()
+    for name, average in state.averages.items():
+        weights |= {f"{name}.{key}": weight for key, weight in average.items()}
     plain = kind.build(state.size).eval()
     plain.load_state_dict(weights)
     return plain
