@@ -174,7 +174,7 @@ def _without_gradient(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor]
 
     def quiet(tensor: Tensor) -> Tensor:
         with torch.no_grad():
-            return function(tensor)
+            return function(tensor.detach())
 
     return quiet
 
