@@ -211,7 +211,7 @@ def _quiet(function: Callable[..., Tensor], classes: int) -> Callable[..., Tenso
 
     def quiet(rows: Tensor, *given: Tensor) -> Tensor:
         with torch.no_grad():
-            return function(rows, *(given or ((in_turn(len(rows), classes, rows.device),) if classes else ())))
+            return function(rows.detach(), *(given or ((in_turn(len(rows), classes, rows.device),) if classes else ())))
 
     return quiet
 

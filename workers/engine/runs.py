@@ -114,6 +114,8 @@ def diagnostics(card: ModelCard, sampler: str, kernel: Kernel | None, retired: S
     warnings = []
     if calibration is None and sampler in card.needs_calibration:
         warnings.append(card.needs_calibration[sampler])
+    if sampler in card.remarks:
+        warnings.append(card.remarks[sampler])
     if kernel.effective_temperature != 1:
         warnings.append(f"samples are drawn at temperature {kernel.effective_temperature:g}, not 1")
     if kernel.beta != 1:
