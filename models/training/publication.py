@@ -32,6 +32,8 @@ def publish(trained: Trained, splits: Splits, store: Store, go_on: Callable[[], 
     samplers: dict[str, Kernel | None] = {}
     figures: list[Metric] = []
     for name, kernel in kind.samplers().items():
+        if calibration is None and name in kind.only_calibrated:
+            continue
         go_on()
         samplers[name] = replace(subject, images=len(validation.images)).tuned(name, kernel, validation) if kernel else None
         go_on()

@@ -17,6 +17,10 @@ from workers.engine.scheduler import ChainName
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from models.inference.prepared import Prepared
+    from models.targets.base import DataKind
+    from workers.jobs import GenerateJob
+
 
 @dataclass
 class Chain:
@@ -89,6 +93,39 @@ def streams_of(chains: Sequence[Chain], on: torch.device) -> Streams:
     """The random streams of some chains: the job's seed and the image's index."""
     numbers = device.put([[chain.seed for chain in chains], [chain.index for chain in chains]], on, torch.int64)
     return Streams(numbers[0], numbers[1])
+
+
+class UnusableData(Exception):
+    """What a job brings for its chains is not what its sampler needs."""
+
+
+def usable(job: GenerateJob, wanted: DataKind | None, prepared: Prepared) -> Tensor | None:
+    """What a job brings for its chains, (rows, ...): image i has row i, counted from the first again after the last.
+
+    Raises UnusableData where that is not what its sampler wants, such as a class that the model has not.
+    """
+    given, shape, classes = job.data, prepared.card.image_shape, prepared.spaces["prior"].classes
+    expected = {None: "no data", "image": f"an image of shape {shape}", "class": f"classes below {classes}"}[wanted]
+    if given is None or given.kind != wanted:
+        if given is wanted is None:
+            return None
+        raise _unusable(job, expected, "no data" if given is None else f"{given.kind} data")
+    array = given.array()
+    if wanted == "image" and array.shape[1:] != shape:
+        raise _unusable(job, expected, f"image data of shape {array.shape[1:]}")
+    if wanted == "class" and array.max() >= classes:
+        raise _unusable(job, expected, f"class {array.max()}")
+    return device.put(array, prepared.device, torch.int64 if wanted == "class" else torch.float32)
+
+
+def _unusable(job: GenerateJob, expected: str, found: str) -> UnusableData:
+    return UnusableData(f"the sampler {job.sampler!r} of {job.model} needs {expected}, the job brings {found}")
+
+
+def hand_out(data: Tensor | None, chains: Sequence[Chain]) -> None:
+    """Gives the chains of a job their rows of what it brings."""
+    for chain in chains if data is not None else ():
+        chain.data = data[chain.index % len(data)]
 
 
 def data_of(chains: Sequence[Chain]) -> Tensor | None:

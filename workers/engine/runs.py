@@ -13,10 +13,11 @@ from torch import Tensor
 from models.cards import ModelCard
 from models.device import instructions_of, name_of
 from models.diagnostics import MIN_DRAWS, effective_sample_size, r_hat
+from models.inference.prepared import Prepared
 from models.kernels import Kernel
 from workers.capacity import Flow
 from workers.engine.buckets import Table
-from workers.engine.chains import Retired
+from workers.engine.chains import Chain, Retired, data_of
 from workers.engine.lane import LaneName
 from workers.jobs import ChainReport, Contract, Diagnostics, GenerateJob
 from workers.messages import Finished
@@ -49,21 +50,23 @@ class Sampled:
 
     run: Run
     z: Tensor  # (images, *latent)
+    classes: tuple[Tensor, ...]  # (images,) int64, where the decoder takes classes
     chains: tuple[ChainReport, ...]
     diagnostics: Diagnostics
 
     @classmethod
-    def by_chains(cls, run: Run, card: ModelCard) -> Sampled:
+    def by_chains(cls, run: Run, prepared: Prepared) -> Sampled:
         """A job whose chains are all done."""
         chains = [run.retired[index] for index in range(run.job.num_images)]
-        z = torch.stack([chain.z for chain in chains])
-        return cls(run, z, tuple(map(chain_report, chains)), diagnostics(card, run.job.sampler, run.job.mcmc, chains))
+        z, classes = torch.stack([chain.z for chain in chains]), _classes(run, prepared, [chain.chain for chain in chains])
+        return cls(run, z, classes, tuple(map(chain_report, chains)), diagnostics(prepared.card, run.job.sampler, run.job.mcmc, chains))
 
     @classmethod
-    def from_prior(cls, run: Run, card: ModelCard, z: Tensor) -> Sampled:
-        """A job without chains."""
+    def from_prior(cls, run: Run, prepared: Prepared, z: Tensor, chains: Sequence[Chain]) -> Sampled:
+        """A job whose chains make no step."""
         report = ChainReport(energy_first=None, energy_last=None, acceptance=None)
-        return cls(run, z, (report,) * len(z), diagnostics(card, run.job.sampler, None, ()))
+        found = diagnostics(prepared.card, run.job.sampler, None, ())
+        return cls(run, z, _classes(run, prepared, chains), (report,) * len(z), found)
 
     def finished(self, pixels: np.ndarray, promised: Contract) -> Finished:
         """The job with its images, uint8 (images, height, width, channels)."""
@@ -76,6 +79,12 @@ class Sampled:
             contract=promised,
             sampling_s=time.perf_counter() - self.run.admitted,
         )
+
+
+def _classes(run: Run, prepared: Prepared, chains: Sequence[Chain]) -> tuple[Tensor, ...]:
+    """What the decoder takes beside the latents of a job's chains."""
+    data = data_of(chains) if prepared.spaces[run.job.sampler].data else None
+    return () if data is None else (data,)
 
 
 def chain_report(retired: Retired) -> ChainReport:
@@ -107,6 +116,8 @@ def diagnostics(card: ModelCard, sampler: str, kernel: Kernel | None, retired: S
         warnings.append(card.needs_calibration[sampler])
     if kernel.effective_temperature != 1:
         warnings.append(f"samples are drawn at temperature {kernel.effective_temperature:g}, not 1")
+    if kernel.beta != 1:
+        warnings.append(f"samples follow p(z)^β N(z; 0, I)^(1-β) with β = {kernel.beta:g}, not p(z)")
     energies = np.stack([transitions(chain) for chain in retired])
     late = energies[:, energies.shape[1] // 2 :]
     enough = late.shape[1] >= MIN_DRAWS

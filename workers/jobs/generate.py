@@ -3,6 +3,7 @@
 import binascii
 import math
 from base64 import b64decode
+from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
@@ -39,23 +40,35 @@ class ImageData(Frozen):
         return self
 
     def array(self) -> "np.ndarray":
-        """The image as float32 (channels, height, width) in [-1, 1]: pixel v becomes v / 127.5 - 1, the inverse of `images.to_pixels`."""
+        """The image as float32 (1, channels, height, width) in [-1, 1]: pixel v becomes v / 127.5 - 1, the inverse of `images.to_pixels`."""
         import numpy as np  # the API does without
 
-        return (np.frombuffer(b64decode(self.pixels), np.uint8).astype(np.float32) / 127.5 - 1).reshape(self.shape)
+        return (np.frombuffer(b64decode(self.pixels), np.uint8).astype(np.float32) / 127.5 - 1).reshape(1, *self.shape)
 
 
 class ClassData(Frozen):
-    """A class for every chain of a job to be conditioned on."""
+    """The classes that a job's chains are conditioned on."""
 
     kind: Literal["class"] = "class"
-    label: int = Field(ge=0)
+    labels: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        min_length=1, max_length=MAX_IMAGES, description="image i has label i, counted from the first again after the last"
+    )
+
+    @classmethod
+    def drawn(cls, seed: int, images: int, classes: int) -> "ClassData":
+        """A label for every image, uniform over the classes: a function of seed and image index alone."""
+        words = (sha256(f"{seed}/{index}".encode()).digest()[:8] for index in range(images))
+        return cls(labels=tuple(int.from_bytes(word) % classes for word in words))
+
+    def label_of(self, image: int) -> int:
+        """The label of one image."""
+        return self.labels[image % len(self.labels)]
 
     def array(self) -> "np.ndarray":
-        """The label as int64 ()."""
+        """The labels as int64 (labels,)."""
         import numpy as np
 
-        return np.array(self.label, np.int64)
+        return np.array(self.labels, np.int64)
 
 
 class ChainReport(Frozen):
