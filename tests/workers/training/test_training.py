@@ -138,6 +138,30 @@ def test_a_queued_training_is_published_and_told(start, broker, redis, settings,
 
 
 @pytest.mark.system
+def test_a_job_whose_data_is_not_here_fails_and_says_where_to_put_it(start, broker, settings):
+    job_id = broker.submit(TINY.model_copy(update={"dataset": "folder:flowers"}))
+    assert start("--burst").wait(200) == 0
+    problem = broker.view(job_id).problem
+    assert problem.reason == "unavailable"
+    assert str(settings.data / "datasets" / "flowers") in problem.detail
+
+
+@pytest.mark.system
+def test_a_run_in_the_foreground_without_its_data_says_where_to_put_it(start, settings):
+    run = start("--name", "toy", "--dataset", "folder:flowers")
+    said, _ = run.communicate(timeout=100)
+    assert run.returncode == 1
+    assert str(settings.data / "datasets" / "flowers") in said
+    assert "Traceback" not in said
+
+
+def test_a_dataset_that_does_not_exist_ends_the_command_with_the_choices(capsys):
+    with pytest.raises(SystemExit):
+        main(["--name", "toy", "--dataset", "folder:../flowers"])
+    assert "folder:NAME" in capsys.readouterr().err
+
+
+@pytest.mark.system
 @pytest.mark.parametrize("heard", [True, False], ids=["heard", "unheard"])
 def test_a_running_training_is_canceled(heard, start, broker, settings, eventually, monkeypatch):
     if not heard:  # the command reached nobody: the run finds the mark itself
