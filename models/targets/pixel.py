@@ -37,7 +37,7 @@ def flatness(real: Tensor, fake: Tensor) -> str | None:
     They coincide where the means are less than a quarter of the pooled standard deviation apart, as at EBGAN's equilibrium.
     """
     means, spread = (float(real.mean()), float(fake.mean())), float(((real.var() + fake.var()) / 2).sqrt())
-    if abs(means[0] - means[1]) >= FLAT * spread:
+    if abs(means[0] - means[1]) > FLAT * spread:
         return None
     return (
         f"the critic is nearly flat: its mean energies of real and generated images, {means[0]:.4g} and {means[1]:.4g}, coincide within "
