@@ -77,6 +77,7 @@ class ModelCard(Frozen):
         {}, description="samplers that rest on a calibration, and what a result says where there is none"
     )
     calibration: Calibration | None = None
+    remarks: dict[SamplerName, str] = Field({}, description="what was found on `validation` that results of a sampler warn of")
     metrics: tuple[Metric, ...] = ()
     training: Training
     digest: Digest

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from pydantic import Field
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from models.datasets import Splits
     from models.kernels import Kernel
-    from models.targets.base import Target
+    from models.targets.base import DataKind, Target
 
 
 class Size(Frozen):
@@ -38,6 +38,8 @@ class TrainState:
     random: torch.Generator  # on the CPU, whatever the device: its state is saved, and every device draws the same numbers
     device: torch.device
     step: int = 0
+    figures: dict[str, Tensor] = field(default_factory=dict)  # what a loss found on its way, each (): reported with its step, not saved
+    classes: Tensor | None = None  # (batch,) int64, of the images at hand; None where networks take no classes
     averages: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # of `Family.averaged`: network to its averaged weights
 
     def normals(self, rows: int, *shape: int) -> Tensor:
@@ -49,10 +51,12 @@ class TrainState:
         return send(torch.randn(rows, *shape, generator=self.random), self.device)
 
     def network(self, name: str) -> nn.Module:
-        """A network under training, in bfloat16 where the device is faster with it."""
+        """A network under training, in bfloat16 where the device is faster with it, with the classes of its rows filled in."""
         from models.networks.bfloat16 import Bfloat16
+        from models.networks.conditional import OfClasses
 
-        return Bfloat16(self.networks[name])
+        network = Bfloat16(self.networks[name])
+        return network if self.classes is None else OfClasses(network, self.classes)
 
     def average(self, decays: Mapping[str, float]) -> None:
         """Moves the averages after a step: a ← βa + (1 - β)w, where β = min(decay, (1 + step)/(10 + step)) forgets the first weights.
@@ -75,7 +79,13 @@ class Space:
 
     shape: tuple[int, ...]
     start: Callable[[Tensor], Tensor]  # standard normals, (rows, *shape of the prior's points), to first points, (rows, *shape)
-    decode: Callable[[Tensor], Tensor]  # points, (rows, *shape), to images in [-1, 1], (rows, channels, height, width)
+    decode: Callable[..., Tensor]  # points, (rows, *shape), to images in [-1, 1], (rows, channels, height, width)
+    classes: int = 0  # how many there are, where `decode` also takes the class of each row, (rows,) int64; without it, see `in_turn`
+
+    @property
+    def data(self) -> DataKind | None:
+        """What `decode` takes beside points."""
+        return "class" if self.classes else None
 
 
 class Fit(NamedTuple):
@@ -94,6 +104,7 @@ class Family(Frozen):
     preview_sampler: ClassVar[str]  # the sampler that draws previews during training
     needs_calibration: ClassVar[dict[str, str]] = {}  # samplers, and what a result says where they were never calibrated
     only_calibrated: ClassVar[tuple[str, ...]] = ()  # samplers that are not offered at all where they were never calibrated
+    reconstructs: ClassVar[bool] = False  # whether it has `reconstruct` and `anomaly`
 
     @property
     def batches_per_step(self) -> int:
@@ -104,6 +115,15 @@ class Family(Frozen):
     def averaged(self) -> dict[str, float]:
         """Networks that are published as the exponential moving average of their weights over the steps, and its decay."""
         return {}
+
+    @property
+    def takes_classes(self) -> bool:
+        """Whether its networks take the class of each image, so that a request may choose one."""
+        return False
+
+    def classes(self, size: Size) -> int:
+        """How many classes a request chooses from; 0 where networks take none."""
+        return size.classes if self.takes_classes else 0
 
     def build(self, size: Size) -> nn.ModuleDict:
         """The networks as published: no spectral norm, nothing that only training needs."""
@@ -144,19 +164,31 @@ class Family(Frozen):
         """The energies that chains run on, by the names of files in `models/targets`: for each sampler but `prior`, and `posterior`."""
         raise NotImplementedError
 
-    def decoder(self, networks: nn.ModuleDict) -> Callable[[Tensor], Tensor]:
-        """The prior's points to images in [-1, 1]."""
+    def decoder(self, networks: nn.ModuleDict) -> Callable[..., Tensor]:
+        """The prior's points, and the class of each where there are classes, to images in [-1, 1]."""
         raise NotImplementedError
 
     def space(self, networks: nn.ModuleDict, size: Size, sampler: str) -> Space:
         """Where chains of `prior` or of a target move; here, for all of them: latents that begin at N(0, I)."""
-        return Space((size.latent_size,), unchanged, self.decoder(networks))
+        return Space((size.latent_size,), unchanged, self.decoder(networks), self.classes(size))
 
     def uncalibrate(self, networks: nn.ModuleDict) -> None:
         """Makes targets of networks that are not calibrated as good as they can be."""
 
     def calibrate(self, networks: nn.ModuleDict, size: Size, splits: Splits, draw: Callable[[int, torch.Generator], Tensor]) -> Fit:
         """Fits in place what `needs_calibration`; `draw` gives that many images of the prior."""
+        raise NotImplementedError
+
+    def remarks(self, networks: nn.ModuleDict, real: Tensor, fake: Tensor) -> dict[str, str]:
+        """What results of a sampler should warn of, measured on images of the data and of the prior, (rows, channels, height, width)."""
+        return {}
+
+    def reconstruct(self, networks: nn.ModuleDict, images: Tensor, random: torch.Generator) -> Tensor:
+        """What the model makes of images, (rows, channels, height, width), by way of latents that explain them."""
+        raise NotImplementedError
+
+    def anomaly(self, networks: nn.ModuleDict, images: Tensor, random: torch.Generator) -> Tensor:
+        """How little the model expects of images: -log p(x, z) + const in nats at latents that explain them, (rows,)."""
         raise NotImplementedError
 
 
@@ -168,18 +200,27 @@ def unchanged(normals: Tensor) -> Tensor:
 def spaces(kind: Family, networks: nn.ModuleDict, size: Size) -> dict[str, Space]:
     """The space of `prior` and of every target; nothing in them takes a gradient. What two spaces share is one function."""
     found = {name: kind.space(networks, size, name) for name in ("prior", *kind.targets(networks))}
-    quiet = {function: _without_gradient(function) for space in found.values() for function in (space.start, space.decode)}
-    return {name: Space(space.shape, quiet[space.start], quiet[space.decode]) for name, space in found.items()}
+    starts = {space.start: _quiet(space.start, 0) for space in found.values()}
+    decodes = {space.decode: _quiet(space.decode, space.classes) for space in found.values()}
+    return {name: replace(space, start=starts[space.start], decode=decodes[space.decode]) for name, space in found.items()}
 
 
-def _without_gradient(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+def _quiet(function: Callable[..., Tensor], classes: int) -> Callable[..., Tensor]:
+    """The function without a gradient; where it takes classes and is given none, every row has its turn."""
     import torch
 
-    def quiet(tensor: Tensor) -> Tensor:
+    def quiet(rows: Tensor, *given: Tensor) -> Tensor:
         with torch.no_grad():
-            return function(tensor)
+            return function(rows.detach(), *(given or ((in_turn(len(rows), classes, rows.device),) if classes else ())))
 
     return quiet
+
+
+def in_turn(rows: int, classes: int, device: torch.device) -> Tensor:
+    """Classes 0, 1, ... over and over, (rows,) int64: what a model draws where nobody chooses."""
+    import torch
+
+    return torch.arange(rows, device=device) % classes
 
 
 def published(kind: Family, state: TrainState) -> nn.ModuleDict:
@@ -230,13 +271,18 @@ class Adversarial(Family):
         raise NotImplementedError
 
     def train_step(self, state: TrainState, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """`critic_steps` batches for the critic, each judged on its own with fresh fakes; then a step of the generator."""
+        """`critic_steps` batches for the critic, each judged on its own with fresh fakes; then a step of the generator.
+
+        Where networks take classes, fakes have those of the real images of their batch, and `state.network` fills them in.
+        """
         import torch
 
         from models.descent import descend
 
-        generator, latent = state.network("generator"), state.size.latent_size
-        for real in images.chunk(self.critic_steps):
+        latent = state.size.latent_size
+        for real, classes in zip(images.chunk(self.critic_steps), labels.chunk(self.critic_steps), strict=True):
+            state.classes = classes if self.takes_classes else None
+            generator = state.network("generator")
             with torch.no_grad():
                 fake = generator(state.normals(len(real), latent))
             loss_critic = self.critic_loss(state, real, fake)
@@ -244,7 +290,7 @@ class Adversarial(Family):
         loss_generator = self.generator_loss(state, generator(state.normals(len(real), latent)))
         descend(state.optimizers["generator"], loss_generator)
         state.step += 1
-        return {"loss_critic": loss_critic.detach(), "loss_generator": loss_generator.detach()}
+        return {"loss_critic": loss_critic.detach(), "loss_generator": loss_generator.detach(), **state.figures}
 
     def samplers(self) -> dict[str, Kernel | None]:
         from models.kernels.mala import Mala
@@ -254,9 +300,9 @@ class Adversarial(Family):
     def targets(self, networks: nn.ModuleDict) -> dict[str, Target]:
         from models.targets.ddls import Ddls
 
-        return {"ddls": Ddls(networks["generator"], networks["ratio"])}
+        return {"ddls": Ddls(networks["generator"], networks["ratio"], "class" if self.takes_classes else None)}
 
-    def decoder(self, networks: nn.ModuleDict) -> Callable[[Tensor], Tensor]:
+    def decoder(self, networks: nn.ModuleDict) -> Callable[..., Tensor]:
         return networks["generator"]
 
     def uncalibrate(self, networks: nn.ModuleDict) -> None:

@@ -32,10 +32,14 @@ def publish(trained: Trained, splits: Splits, store: Store, go_on: Callable[[], 
     samplers: dict[str, Kernel | None] = {}
     figures: list[Metric] = []
     for name, kernel in kind.samplers().items():
+        if calibration is None and name in kind.only_calibrated:
+            continue
         go_on()
         samplers[name] = replace(subject, images=len(validation.images)).tuned(name, kernel, validation) if kernel else None
         go_on()
         figures += subject.figures(name, samplers[name], test)
+    drawn = replace(subject, images=len(validation.images)).draws("prior", None, SEEDS[0]).images
+    remarks = kind.remarks(trained.networks, splits.validation.images.to(trained.device), drawn)
     default = "prior" if calibration is None and kind.default_sampler in needed else kind.default_sampler
     card = ModelCard(
         name=trained.name,
@@ -50,6 +54,7 @@ def publish(trained: Trained, splits: Splits, store: Store, go_on: Callable[[], 
         default_sampler=default,
         needs_calibration=needed,
         calibration=calibration,
+        remarks={name: remark for name, remark in remarks.items() if name in samplers},
         metrics=tuple(figures),
         training=trained.origin,
         digest="0" * 64,  # the store fills it in

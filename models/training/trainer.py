@@ -22,14 +22,22 @@ CPU = torch.device("cpu")
 
 
 def train(
-    settings: TrainSettings, *, run_folder: Path, store: Store, command: str, reporter: Reporter, device: torch.device = CPU
+    settings: TrainSettings,
+    *,
+    run_folder: Path,
+    store: Store,
+    command: str,
+    reporter: Reporter,
+    device: torch.device = CPU,
+    data: Path = datasets.HERE,
 ) -> ModelCard:
     """Trains, or goes on where `run_folder` stopped, and publishes a new version; all of it computes on the device.
 
     The version has the weights with the lowest FID to `validation`, or the last ones where nothing is evaluated. Raises ValueError
-    for an unknown family, option or dataset, Diverged for a non-finite loss, TrainingStopped when asked to stop.
+    for an unknown family, option or dataset, Diverged for a non-finite loss, TrainingStopped when asked to stop, DatasetUnavailable where
+    `data` lacks the files of the dataset.
     """
-    kind, splits = family(settings.family, settings.options), datasets.load(settings.dataset)
+    kind, splits = family(settings.family, settings.options), datasets.load(settings.dataset, data)
     size = Size(
         image_shape=tuple(splits.train.images.shape[1:]),
         latent_size=settings.latent_size,

@@ -77,7 +77,7 @@ def generate(  # typer makes an option of each parameter
 def train(
     name: Annotated[str, typer.Argument(help="Name of the model.")],
     family: Annotated[str, typer.Option()] = "sngan",
-    dataset: Annotated[str, typer.Option()] = "digits",
+    dataset: Annotated[str, typer.Option(help="Such as digits, mnist:without-1 or folder:NAME.")] = "digits",
     steps: Annotated[int | None, typer.Option()] = None,
     batch_size: Annotated[int | None, typer.Option()] = None,
     width: Annotated[int | None, typer.Option(help="Channels of the widest layers.")] = None,

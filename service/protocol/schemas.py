@@ -62,7 +62,11 @@ class TrainRequest(Body):
 
     name: ModelName
     family: str = Field(max_length=100, json_schema_extra={"enum": list(families.names())})
-    dataset: str = Field(max_length=100, json_schema_extra={"enum": list(datasets.names())})
+    dataset: str = Field(
+        max_length=100,
+        description=f"one of {', '.join(datasets.choices())}; the training worker has the data",
+        json_schema_extra={"pattern": datasets.pattern()},
+    )
     steps: int = Field(2000, ge=1, le=1_000_000)
     batch_size: int = Field(64, ge=2, le=4096)
     width: int = Field(64, ge=4, le=1024, description="channels of the widest layers; sets the size of the networks")
