@@ -6,13 +6,14 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 from rich.table import Column, Table
 
 from service.client import DEFAULT_ADDRESS, Client, ClientError
 from service.command.kernel_settings import list_settings, parse_settings
 from service.protocol.schemas import JobReply
-from workers.jobs import Event, Status, TrainResult
+from workers.jobs import Event, Progress, Status, TrainResult
 from workers.training.options import describe_options
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Samples images from GANs and energy-based models.")
@@ -115,7 +116,7 @@ def jobs_list(limit: Annotated[int, typer.Option("-n", min=1, max=200)] = 20, ur
     table = Table(Column("job", no_wrap=True, min_width=32), "status", "request", "progress", box=None)
     with Client(url) as client:
         for job in client.jobs(limit):
-            table.add_row(job.id, job.status, job.job.describe(), f"{job.progress.done}/{job.progress.total}" if job.progress else "")
+            table.add_row(job.id, job.status, job.job.describe(), _describe(job.progress) if job.progress else "")
     out.print(table)
 
 
@@ -137,7 +138,7 @@ def jobs_cancel(job_id: str, url: Address = DEFAULT_ADDRESS) -> None:
 def _followed(client: Client, job: JobReply) -> JobReply:
     """Shows a job's progress until it is over; Ctrl-C cancels it."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True) as progress:
+    with Bar(*columns, console=err, transient=True) as progress:
         task = progress.add_task("waiting", total=None)
         try:
             ended = client.wait(job.id, lambda event: _show(progress, task, event))
@@ -149,15 +150,20 @@ def _followed(client: Client, job: JobReply) -> JobReply:
     return ended
 
 
-def _show(progress: Progress, task: TaskID, event: Event) -> None:
+def _show(progress: Bar, task: TaskID, event: Event) -> None:
     match event.name:
         case "started":
             progress.update(task, description="running")
         case "progress":
-            progress.update(task, completed=_number(event.data.get("done")), total=_number(event.data.get("total")))
+            stage, done, total = (event.data.get(key) for key in ("stage", "done", "total"))
+            progress.update(task, description=str(stage or "running"), completed=_number(done), total=_number(total))
         case "metrics":
             figures = (f"{name} {value:.3g}" for name, value in event.data.items() if isinstance(value, float) and name != "step")
-            progress.update(task, description=" ".join(figures))
+            progress.update(task, description=" ".join(("training", *figures)))
+
+
+def _describe(progress: Progress) -> str:
+    return f"{progress.stage or ''} {progress.done}/{progress.total}".strip()
 
 
 def _number(value: object) -> float | None:
