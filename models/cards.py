@@ -27,8 +27,10 @@ class Metric(Frozen):
     sampler: SamplerName | None = None
     value: float
     spread: float | None = Field(None, description="standard deviation over the seeds")
-    evaluator: str = Field(description="what measured it")
-    images: int = Field(description="sample size of each seed")
+    floor: float | None = Field(None, description="the same figure of as many real images of another split")
+    split: str = Field(description="the real images it was measured against", examples=["test"])
+    extractor: str | None = Field(None, description="the network whose features were compared; None where pixels were")
+    images: int = Field(description="how many of each seed were measured, at most")
     seeds: tuple[int, ...]
 
 

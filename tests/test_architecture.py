@@ -30,7 +30,8 @@ PARTS: dict[str, dict[str, set[str]]] = {
         "checkpoints": {"cards"},
         "sampling": {"device", "kernels", "targets"},
         "families": {"registry", "cards", "datasets", "descent", "device", "kernels", "networks", "ratio_head", "sampling", "targets"},
-        "metrics": {"registry", "datasets", "descent"},
+        "extractors": {"registry", "datasets", "descent"},
+        "metrics": {"registry", "datasets", "device", "extractors"},
         "inference": {"cards", "checkpoints", "device", "families", "networks", "targets"},
         "training": {
             "kernels",
