@@ -169,9 +169,10 @@ def unchanged(normals: Tensor) -> Tensor:
 def spaces(kind: Family, networks: nn.ModuleDict, size: Size) -> dict[str, Space]:
     """The space of `prior` and of every target; nothing in them takes a gradient. What two spaces share is one function."""
     found = {name: kind.space(networks, size, name) for name in ("prior", *kind.targets(networks))}
-    starts = {space.start: _quiet(space.start, 0) for space in found.values()}
-    decodes = {space.decode: _quiet(space.decode, space.classes) for space in found.values()}
-    return {name: replace(space, start=starts[space.start], decode=decodes[space.decode]) for name, space in found.items()}
+    quiet = {space.decode: _quiet(space.decode, space.classes) for space in found.values()}
+    for start in {space.start for space in found.values()} - set(quiet):
+        quiet[start] = _quiet(start, 0)
+    return {name: replace(space, start=quiet[space.start], decode=quiet[space.decode]) for name, space in found.items()}
 
 
 def _quiet(function: Callable[..., Tensor], classes: int) -> Callable[..., Tensor]:
@@ -180,16 +181,16 @@ def _quiet(function: Callable[..., Tensor], classes: int) -> Callable[..., Tenso
 
     def quiet(rows: Tensor, *given: Tensor) -> Tensor:
         with torch.no_grad():
-            return function(rows, *(given or ((in_turn(len(rows), classes, rows.device),) if classes else ())))
+            return function(rows, *(given or ((in_turn(0, len(rows), classes, rows.device),) if classes else ())))
 
     return quiet
 
 
-def in_turn(rows: int, classes: int, device: torch.device) -> Tensor:
-    """Classes 0, 1, ... over and over, (rows,) int64: what a model draws where nobody chooses."""
+def in_turn(first: int, rows: int, classes: int, device: torch.device) -> Tensor:
+    """Classes 0, 1, ... over and over, of rows `first` and those after it, (rows,) int64: what a model draws where nobody chooses."""
     import torch
 
-    return torch.arange(rows, device=device) % classes
+    return torch.arange(first, first + rows, device=device) % classes
 
 
 def published(kind: Family, state: TrainState) -> nn.ModuleDict:
