@@ -94,6 +94,7 @@ class ModelCard(Frozen):
     description: str
     image_shape: tuple[int, int, int] = Field(description="channels, height, width")
     latent_shape: tuple[int, ...]
+    classes: int = Field(0, description="a request may choose one of so many; 0 where the model takes no class")
     networks: dict[str, Any] = Field(description="size of the networks, from which the family rebuilds them")
     options: dict[str, JsonValue] = Field({}, description="the family's own options")
     samplers: dict[SamplerName, AnyKernel | None] = Field(

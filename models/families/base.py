@@ -191,8 +191,8 @@ class Family(Frozen):
         return networks["critic"]
 
     def log_ratio(self, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """What a ratio head, or `score`, says of images with labels, (rows,); most see the images alone."""
-        values: Tensor = network(images)
+        """What a ratio head, or `score`, says of images, (rows,); where networks take classes, of images with their labels."""
+        values: Tensor = network(images, labels) if self.takes_classes else network(images)
         return values
 
     def remarks(self, networks: nn.ModuleDict, real: Tensor, fake: Tensor) -> dict[str, str]:
@@ -216,9 +216,10 @@ def unchanged(normals: Tensor) -> Tensor:
 def spaces(kind: Family, networks: nn.ModuleDict, size: Size) -> dict[str, Space]:
     """The space of `prior` and of every target; nothing in them takes a gradient. What two spaces share is one function."""
     found = {name: kind.space(networks, size, name) for name in ("prior", *kind.targets(networks))}
-    starts = {space.start: _quiet(space.start, 0) for space in found.values()}
-    decodes = {space.decode: _quiet(space.decode, space.classes) for space in found.values()}
-    return {name: replace(space, start=starts[space.start], decode=decodes[space.decode]) for name, space in found.items()}
+    quiet = {space.decode: _quiet(space.decode, space.classes) for space in found.values()}
+    for start in {space.start for space in found.values()} - set(quiet):
+        quiet[start] = _quiet(start, 0)
+    return {name: replace(space, start=quiet[space.start], decode=quiet[space.decode]) for name, space in found.items()}
 
 
 def _quiet(function: Callable[..., Tensor], classes: int) -> Callable[..., Tensor]:
@@ -227,16 +228,16 @@ def _quiet(function: Callable[..., Tensor], classes: int) -> Callable[..., Tenso
 
     def quiet(rows: Tensor, *given: Tensor) -> Tensor:
         with torch.no_grad():
-            return function(rows.detach(), *(given or ((in_turn(len(rows), classes, rows.device),) if classes else ())))
+            return function(rows.detach(), *(given or ((in_turn(0, len(rows), classes, rows.device),) if classes else ())))
 
     return quiet
 
 
-def in_turn(rows: int, classes: int, device: torch.device) -> Tensor:
-    """Classes 0, 1, ... over and over, (rows,) int64: what a model draws where nobody chooses."""
+def in_turn(first: int, rows: int, classes: int, device: torch.device) -> Tensor:
+    """Classes 0, 1, ... over and over, of rows `first` and those after it, (rows,) int64: what a model draws where nobody chooses."""
     import torch
 
-    return torch.arange(rows, device=device) % classes
+    return torch.arange(first, first + rows, device=device) % classes
 
 
 def published(kind: Family, state: TrainState) -> nn.ModuleDict:

@@ -97,6 +97,7 @@ def described(outcome: Outcome, subject: Subject, samplers: Mapping[str, Kernel 
         description=f"{kind.description}, trained on {trained.origin.dataset}",
         image_shape=trained.size.image_shape,
         latent_shape=subject.spaces["prior"].shape,
+        classes=kind.classes(trained.size),
         networks=trained.size.model_dump(),
         samplers=dict(samplers),
         default_sampler="prior" if unfit else kind.default_sampler,

@@ -53,6 +53,9 @@ def generate(  # typer makes an option of each parameter
     output: Annotated[Path, typer.Option("--output", "-o", help="The PNG to write.")] = Path("out.png"),
     images: Annotated[int, typer.Option("--images", "-n", help="Number of images.")] = 1,
     seed: Annotated[int | None, typer.Option(help="Default: random; it is printed.")] = None,
+    classes: Annotated[
+        list[int] | None, typer.Option("--class", help="Class of the images; repeated, they take turns. Default: drawn by the seed.")
+    ] = None,
     sampler: Annotated[str | None, typer.Option(help="Default: the checkpoint's default sampler.")] = None,
     kernel: Annotated[str | None, typer.Option(help="Default: the checkpoint's default kernel.")] = None,
     steps: Annotated[int | None, typer.Option(help="Transitions of each chain.")] = None,
@@ -65,7 +68,7 @@ def generate(  # typer makes an option of each parameter
 ) -> None:
     """Samples images and writes them as one PNG."""
     mcmc = parse_settings(setting or (), {"kernel": kernel, "steps": steps, "step_size": step_size})
-    settings = _given(seed=seed, sampler=sampler, mcmc=mcmc or None, priority=priority)
+    settings = _given(seed=seed, class_=classes or None, sampler=sampler, mcmc=mcmc or None, priority=priority)
     with Client(url) as client:
         job = _followed(client, client.submit(model, num_images=images, **settings))
         picture = client.picture(job)
