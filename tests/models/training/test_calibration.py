@@ -100,7 +100,7 @@ def test_what_is_published_is_what_was_assessed(few, judges, tmp_path, monkeypat
     known = outcome(few, judges, Isotonic())
     assert known.trained.size.ratio_heads == 0
     store = Store(tmp_path, tmp_path / "none")
-    card = place(known, judges, store, lambda: None)
+    card = place(known, judges.validation.evaluator, few, store, lambda: None)
     assert (store.folder(card) / "reliability.png").read_bytes() == known.files["reliability.png"]
     served = load(store, card, CPU)
     images = few.test.images
