@@ -14,7 +14,7 @@ from models import sampling
 from models.cards import Training
 from models.datasets import Split
 from models.device import read, send
-from models.families.base import Family, Size, Space, spaces
+from models.families.base import Family, Size, Space, in_turn, spaces
 from models.inference.prepared import prepare
 from models.kernels import Chains, Kernel
 from models.metrics.base import Draws, Explained
@@ -45,8 +45,9 @@ def over_seeds(measure: Callable[[int], float]) -> tuple[float, float]:
 
 def operations_of(target: Target, z: Tensor) -> int:
     """Floating-point operations of the energy of latents, (rows, ...); the gradient takes about as many again."""
+    data = torch.zeros(len(z), dtype=torch.int64, device=z.device) if target.data == "class" else None
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        target.energy(z)
+        target.energy(z, data)
     return max(int(counter.get_total_flops()), 1)
 
 
@@ -90,7 +91,7 @@ class Subject:
         operations = {
             name: operations_of(target, torch.zeros(1, *found[name].shape, device=trained.device))
             for name, target in plain.items()
-            if target.data is None
+            if target.data != "image"
         }
         return cls(found, kind.targets(networks), images, trained.device, kind, trained.networks, operations)
 
@@ -121,14 +122,21 @@ class Subject:
 
     def images_of(self, sampler: str, points: Tensor) -> Tensor:
         """Points, (rows, ...), to images, chunk by chunk."""
-        return torch.cat([self.spaces[sampler].decode(part) for part in points.split(CHUNK)])
+        parts = points.split(CHUNK)
+        return torch.cat([self.spaces[sampler].decode(part, *self._classes(number, len(part))) for number, part in enumerate(parts)])
 
     def _chains(self, sampler: str, kernel: Kernel, seed: int, seen: dict[int, list[Tensor]] | None = None) -> Iterator[sampling.Ran]:
         """Chains of a kernel, chunk by chunk, from where the prior's images of the seed are; `seen` collects points by their step."""
         random = torch.Generator().manual_seed(seed + 1000)
-        for start in self._starts(sampler, seed):
+        for number, start in enumerate(self._starts(sampler, seed)):
             watch = None if seen is None else Recorder(seen, kernel.ticks // kernel.steps)
-            yield sampling.run(kernel, self.targets[sampler], start, random=random, watch=watch)
+            (data,) = self._classes(number, len(start)) or (None,)
+            yield sampling.run(kernel, self.targets[sampler], start, random=random, data=data, watch=watch)
+
+    def _classes(self, chunk: int, rows: int) -> tuple[Tensor, ...]:
+        """What a model of classes is told beside the points of a chunk: all classes in turn, over the chunks."""
+        classes = self.spaces["prior"].classes
+        return (in_turn(chunk * CHUNK, rows, classes, self.device),) if classes else ()
 
     def _starts(self, sampler: str, seed: int) -> Iterator[Tensor]:
         """First points of a seed's chains, chunk by chunk."""
