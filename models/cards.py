@@ -52,6 +52,10 @@ class Training(Frozen):
     seed: int
     seconds: float
     torch: str
+    images_per_second: float | None = Field(None, description="real images used a second while stepping")
+    best_step: int | None = Field(None, description="the step whose weights these are: those with the lowest FID to `validation`")
+    validation_fid: float | None = Field(None, description="of these weights, by the sampler of the previews")
+    rollbacks: tuple[str, ...] = Field((), description="why the run went back to an earlier step, once for each time")
 
 
 class ModelCard(Frozen):

@@ -49,6 +49,7 @@ class TrainSettings(TypedDict, total=False):
     width: int
     latent_size: int
     seed: int
+    evaluations: int
     calibrate: bool
     options: dict[str, Any]
 

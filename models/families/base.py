@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from pydantic import Field
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from models.datasets import Splits
     from models.kernels import Kernel
-    from models.targets.base import Target
+    from models.targets.base import DataKind, Target
 
 
 class Size(Frozen):
@@ -39,6 +39,8 @@ class TrainState:
     device: torch.device
     step: int = 0
     figures: dict[str, Tensor] = field(default_factory=dict)  # what a loss found on its way, each (): reported with its step, not saved
+    classes: Tensor | None = None  # (batch,) int64, of the images at hand; None where networks take no classes
+    averages: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # of `Family.averaged`: network to its averaged weights
 
     def normals(self, rows: int, *shape: int) -> Tensor:
         """Standard normals for so many rows of the batch, (rows, *shape), on the device."""
@@ -49,10 +51,26 @@ class TrainState:
         return send(torch.randn(rows, *shape, generator=self.random), self.device)
 
     def network(self, name: str) -> nn.Module:
-        """A network under training, in bfloat16 where the device is faster with it."""
+        """A network under training, in bfloat16 where the device is faster with it, with the classes of its rows filled in."""
         from models.networks.bfloat16 import Bfloat16
+        from models.networks.conditional import OfClasses
 
-        return Bfloat16(self.networks[name])
+        network = Bfloat16(self.networks[name])
+        return network if self.classes is None else OfClasses(network, self.classes)
+
+    def average(self, decays: Mapping[str, float]) -> None:
+        """Moves the averages after a step: a ← βa + (1 - β)w, where β = min(decay, (1 + step)/(10 + step)) forgets the first weights.
+
+        Integers, such as BatchNorm's count of batches, are copied.
+        """
+        for name, decay in decays.items():
+            beta = min(decay, (1 + self.step) / (10 + self.step))
+            for key, weight in self.networks[name].state_dict().items():
+                average = self.averages[name][key]
+                if average.is_floating_point():
+                    average.lerp_(weight, 1 - beta)
+                else:
+                    average.copy_(weight)
 
 
 @dataclass(frozen=True)
@@ -61,7 +79,13 @@ class Space:
 
     shape: tuple[int, ...]
     start: Callable[[Tensor], Tensor]  # standard normals, (rows, *shape of the prior's points), to first points, (rows, *shape)
-    decode: Callable[[Tensor], Tensor]  # points, (rows, *shape), to images in [-1, 1], (rows, channels, height, width)
+    decode: Callable[..., Tensor]  # points, (rows, *shape), to images in [-1, 1], (rows, channels, height, width)
+    classes: int = 0  # how many there are, where `decode` also takes the class of each row, (rows,) int64; without it, see `in_turn`
+
+    @property
+    def data(self) -> DataKind | None:
+        """What `decode` takes beside points."""
+        return "class" if self.classes else None
 
 
 class Fit(NamedTuple):
@@ -92,6 +116,15 @@ class Family(Frozen):
         """Networks that are published as the exponential moving average of their weights over the steps, and its decay."""
         return {}
 
+    @property
+    def takes_classes(self) -> bool:
+        """Whether its networks take the class of each image, so that a request may choose one."""
+        return False
+
+    def classes(self, size: Size) -> int:
+        """How many classes a request chooses from; 0 where networks take none."""
+        return size.classes if self.takes_classes else 0
+
     def build(self, size: Size) -> nn.ModuleDict:
         """The networks as published: no spectral norm, nothing that only training needs."""
         raise NotImplementedError
@@ -112,7 +145,9 @@ class Family(Frozen):
             networks = self.build(size)
             self.dress(networks)
         networks.to(device)
-        return TrainState(size, networks, self.optimizers(networks), torch.Generator().manual_seed(seed), torch.device(device))
+        averages = {name: {key: weight.clone() for key, weight in networks[name].state_dict().items()} for name in self.averaged}
+        random = torch.Generator().manual_seed(seed)
+        return TrainState(size, networks, self.optimizers(networks), random, torch.device(device), averages=averages)
 
     def train_step(self, state: TrainState, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """One step on real images, (batches_per_step · batch, channels, height, width), and their labels: figures to plot, each ().
@@ -129,13 +164,13 @@ class Family(Frozen):
         """The energies that chains run on, by the names of files in `models/targets`: for each sampler but `prior`, and `posterior`."""
         raise NotImplementedError
 
-    def decoder(self, networks: nn.ModuleDict) -> Callable[[Tensor], Tensor]:
-        """The prior's points to images in [-1, 1]."""
+    def decoder(self, networks: nn.ModuleDict) -> Callable[..., Tensor]:
+        """The prior's points, and the class of each where there are classes, to images in [-1, 1]."""
         raise NotImplementedError
 
     def space(self, networks: nn.ModuleDict, size: Size, sampler: str) -> Space:
         """Where chains of `prior` or of a target move; here, for all of them: latents that begin at N(0, I)."""
-        return Space((size.latent_size,), unchanged, self.decoder(networks))
+        return Space((size.latent_size,), unchanged, self.decoder(networks), self.classes(size))
 
     def uncalibrate(self, networks: nn.ModuleDict) -> None:
         """Makes targets of networks that are not calibrated as good as they can be."""
@@ -165,22 +200,34 @@ def unchanged(normals: Tensor) -> Tensor:
 def spaces(kind: Family, networks: nn.ModuleDict, size: Size) -> dict[str, Space]:
     """The space of `prior` and of every target; nothing in them takes a gradient. What two spaces share is one function."""
     found = {name: kind.space(networks, size, name) for name in ("prior", *kind.targets(networks))}
-    quiet = {function: _without_gradient(function) for space in found.values() for function in (space.start, space.decode)}
-    return {name: Space(space.shape, quiet[space.start], quiet[space.decode]) for name, space in found.items()}
+    starts = {space.start: _quiet(space.start, 0) for space in found.values()}
+    decodes = {space.decode: _quiet(space.decode, space.classes) for space in found.values()}
+    return {name: replace(space, start=starts[space.start], decode=decodes[space.decode]) for name, space in found.items()}
 
 
-def _without_gradient(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+def _quiet(function: Callable[..., Tensor], classes: int) -> Callable[..., Tensor]:
+    """The function without a gradient; where it takes classes and is given none, every row has its turn."""
     import torch
 
-    def quiet(tensor: Tensor) -> Tensor:
+    def quiet(rows: Tensor, *given: Tensor) -> Tensor:
         with torch.no_grad():
-            return function(tensor.detach())
+            return function(rows.detach(), *(given or ((in_turn(len(rows), classes, rows.device),) if classes else ())))
 
     return quiet
 
 
+def in_turn(rows: int, classes: int, device: torch.device) -> Tensor:
+    """Classes 0, 1, ... over and over, (rows,) int64: what a model draws where nobody chooses."""
+    import torch
+
+    return torch.arange(rows, device=device) % classes
+
+
 def published(kind: Family, state: TrainState) -> nn.ModuleDict:
-    """Plain networks in eval mode with the trained weights, on the CPU, spectral norm settled into them."""
+    """Plain networks in eval mode on the CPU: the averaged weights of networks that have some, else the trained ones.
+
+    Spectral norm is settled into the weights. A network that has it cannot be averaged: its state is no plain network's.
+    """
     networks = state.networks
     weights = {name: tensor for name, tensor in networks.state_dict().items() if ".parametrizations." not in name}
     networks.eval()  # so that reading a weight does not move its power iteration
@@ -188,6 +235,8 @@ def published(kind: Family, state: TrainState) -> nn.ModuleDict:
         for parameter in getattr(module, "parametrizations", {}):
             weights[f"{name}.{parameter}"] = getattr(module, parameter).detach()
     networks.train()
+    for name, average in state.averages.items():
+        weights |= {f"{name}.{key}": weight for key, weight in average.items()}
     plain = kind.build(state.size).eval()
     plain.load_state_dict(weights)
     return plain
@@ -222,13 +271,18 @@ class Adversarial(Family):
         raise NotImplementedError
 
     def train_step(self, state: TrainState, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """`critic_steps` batches for the critic, each judged on its own with fresh fakes; then a step of the generator."""
+        """`critic_steps` batches for the critic, each judged on its own with fresh fakes; then a step of the generator.
+
+        Where networks take classes, fakes have those of the real images of their batch, and `state.network` fills them in.
+        """
         import torch
 
         from models.descent import descend
 
-        generator, latent = state.network("generator"), state.size.latent_size
-        for real in images.chunk(self.critic_steps):
+        latent = state.size.latent_size
+        for real, classes in zip(images.chunk(self.critic_steps), labels.chunk(self.critic_steps), strict=True):
+            state.classes = classes if self.takes_classes else None
+            generator = state.network("generator")
             with torch.no_grad():
                 fake = generator(state.normals(len(real), latent))
             loss_critic = self.critic_loss(state, real, fake)
@@ -246,9 +300,9 @@ class Adversarial(Family):
     def targets(self, networks: nn.ModuleDict) -> dict[str, Target]:
         from models.targets.ddls import Ddls
 
-        return {"ddls": Ddls(networks["generator"], networks["ratio"])}
+        return {"ddls": Ddls(networks["generator"], networks["ratio"], "class" if self.takes_classes else None)}
 
-    def decoder(self, networks: nn.ModuleDict) -> Callable[[Tensor], Tensor]:
+    def decoder(self, networks: nn.ModuleDict) -> Callable[..., Tensor]:
         return networks["generator"]
 
     def uncalibrate(self, networks: nn.ModuleDict) -> None:

@@ -34,12 +34,12 @@ class Generator(nn.Module):
 
 
 class Critic(nn.Module):
-    """Images to logits of being real: (rows, channels, height, width) -> (rows,).
+    """Images to logits of being real: (rows, channels, height, width) -> (rows,), or of several `outputs` -> (rows, outputs).
 
     `scale` is a learned factor on the last layer: under spectral norm alone the logit stays within a few tenths of 0.
     """
 
-    def __init__(self, width: int, image_shape: tuple[int, int, int], *, dropout: float = 0.0) -> None:
+    def __init__(self, width: int, image_shape: tuple[int, int, int], *, outputs: int = 1, dropout: float = 0.0) -> None:
         super().__init__()
         channels, height, wide = image_shape
         self.layers = nn.Sequential(
@@ -53,10 +53,10 @@ class Critic(nn.Module):
             nn.LeakyReLU(0.1),
             nn.Flatten(),
             nn.Dropout(dropout),
-            nn.Linear(2 * width * (height // 4) * (wide // 4), 1),
+            nn.Linear(2 * width * (height // 4) * (wide // 4), outputs),
         )
         self.scale = nn.Parameter(torch.tensor(4.0))
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.scale * self.layers(images).squeeze(1)
+        logits: Tensor = self.scale * self.layers(images).squeeze(1)  # squeezes one output only
         return logits

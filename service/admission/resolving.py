@@ -57,9 +57,10 @@ def generate_job(request: GenerateRequest, store: Store, max_images: int, caller
 
 def train_job(request: TrainRequest) -> TrainJob:
     """The training job of a request. Raises Refusal naming the field."""
-    for field, value, choices in (("family", request.family, families.names()), ("dataset", request.dataset, datasets.names())):
-        if value not in choices:
-            raise _refuse(field, value, f"unknown {field}", choices)
+    if request.family not in families.names():
+        raise _refuse("family", request.family, "unknown family", families.names())
+    if not datasets.is_name(request.dataset):
+        raise _refuse("dataset", request.dataset, "unknown dataset", datasets.choices())
     options = _validated(FAMILIES[request.family], request.options, "options").model_dump(mode="json")
     return TrainJob(**request.model_dump(exclude={"seed", "options"}), options=options, seed=_seed(request.seed))
 

@@ -76,18 +76,20 @@ def generate(  # typer makes an option of each parameter
 def train(
     name: Annotated[str, typer.Argument(help="Name of the model.")],
     family: Annotated[str, typer.Option()] = "sngan",
-    dataset: Annotated[str, typer.Option()] = "digits",
+    dataset: Annotated[str, typer.Option(help="Such as digits, mnist:without-1 or folder:NAME.")] = "digits",
     steps: Annotated[int | None, typer.Option()] = None,
     batch_size: Annotated[int | None, typer.Option()] = None,
     width: Annotated[int | None, typer.Option(help="Channels of the widest layers.")] = None,
     latent_size: Annotated[int | None, typer.Option()] = None,
     seed: Annotated[int | None, typer.Option(help="Default: random; it is printed.")] = None,
+    evaluations: Annotated[int | None, typer.Option(help="Times FID to validation is measured; the best weights are published.")] = None,
     calibrate: Annotated[bool | None, typer.Option(help="Calibrate afterwards, where the family has samplers that need it.")] = None,
     given: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help=describe_options())] = None,
     url: Address = DEFAULT_ADDRESS,
 ) -> None:
     """Trains a model and publishes it as a new version."""
-    settings = _given(steps=steps, batch_size=batch_size, width=width, latent_size=latent_size, seed=seed, calibrate=calibrate)
+    settings = _given(steps=steps, batch_size=batch_size, width=width, latent_size=latent_size, seed=seed)
+    settings |= _given(evaluations=evaluations, calibrate=calibrate)
     settings["options"] = parse_settings(given or [], {})
     with Client(url) as client:
         job = _followed(client, client.train(name, family, dataset, **settings))

@@ -62,12 +62,22 @@ class TrainRequest(Body):
 
     name: ModelName
     family: str = Field(max_length=100, json_schema_extra={"enum": list(families.names())})
-    dataset: str = Field(max_length=100, json_schema_extra={"enum": list(datasets.names())})
+    dataset: str = Field(
+        max_length=100,
+        description=f"one of {', '.join(datasets.choices())}; the training worker has the data",
+        json_schema_extra={"pattern": datasets.pattern()},
+    )
     steps: int = Field(2000, ge=1, le=1_000_000)
     batch_size: int = Field(64, ge=2, le=4096)
     width: int = Field(64, ge=4, le=1024, description="channels of the widest layers; sets the size of the networks")
     latent_size: int = Field(64, ge=1, le=4096)
     seed: Seed | None = Field(None, description="default: random, below 2**32; the answer names it")
+    evaluations: int = Field(
+        10,
+        ge=0,
+        le=1000,
+        description="times in the run that FID to `validation` is measured; the best weights are published, at 0 the last",
+    )
     calibrate: bool = Field(True, description="calibrate afterwards, where the family has samplers that need it")
     options: GivenOptions = Field({}, description="the family's own options; missing ones have their defaults")
 

@@ -11,7 +11,7 @@ from models.checkpoints import Store
 from models.families import FAMILIES, family, names
 from models.families.base import Size, published, spaces
 from models.inference.prepared import load
-from models.training.state import restore, save
+from models.training.state import Account, restore, save
 from tests.tiny_models import publish_tiny
 
 SIZE = Size(image_shape=(1, 8, 8), latent_size=6, width=8)
@@ -74,9 +74,9 @@ def test_a_resumed_run_goes_on_bit_for_bit(kind, tmp_path):
         kind.train_step(straight, real, LABELS)
     for real in images[:3]:
         kind.train_step(first, real, LABELS)
-    save(first, tmp_path, "same", 12.5)
+    save(first, tmp_path, "same", Account(seconds=12.5))
     second = kind.begin(SIZE, 99)
-    assert restore(second, tmp_path, "same") == 12.5
+    assert restore(second, tmp_path, "same").seconds == 12.5
     assert second.step == 3
     for real in images[3:]:
         kind.train_step(second, real, LABELS)
@@ -85,7 +85,7 @@ def test_a_resumed_run_goes_on_bit_for_bit(kind, tmp_path):
 
 
 def test_another_runs_state_is_refused(kind, tmp_path):
-    save(kind.begin(SIZE, 1), tmp_path, "one", 0)
+    save(kind.begin(SIZE, 1), tmp_path, "one", Account())
     with pytest.raises(ValueError, match="another run"):
         restore(kind.begin(SIZE, 1), tmp_path, "two")
 

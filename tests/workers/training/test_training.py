@@ -50,7 +50,7 @@ def test_the_command_in_a_card_trains_the_same_again():
     line = command_line(TINY)
     assert line == (
         "python -m workers.training --name toy --family sngan --dataset digits --steps 40 --batch-size 8 --width 8"
-        " --latent-size 4 --seed 1 --no-calibrate"
+        " --latent-size 4 --seed 1 --evaluations 10 --no-calibrate"
     )
 
 
@@ -126,6 +126,9 @@ def test_a_queued_training_is_published_and_told(start, broker, redis, settings,
     card = Store(settings.checkpoints).card("toy")
     assert (card.version, card.digest) == (view.result.version, view.result.digest)
     assert card.training.command == command_line(TINY)
+    assert card.training.best_step in range(4, 41, 4)
+    assert card.training.validation_fid > 0
+    assert card.training.images_per_second > 0
     names = [event.name for event in broker.events(job_id)]
     assert (names[0], names[1], names[-1]) == ("queued", "started", "end")
     assert {"progress", "metrics", "sample"} <= set(names)
