@@ -18,6 +18,7 @@ from workers.jobs import ClassData, GenerateJob, TrainJob
 
 REFERENCE = re.compile(r"([a-z0-9][a-z0-9-]{0,62})(?:@([1-9][0-9]{0,8}))?")
 SHOWN_CLASSES = 20  # a refusal names so many choices one by one
+SEED_BITS = 63  # so many that two seeds drawn in a lifetime hardly meet, and as many as a signed word holds
 Settings = TypeVar("Settings", bound=BaseModel)
 
 
@@ -114,7 +115,7 @@ def _validated(model: type[Settings], given: dict[str, Any], field: str) -> Sett
 
 
 def _seed(given: int | None) -> int:
-    return secrets.randbits(32) if given is None else given
+    return secrets.randbits(SEED_BITS) if given is None else given
 
 
 def _refuse(field: str, value: object, reason: str, choices: tuple[str, ...] = ()) -> Refusal:
