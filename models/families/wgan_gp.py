@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from models.families.base import Adversarial, Size, TrainState
+from models.families.base import Adversarial, Size, Space, TrainState, unchanged
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+
+    from models.kernels import Kernel
+    from models.targets.base import Target
 
 
 class WganGp(Adversarial):
@@ -23,6 +26,7 @@ class WganGp(Adversarial):
 
     critic_steps: int = Field(5, ge=1, le=100, description="steps of the critic for one of the generator")
     penalty: float = Field(10.0, ge=0, le=1e4, description="weight λ of the gradient penalty")
+    pixel_scale: float = Field(500.0, gt=0, le=1e6, description="β of `pixel`: it samples exp(β c(x))")
 
     description: ClassVar[str] = "Wasserstein GAN with gradient penalty, whose critic is no density ratio until calibrated"
     only_calibrated: ClassVar[tuple[str, ...]] = ("ddls",)
@@ -60,6 +64,36 @@ class WganGp(Adversarial):
     def generator_loss(self, state: TrainState, fake: Tensor) -> Tensor:
         values: Tensor = state.network("critic")(fake)
         return -values.mean()
+
+    def samplers(self) -> dict[str, Kernel | None]:
+        from models.kernels.mala import Mala
+
+        return {**super().samplers(), "pixel": Mala(steps=100, step_size=1e-3)}
+
+    def targets(self, networks: nn.ModuleDict) -> dict[str, Target]:
+        from models.targets.pixel import Pixel
+
+        return {**super().targets(networks), "pixel": Pixel(self.energy(networks), self.pixel_scale)}
+
+    def energy(self, networks: nn.ModuleDict) -> Callable[[Tensor], Tensor]:
+        """-c: images, (rows, channels, height, width), to energies, (rows,)."""
+        return lambda images: -networks["critic"](images)
+
+    def space(self, networks: nn.ModuleDict, size: Size, sampler: str) -> Space:
+        """Chains of `pixel` begin at the generator's images."""
+        space = super().space(networks, size, sampler)
+        return Space(size.image_shape, space.decode, unchanged) if sampler == "pixel" else space
+
+    def remarks(self, networks: nn.ModuleDict, real: Tensor, fake: Tensor) -> dict[str, str]:
+        """`pixel` says so where the critic is flat."""
+        import torch
+
+        from models.targets.pixel import flatness
+
+        energy = self.energy(networks)
+        with torch.no_grad():
+            remark = flatness(energy(real), energy(fake))
+        return {"pixel": remark} if remark else {}
 
 
 def gradient_penalty(critic: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:

@@ -58,7 +58,8 @@ def train_here(given: argparse.Namespace, settings: WorkerSettings) -> int:
     """Trains in the foreground and publishes into `--checkpoints`; Ctrl-C saves, and the same command goes on."""
     device = computing.begin(settings)
     from models.datasets import DatasetUnavailable
-    from models.training.trainer import TrainingStopped, TrainSettings, train
+    from models.training.run import TrainingStopped, TrainSettings
+    from models.training.trainer import train
     from workers.training.reports import StopFlag, Terminal
 
     stop = StopFlag()
@@ -100,6 +101,7 @@ def _parser(settings: WorkerSettings) -> argparse.ArgumentParser:
     parser.add_argument("--width", type=int, default=64, help="channels of the widest layers")
     parser.add_argument("--latent-size", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--evaluations", type=int, default=10, help="times the weights are scored; 0 publishes the last ones")
     parser.add_argument("--no-calibrate", dest="calibrate", action="store_false", help="leave samplers that need it uncalibrated")
     parser.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], help=describe_options().replace("%", "%%"))
     parser.add_argument("--checkpoints", type=Path, default=settings.checkpoints, help="folder to publish into (%(default)s)")

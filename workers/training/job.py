@@ -15,7 +15,7 @@ from workers.training.process import JobFailed, current_events, end_early
 if TYPE_CHECKING:
     import torch
 
-    from models.training.trainer import TrainSettings
+    from models.training.run import TrainSettings
 
 NO_SETTINGS = {"kind", "caller"}  # fields of a job that do not say how to train
 
@@ -37,7 +37,8 @@ def train_job(wanted: TrainJob) -> TrainResult | Retry:
 
 def _run(wanted: TrainJob, settings: WorkerSettings, device: "torch.device") -> TrainResult | Retry:
     from models.datasets import DatasetUnavailable
-    from models.training.trainer import Diverged, TrainingStopped, TrainSettings, train
+    from models.training.run import Diverged, TrainingStopped, TrainSettings
+    from models.training.trainer import train
 
     events = current_events(settings)
     run_folder, store = settings.runs_folder / events.job_id, Store(settings.checkpoints)
