@@ -44,7 +44,7 @@ BROKEN: list[tuple[type[Kernel], str]] = [
     (StubbornMala, "mala finds latent EBM"),
     (SymmetricMala, "mala stays in linear critic"),
     (ReversedMala, "mala stays in latent EBM"),
-    (NoisyMala, "mala finds posterior"),
+    (NoisyMala, "mala stays in posterior"),
     (ColdMala, "mala stays in posterior at T=2.0"),
     (ColdMala, "mala finds N(.8, .3) at T=0.5"),
     (AdaptingMala, "mala finds quadratic critic"),

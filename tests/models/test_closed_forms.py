@@ -28,14 +28,15 @@ from tests.models.closed_forms import (
 )
 
 EXACT = [name for name, kernel in KERNELS.items() if kernel.exact]
-EVALUATIONS = 400_000  # chains times ticks of a row that begins at the prior
+EVALUATIONS = 1_200_000  # of all chains of a row that begins at the prior
 
 
 def settled(name: str, problem: Problem, **settings: float) -> Row:
     """From the prior to the target, by an exact kernel."""
     steps = problem.ticks // KERNELS[name](steps=1).ticks
     kernel = KERNELS[name].model_validate({"steps": steps, "step_size": problem.step_size} | settings)
-    return Row(problem, kernel, prior(problem.answer), aim(problem, kernel), chains=EVALUATIONS // problem.ticks // 8 * 8)
+    each = sum(kernel.points_per_chain if kernel.is_wide(tick) else 1 for tick in range(kernel.ticks))
+    return Row(problem, kernel, prior(problem.answer), aim(problem, kernel), chains=EVALUATIONS // each // 4 * 4)
 
 
 def stayed(name: str, problem: Problem, **settings: float) -> Row:
@@ -167,7 +168,7 @@ def test_langevin_is_biased_by_exactly_its_step(epsilon, variance, expected):
 def test_langevin_is_stable_up_to_four_times_the_smallest_variance(epsilon, stable):
     variance = 1.0 if epsilon == 3.98 else 0.5
     end = run(
-        Langevin(steps=1000, step_size=epsilon, temperature=0), plain(ZERO, variance).target, torch.ones(1, 2), random=random(1)
+        Langevin(steps=400, step_size=epsilon, temperature=0), plain(ZERO, variance).target, torch.ones(1, 2), random=random(1)
     ).chains.z
     assert bool((end.abs() < 0.1).all()) == stable
 
