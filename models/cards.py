@@ -27,20 +27,47 @@ class Metric(Frozen):
     sampler: SamplerName | None = None
     value: float
     spread: float | None = Field(None, description="standard deviation over the seeds")
-    evaluator: str = Field(description="what measured it")
-    images: int = Field(description="sample size of each seed")
+    floor: float | None = Field(None, description="the same figure of as many real images of another split")
+    split: str = Field(description="the real images it was measured against", examples=["test"])
+    extractor: str | None = Field(None, description="the network whose features were compared; None where pixels were")
+    images: int = Field(description="how many of each seed were measured, at most")
     seeds: tuple[int, ...]
+
+
+class Assessment(Frozen):
+    """Figures of a log density ratio d of data to the prior's images, on images of one split and on generated ones."""
+
+    real: int = Field(description="images of the split")
+    generated: int = Field(description="images of the prior, over all seeds")
+    slope: float = Field(description="of a logistic regression on d; 1 for a density ratio")
+    intercept: float = Field(description="of the same regression; 0 for a density ratio")
+    z: float = Field(description="Σ(y - p)/√Σp(1 - p); within ±2 for a density ratio, unless the split fitted it")
+    data_mean: float = Field(description="mean of exp(-d) over data; 1 for a density ratio")
+    model_mean: float = Field(description="mean of exp(d) over generated images; 1 for a density ratio")
+    calibration_error: float = Field(description="expected calibration error of σ(d), data and model weighing the same; 0 at best")
+    loss: float = Field(description="binary cross-entropy in nats, both classes summed; 2 log 2 = 1.386 is chance")
+    weights_ess: float = Field(description="effective share of the prior's images under weights exp(d)")
+    fid_prior: float
+    fid_prior_spread: float = Field(description="standard deviation over the seeds")
+    fid_reweighted: float = Field(description="of the prior's images reweighted by exp(d): the oracle without MCMC")
+    fid_reweighted_spread: float = Field(description="standard deviation over the seeds")
+    classes_prior: float = Field(description="total variation between the classes' proportions of data and of the prior")
+    classes_reweighted: float = Field(description="the same after reweighting")
 
 
 class Calibration(Frozen):
     """How a log density ratio of data to the prior's images was fitted, and whether that helped on held-out data."""
 
     method: str = Field(examples=["ratio-head"])
-    held_out_loss: float = Field(description="binary cross-entropy in nats, both classes summed; 2 log 2 = 1.386 is chance")
-    weights_ess: float = Field(description="effective fraction of prior samples under weights exp(d)")
-    fid_prior: float
-    fid_reweighted: float = Field(description="of prior samples resampled by exp(d): the oracle without MCMC")
-    fid_spread: float = Field(description="standard deviation of the prior's FID over seeds")
+    settings: dict[str, JsonValue] = Field({}, description="of the method")
+    made: str = Field("", description="what was kept of what was tried")
+    optimum: str = Field("", description="what the log ratio would be if it were perfect")
+    fitted_slope: float = Field(1.0, description="on `validation`, before it was divided out")
+    fitted_intercept: float = Field(0.0, description="on `validation`, before it was taken off")
+    dataset: str = ""
+    seed: int = 0
+    validation: Assessment | None = Field(None, description="what decided to keep it")
+    test: Assessment | None = Field(None, description="of the log ratio as it is served, on images that decided nothing")
 
 
 class Training(Frozen):
@@ -67,6 +94,7 @@ class ModelCard(Frozen):
     description: str
     image_shape: tuple[int, int, int] = Field(description="channels, height, width")
     latent_shape: tuple[int, ...]
+    classes: int = Field(0, description="a request may choose one of so many; 0 where the model takes no class")
     networks: dict[str, Any] = Field(description="size of the networks, from which the family rebuilds them")
     options: dict[str, JsonValue] = Field({}, description="the family's own options")
     samplers: dict[SamplerName, AnyKernel | None] = Field(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from models.datasets import Splits
     from models.kernels import Kernel
     from models.targets.base import DataKind, Target
 
@@ -26,6 +25,8 @@ class Size(Frozen):
     latent_size: int
     width: int
     classes: int = Field(1, description="how many classes the labels tell apart; 1 where there are none")
+    ratio_heads: int = Field(1, ge=0, description="heads whose sum is the log ratio; 0 where the critic's output takes their place")
+    ratio_knots: int = Field(0, ge=0, description="knots of the piecewise-linear function that their output goes through; 0 for none")
 
 
 @dataclass
@@ -88,14 +89,6 @@ class Space:
         return "class" if self.classes else None
 
 
-class Fit(NamedTuple):
-    """A calibration, to be kept only where it makes the prior's samples better."""
-
-    method: str
-    held_out_loss: float  # nats
-    log_weight: Callable[[Tensor], Tensor]  # images, (rows, channels, height, width), to log density ratios of data to the prior, (rows,)
-
-
 class Family(Frozen):
     """One row of the table of systems: networks, objective, targets. The fields of a family are its options."""
 
@@ -128,6 +121,24 @@ class Family(Frozen):
     def build(self, size: Size) -> nn.ModuleDict:
         """The networks as published: no spectral norm, nothing that only training needs."""
         raise NotImplementedError
+
+    def assemble(self, size: Size) -> nn.ModuleDict:
+        """The networks of a published version: those of `build`, with the density ratio that the size describes."""
+        networks = self.build(size)
+        if size.ratio_heads == 1 and not size.ratio_knots:
+            return networks
+        import copy
+
+        from models.networks.ratio import Recalibrated, Sum
+
+        if size.ratio_heads == 0:
+            ratio = self.score(copy.deepcopy(networks))
+        elif size.ratio_heads == 1:
+            ratio = networks["ratio"]
+        else:
+            ratio = Sum(self.build(size)["ratio"] for _ in range(size.ratio_heads))
+        networks["ratio"] = Recalibrated(ratio, size.ratio_knots) if size.ratio_knots else ratio
+        return networks
 
     def dress(self, networks: nn.ModuleDict) -> None:
         """Adds to the networks what only training needs, such as spectral norm; most families need nothing."""
@@ -175,9 +186,14 @@ class Family(Frozen):
     def uncalibrate(self, networks: nn.ModuleDict) -> None:
         """Makes targets of networks that are not calibrated as good as they can be."""
 
-    def calibrate(self, networks: nn.ModuleDict, size: Size, splits: Splits, draw: Callable[[int, torch.Generator], Tensor]) -> Fit:
-        """Fits in place what `needs_calibration`; `draw` gives that many images of the prior."""
-        raise NotImplementedError
+    def score(self, networks: nn.ModuleDict) -> nn.Module:
+        """What logistic and isotonic calibration start from: a network whose output, (rows,), is higher the more real an image looks."""
+        return networks["critic"]
+
+    def log_ratio(self, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """What a ratio head, or `score`, says of images, (rows,); where networks take classes, of images with their labels."""
+        values: Tensor = network(images, labels) if self.takes_classes else network(images)
+        return values
 
     def remarks(self, networks: nn.ModuleDict, real: Tensor, fake: Tensor) -> dict[str, str]:
         """What results of a sampler should warn of, measured on images of the data and of the prior, (rows, channels, height, width)."""
@@ -200,9 +216,10 @@ def unchanged(normals: Tensor) -> Tensor:
 def spaces(kind: Family, networks: nn.ModuleDict, size: Size) -> dict[str, Space]:
     """The space of `prior` and of every target; nothing in them takes a gradient. What two spaces share is one function."""
     found = {name: kind.space(networks, size, name) for name in ("prior", *kind.targets(networks))}
-    starts = {space.start: _quiet(space.start, 0) for space in found.values()}
-    decodes = {space.decode: _quiet(space.decode, space.classes) for space in found.values()}
-    return {name: replace(space, start=starts[space.start], decode=decodes[space.decode]) for name, space in found.items()}
+    quiet = {space.decode: _quiet(space.decode, space.classes) for space in found.values()}
+    for start in {space.start for space in found.values()} - set(quiet):
+        quiet[start] = _quiet(start, 0)
+    return {name: replace(space, start=quiet[space.start], decode=quiet[space.decode]) for name, space in found.items()}
 
 
 def _quiet(function: Callable[..., Tensor], classes: int) -> Callable[..., Tensor]:
@@ -211,16 +228,16 @@ def _quiet(function: Callable[..., Tensor], classes: int) -> Callable[..., Tenso
 
     def quiet(rows: Tensor, *given: Tensor) -> Tensor:
         with torch.no_grad():
-            return function(rows.detach(), *(given or ((in_turn(len(rows), classes, rows.device),) if classes else ())))
+            return function(rows.detach(), *(given or ((in_turn(0, len(rows), classes, rows.device),) if classes else ())))
 
     return quiet
 
 
-def in_turn(rows: int, classes: int, device: torch.device) -> Tensor:
-    """Classes 0, 1, ... over and over, (rows,) int64: what a model draws where nobody chooses."""
+def in_turn(first: int, rows: int, classes: int, device: torch.device) -> Tensor:
+    """Classes 0, 1, ... over and over, of rows `first` and those after it, (rows,) int64: what a model draws where nobody chooses."""
     import torch
 
-    return torch.arange(rows, device=device) % classes
+    return torch.arange(first, first + rows, device=device) % classes
 
 
 def published(kind: Family, state: TrainState) -> nn.ModuleDict:
@@ -308,10 +325,3 @@ class Adversarial(Family):
     def uncalibrate(self, networks: nn.ModuleDict) -> None:
         """The raw critic takes the place of the ratio."""
         networks["ratio"].load_state_dict(networks["critic"].state_dict())
-
-    def calibrate(self, networks: nn.ModuleDict, size: Size, splits: Splits, draw: Callable[[int, torch.Generator], Tensor]) -> Fit:
-        from models.ratio_head import fit_ratio_head
-
-        head = networks["ratio"]
-        head.load_state_dict(self.build(size)["ratio"].state_dict())
-        return Fit("ratio-head", fit_ratio_head(head, draw, splits.train.images, splits.validation.images), head)

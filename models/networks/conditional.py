@@ -1,4 +1,4 @@
-"""Networks of images and classes: a generator told the class beside the latent, and a projection critic (Miyato & Koyama 2018, arXiv 1802.05637).
+"""Networks of images and classes: an embedding beside the latent, and a projection critic  (Miyato & Koyama 2018, arXiv 1802.05637).
 
 The class enters where layers are cheap: all that follows is the same for every class, so layers fold and freeze as without classes.
 """
@@ -23,7 +23,10 @@ class ConditionalGenerator(nn.Module):
 
 
 class ProjectionCritic(nn.Module):
-    """d(x, y) = ψ(φ(x)) + v_y·φ(x): images and classes, (rows,) int64, to logits, (rows,); `critic` gives ψ and v·φ, (rows, 1 + classes)."""
+    """d(x, y) = ψ(φ(x)) + v_y·φ(x): images and classes, (rows,) int64, to logits, (rows,).
+
+    `critic` gives ψ(φ(x)) and v_y·φ(x) for every y, (rows, 1 + classes).
+    """
 
     def __init__(self, critic: nn.Module, classes: int) -> None:
         super().__init__()

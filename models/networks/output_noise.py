@@ -1,10 +1,10 @@
-"""A generator whose images have noise of their own: x = G(z) + σz', so that its density exists in the space of images  (DDLS, Che et al. 2020)."""
+"""A generator whose images have noise of their own: x = G(z) + σz', so that they have a density  (DDLS, Che et al. 2020)."""
 
 from torch import Tensor, nn
 
 
 class OutputNoise(nn.Module):
-    """Points (z, z'), (rows, latent + pixels), and classes where `generator` takes some, to G(z) + σz'; z alone, as in training, to G(z)."""
+    """Points (z, z'), (rows, latent + pixels), to G(z) + σz'; z alone, as in training, to G(z). Passes classes on to `generator`."""
 
     def __init__(self, generator: nn.Module, latent: int, sigma: float) -> None:
         super().__init__()

@@ -24,6 +24,7 @@ from models.training.state import Account, restore, save
 
 REPORT_EVERY = 20  # steps between progress reports, and at most between two looks at the losses
 SAVE_EVERY_S = 20.0  # a killed run loses at most this much work
+TRAINING = "training"  # the stage of the steps
 PREVIEWS = 10  # sample grids in a run
 SAMPLES = 25  # images of one
 
@@ -51,7 +52,9 @@ class Diverged(Exception):
 class Reporter(Protocol):
     """Receives the progress of a run, and may stop it."""
 
-    def progress(self, step: int, total: int) -> None: ...
+    def progress(self, done: int, total: int, stage: str) -> None:
+        """So many parts of a stage are done: steps of `training`, then the stages of publication."""
+        ...
 
     def metrics(self, step: int, values: dict[str, float]) -> None: ...
 
@@ -150,7 +153,7 @@ class Run:
         judged = self.judge is not None and self._is_due(max(self.settings.steps // self.settings.evaluations, 1))
         if judged or self._is_due(REPORT_EVERY):
             values = self.read() | self._speed()
-            self.reporter.progress(self.state.step, self.settings.steps)
+            self.reporter.progress(self.state.step, self.settings.steps, TRAINING)
             self.reporter.metrics(self.state.step, values | (self._evaluate() if judged else {}))
         if sampled:
             with self._aside():

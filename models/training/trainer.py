@@ -13,6 +13,7 @@ from models.checkpoints import Store
 from models.families import family
 from models.families.base import Size
 from models.training.measurement import Trained
+from models.training.progress import Stages
 from models.training.publication import publish
 from models.training.run import Reporter, Run, TrainSettings
 from models.training.selection import Best, Judge
@@ -49,7 +50,7 @@ def train(
     run.fit(*splits.train.to(device))
     networks, best = run.outcome()
     trained = Trained(settings.name, settings.family, kind, networks.to(device), size, _origin(run, command, best), device)
-    card = publish(trained, splits, store, run.go_on, calibrate=settings.calibrate)
+    card = publish(trained, splits, store, Stages(reporter.progress, run.go_on), calibrate=settings.calibrate)
     shutil.rmtree(run_folder, ignore_errors=True)
     return card
 

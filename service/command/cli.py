@@ -6,13 +6,14 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 from rich.table import Column, Table
 
 from service.client import DEFAULT_ADDRESS, Client, ClientError
 from service.command.kernel_settings import list_settings, parse_settings
 from service.protocol.schemas import JobReply
-from workers.jobs import Event, Status, TrainResult
+from workers.jobs import Event, Progress, Status, TrainResult
 from workers.training.options import describe_options
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Samples images from GANs and energy-based models.")
@@ -52,6 +53,9 @@ def generate(  # typer makes an option of each parameter
     output: Annotated[Path, typer.Option("--output", "-o", help="The PNG to write.")] = Path("out.png"),
     images: Annotated[int, typer.Option("--images", "-n", help="Number of images.")] = 1,
     seed: Annotated[int | None, typer.Option(help="Default: random; it is printed.")] = None,
+    classes: Annotated[
+        list[int] | None, typer.Option("--class", help="Class of the images; repeated, they take turns. Default: drawn by the seed.")
+    ] = None,
     sampler: Annotated[str | None, typer.Option(help="Default: the checkpoint's default sampler.")] = None,
     kernel: Annotated[str | None, typer.Option(help="Default: the checkpoint's default kernel.")] = None,
     steps: Annotated[int | None, typer.Option(help="Transitions of each chain.")] = None,
@@ -64,7 +68,7 @@ def generate(  # typer makes an option of each parameter
 ) -> None:
     """Samples images and writes them as one PNG."""
     mcmc = parse_settings(setting or (), {"kernel": kernel, "steps": steps, "step_size": step_size})
-    settings = _given(seed=seed, sampler=sampler, mcmc=mcmc or None, priority=priority)
+    settings = _given(seed=seed, class_=classes or None, sampler=sampler, mcmc=mcmc or None, priority=priority)
     with Client(url) as client:
         job = _followed(client, client.submit(model, num_images=images, **settings))
         picture = client.picture(job)
@@ -115,7 +119,7 @@ def jobs_list(limit: Annotated[int, typer.Option("-n", min=1, max=200)] = 20, ur
     table = Table(Column("job", no_wrap=True, min_width=32), "status", "request", "progress", box=None)
     with Client(url) as client:
         for job in client.jobs(limit):
-            table.add_row(job.id, job.status, job.job.describe(), f"{job.progress.done}/{job.progress.total}" if job.progress else "")
+            table.add_row(job.id, job.status, job.job.describe(), _describe(job.progress) if job.progress else "")
     out.print(table)
 
 
@@ -137,7 +141,7 @@ def jobs_cancel(job_id: str, url: Address = DEFAULT_ADDRESS) -> None:
 def _followed(client: Client, job: JobReply) -> JobReply:
     """Shows a job's progress until it is over; Ctrl-C cancels it."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True) as progress:
+    with Bar(*columns, console=err, transient=True) as progress:
         task = progress.add_task("waiting", total=None)
         try:
             ended = client.wait(job.id, lambda event: _show(progress, task, event))
@@ -149,15 +153,20 @@ def _followed(client: Client, job: JobReply) -> JobReply:
     return ended
 
 
-def _show(progress: Progress, task: TaskID, event: Event) -> None:
+def _show(progress: Bar, task: TaskID, event: Event) -> None:
     match event.name:
         case "started":
             progress.update(task, description="running")
         case "progress":
-            progress.update(task, completed=_number(event.data.get("done")), total=_number(event.data.get("total")))
+            stage, done, total = (event.data.get(key) for key in ("stage", "done", "total"))
+            progress.update(task, description=str(stage or "running"), completed=_number(done), total=_number(total))
         case "metrics":
             figures = (f"{name} {value:.3g}" for name, value in event.data.items() if isinstance(value, float) and name != "step")
-            progress.update(task, description=" ".join(figures))
+            progress.update(task, description=" ".join(("training", *figures)))
+
+
+def _describe(progress: Progress) -> str:
+    return f"{progress.stage or ''} {progress.done}/{progress.total}".strip()
 
 
 def _number(value: object) -> float | None:

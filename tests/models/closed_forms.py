@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from models.kernels import Kernel
 from models.kernels.langevin import Langevin
+from models.networks.conditional import EMBEDDING, ConditionalGenerator, ProjectionCritic
+from models.networks.output_noise import OutputNoise
 from models.sampling import Ran, run
 from models.targets.base import Target
 from models.targets.ddls import Ddls
@@ -31,6 +33,13 @@ class Gaussian(NamedTuple):
         """The density to the power of 1/T."""
         return self._replace(covariance=temperature * self.covariance)
 
+    def tempered(self, beta: float) -> "Gaussian":
+        """The density to the power of β times N(0, I) to the power of 1 - β: N(βu, I) where this one is N(u, I)."""
+        identity = torch.eye(len(self.covariance))
+        precision = beta * torch.linalg.inv(self.covariance)
+        covariance = torch.linalg.inv(precision + (1 - beta) * identity)
+        return Gaussian(self.mean @ precision @ covariance, covariance)
+
     def draw(self, chains: int, device: torch.device | str = "cpu") -> Tensor:
         """Independent points, (chains, dimensions)."""
         values, vectors = torch.linalg.eigh(self.covariance)
@@ -41,11 +50,12 @@ class Gaussian(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """A target, the Gaussian that it is, and a step at which MALA accepts most of its proposals."""
+    """A target, the Gaussian that it is, a step at which MALA accepts most of its proposals, and evaluations that forget the start."""
 
     target: Target
     answer: Gaussian
     step_size: float
+    ticks: int
     data: Tensor | None = None  # (groups, ...), what the chains of each group are conditioned on
 
 
@@ -95,6 +105,17 @@ class Quadratic(nn.Module):
         return rows @ self.a - 0.5 * ((rows @ self.q) * rows).sum(1) + self.c
 
 
+class Scores(nn.Module):
+    """Several linear functions of an image, (rows, functions)."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1) @ self.weight.T
+
+
 class Flat:
     """N(mean, variance · I) written down directly, for kernels alone."""
 
@@ -108,34 +129,47 @@ class Flat:
 
 
 def plain(mean: Tensor, variance: float = 1.0, step_size: float = 0.8) -> Problem:
-    return Problem(Flat(mean, variance), Gaussian(mean.unsqueeze(0), variance * torch.eye(len(mean))), step_size * variance)
+    return Problem(Flat(mean, variance), Gaussian(mean.unsqueeze(0), variance * torch.eye(len(mean))), step_size * variance, 80)
 
 
 def linear_critic() -> Problem:
     """G(z) = Wz + b, d(x) = a·x + c: DDLS is N(Wᵀa, I)."""
     w, a = matrix(PIXELS, LATENT, 1), matrix(PIXELS, 1, 2).squeeze(1)
-    return Problem(
-        Ddls(Affine(w, torch.tensor([1.0, -2.0, 0.5, 0.0])), Quadratic(a)), Gaussian((w.T @ a).unsqueeze(0), torch.eye(LATENT)), 0.8
-    )
+    target = Ddls(Affine(w, torch.tensor([1.0, -2.0, 0.5, 0.0])), Quadratic(a))
+    return Problem(target, Gaussian((w.T @ a).unsqueeze(0), torch.eye(LATENT)), 0.8, 80)
 
 
 def quadratic_critic() -> Problem:
     """d(G(z)) = u·z - zᵀAz/2 + const: DDLS is N((I + A)⁻¹u, (I + A)⁻¹)."""
-    w, b, a, half = (
-        matrix(PIXELS, LATENT, 1),
-        torch.tensor([1.0, -1.0, 0.5, 0.0]),
-        matrix(PIXELS, 1, 3).squeeze(1),
-        matrix(PIXELS, PIXELS, 4),
-    )
+    w, b, a = matrix(PIXELS, LATENT, 1), torch.tensor([1.0, -1.0, 0.5, 0.0]), matrix(PIXELS, 1, 3).squeeze(1)
+    half = matrix(PIXELS, PIXELS, 4)
     q = half @ half.T
     covariance = torch.linalg.inv(torch.eye(LATENT) + w.T @ q @ w)
-    return Problem(Ddls(Affine(w, b), Quadratic(a, q)), Gaussian((covariance @ w.T @ (a - q @ b)).unsqueeze(0), covariance), 0.4)
+    mean = covariance @ w.T @ (a - q @ b)
+    return Problem(Ddls(Affine(w, b), Quadratic(a, q)), Gaussian(mean.unsqueeze(0), covariance), 0.4, 120)
+
+
+def output_noise() -> Problem:
+    """G(z) = Wz + b + σz', d(x) = a·x + c: DDLS on (z, z') is N((Wᵀa, σa), I)."""
+    w, a, sigma = matrix(PIXELS, LATENT, 11), 2 * matrix(PIXELS, 1, 12).squeeze(1), 0.6
+    target = Ddls(OutputNoise(Affine(w, 0.5), LATENT, sigma), Quadratic(a))
+    return Problem(target, Gaussian(torch.cat([w.T @ a, sigma * a]).unsqueeze(0), torch.eye(LATENT + PIXELS)), 0.6, 80)
+
+
+def classes() -> Problem:
+    """G(z, y) = Wz + b_y, d(x, y) = (a + a_y)·x: DDLS is N(Wᵀ(a + a_y), I) for a chain of class y, and chains have all four in turn."""
+    w, a = matrix(PIXELS, LATENT + EMBEDDING, 13), matrix(1 + 4, PIXELS, 14) * 2
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(15)
+        generator = ConditionalGenerator(Affine(w), 4)
+    target = Ddls(generator, ProjectionCritic(Scores(a), 4), data="class")
+    return Problem(target, Gaussian((a[0] + a[1:]) @ w[:, :LATENT], torch.eye(LATENT)), 0.8, 80, torch.arange(4))
 
 
 def latent_ebm() -> Problem:
     """f(z) = u·z: LEBM's prior is N(u, I)."""
     u = 2 * matrix(LATENT, 1, 5).squeeze(1)
-    return Problem(LatentEbm(Quadratic(u)), Gaussian(u.unsqueeze(0), torch.eye(LATENT)), 0.8)
+    return Problem(LatentEbm(Quadratic(u)), Gaussian(u.unsqueeze(0), torch.eye(LATENT)), 0.8, 80)
 
 
 def posterior() -> Problem:
@@ -143,12 +177,14 @@ def posterior() -> Problem:
     w, u, sigma, images = matrix(PIXELS, LATENT, 8), matrix(LATENT, 1, 9).squeeze(1), 0.5, torch.randn(2, PIXELS, generator=random(10))
     covariance = torch.linalg.inv(torch.eye(LATENT) + w.T @ w / sigma**2)
     mean = (images @ w / sigma**2 + u) @ covariance
-    return Problem(Posterior(Affine(w), Quadratic(u), sigma), Gaussian(mean, covariance), 0.2, images[:, None, None])
+    return Problem(Posterior(Affine(w), Quadratic(u), sigma), Gaussian(mean, covariance), 0.2, 200, images[:, None, None])
 
 
 PROBLEMS: dict[str, Callable[[], Problem]] = {
     "linear critic": linear_critic,
     "quadratic critic": quadratic_critic,
+    "output noise": output_noise,
+    "classes": classes,
     "latent EBM": latent_ebm,
     "posterior": posterior,
 }

@@ -8,13 +8,14 @@ from torch import Tensor, nn
 
 from models.families import family, names
 from models.families.base import Size, TrainState, published, spaces
-from models.kernels import KERNELS, Chains, Evaluated, Info, Kernel, Noise
+from models.kernels import KERNELS, Kernel
 from models.kernels.mala import Mala
 from models.sampling import run
 from models.targets.base import Target, evaluate, standard_normal
 from models.targets.ddls import Ddls
 from models.targets.latent_ebm import LatentEbm
 from models.targets.posterior import Posterior
+from tests.models.broken_kernels import AdaptingMala
 from tests.models.closed_forms import assert_gaussian, check, plain, random
 from tests.models.test_closed_forms import ROWS
 
@@ -36,6 +37,13 @@ class ProbabilityDdls(Ddls):
 
     def energy(self, z: Tensor, data: Tensor | None = None) -> Tensor:
         return standard_normal(z) - torch.sigmoid(self.log_ratio(self.generator(z)))
+
+
+class StrangersDdls(Ddls):
+    """Every chain has its neighbour's class."""
+
+    def energy(self, z: Tensor, data: Tensor | None = None) -> Tensor:
+        return super().energy(z, data.roll(1))
 
 
 class PriorlessLatentEbm(LatentEbm):
@@ -62,6 +70,7 @@ class StandardDeviationPosterior(Posterior):
         ("langevin walks on linear critic", PriorlessDdls),
         ("mala finds quadratic critic", ReversedDdls),
         ("mala finds linear critic", ProbabilityDdls),
+        ("mala finds classes", StrangersDdls),
         ("langevin walks on latent EBM", PriorlessLatentEbm),
         ("langevin walks on posterior", PriorlessPosterior),
         ("hmc finds posterior", StandardDeviationPosterior),
@@ -92,19 +101,11 @@ def check_settings_stay(kernel: Kernel) -> None:
         assert (end.chains.settings[name] == getattr(kernel, name)).all(), f"{name} was changed"
 
 
-class Adapting(Mala):
-    @classmethod
-    def update(cls, chains: Chains, points: Evaluated, noise: Noise) -> Info:
-        info = super().update(chains, points, noise)
-        chains.settings["step_size"] = chains.settings["step_size"] * chains.across(torch.exp(info.accepted - 0.57))
-        return info
-
-
 @pytest.mark.parametrize("name", KERNELS)
 def test_no_kernel_adapts_its_settings_as_it_runs(name):
     check_settings_stay(KERNELS[name](steps=20))
     with pytest.raises(AssertionError, match="step_size was changed"):
-        check_settings_stay(Adapting(steps=20))
+        check_settings_stay(AdaptingMala(steps=20))
 
 
 def trained(name: str) -> TrainState:

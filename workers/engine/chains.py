@@ -122,16 +122,17 @@ def usable(job: GenerateJob, wanted: DataKind | None, prepared: Prepared) -> Ten
     """
     given, shape, classes = job.data, prepared.card.image_shape, prepared.spaces["prior"].classes
     expected = {None: "no data", "image": f"an image of shape {shape}", "class": f"classes below {classes}"}[wanted]
-    if given is None or given.kind != wanted:
-        if given is wanted is None:
-            return None
-        raise _unusable(job, expected, "no data" if given is None else f"{given.kind} data")
+    if given is None:
+        if wanted is not None:
+            raise _unusable(job, expected, "no data")
+        return None
     array = given.array()
-    if wanted == "image" and array.shape[1:] != shape:
-        raise _unusable(job, expected, f"image data of shape {array.shape[1:]}")
+    if given.kind != wanted or (wanted == "image" and array.shape != shape):
+        raise _unusable(job, expected, f"{given.kind} data of shape {array.shape}")
     if wanted == "class" and array.max() >= classes:
         raise _unusable(job, expected, f"class {array.max()}")
-    return device.put(array, prepared.device, torch.int64 if wanted == "class" else torch.float32)
+    rows = array if wanted == "class" else array[None]
+    return device.put(rows, prepared.device, torch.int64 if wanted == "class" else torch.float32)
 
 
 def _unusable(job: GenerateJob, expected: str, found: str) -> UnusableData:
@@ -140,8 +141,9 @@ def _unusable(job: GenerateJob, expected: str, found: str) -> UnusableData:
 
 def hand_out(data: Tensor | None, chains: Sequence[Chain]) -> None:
     """Gives the chains of a job their rows of what it brings."""
-    for chain in chains if data is not None else ():
-        chain.data = data[chain.index % len(data)]
+    if data is not None:
+        for chain in chains:
+            chain.data = data[chain.index % len(data)]
 
 
 def data_of(chains: Sequence[Chain]) -> Tensor | None:

@@ -93,6 +93,9 @@ class Progress(Frozen):
     done: int
     total: int
     unit: Literal["chain-steps", "steps"] = "chain-steps"
+    stage: str | None = Field(
+        None, exclude_if=lambda stage: stage is None, description="of a job with several: `training`, `calibrating`, `measuring`"
+    )
 
 
 class Event(Frozen):

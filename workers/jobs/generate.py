@@ -40,10 +40,10 @@ class ImageData(Frozen):
         return self
 
     def array(self) -> "np.ndarray":
-        """The image as float32 (1, channels, height, width) in [-1, 1]: pixel v becomes v / 127.5 - 1, the inverse of `images.to_pixels`."""
+        """The image as float32 (channels, height, width) in [-1, 1]: pixel v becomes v / 127.5 - 1, the inverse of `images.to_pixels`."""
         import numpy as np  # the API does without
 
-        return (np.frombuffer(b64decode(self.pixels), np.uint8).astype(np.float32) / 127.5 - 1).reshape(1, *self.shape)
+        return (np.frombuffer(b64decode(self.pixels), np.uint8).astype(np.float32) / 127.5 - 1).reshape(self.shape)
 
 
 class ClassData(Frozen):

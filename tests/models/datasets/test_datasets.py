@@ -25,7 +25,7 @@ SOURCES: dict[str, Callable[[Path], object]] = {  # what lays out the files of a
     "folder:flowers:16": flowers,
     "svhn": originals.svhn,
 }
-BROUGHT = ("digits", "gaussians-25", "gaussians-8", "mnist", "stacked-mnist", "swiss-roll")  # by packages, or computed
+BROUGHT = sorted(set(datasets.names()) - {name.partition(":")[0] for name in SOURCES})  # by packages, or computed
 WITHOUT = ("cifar10", "digits", "fashion-mnist", "mnist", "svhn")
 
 
@@ -36,14 +36,10 @@ def loaded(name: str, root: Path) -> Splits:
     return datasets.load(name, root)
 
 
-def test_the_tests_leave_no_dataset_out() -> None:
-    assert {name.partition(":")[0] for name in (*SOURCES, *BROUGHT)} == set(datasets.names())
-
-
 @pytest.mark.parametrize("name", [*SOURCES, *BROUGHT])
 def test_every_dataset_keeps_the_contract(name: str, tmp_path: Path) -> None:
     splits, again = loaded(name, tmp_path), datasets.load(name, tmp_path)
-    seen: set[bytes] = set()
+    seen: set[int] = set()
     for part, same in zip(splits, again, strict=True):
         assert part.images.dtype == torch.float32
         assert part.images.is_contiguous()
@@ -53,7 +49,7 @@ def test_every_dataset_keeps_the_contract(name: str, tmp_path: Path) -> None:
         assert -1 <= part.images.min() < part.images.max() <= 1
         assert torch.equal(part.images, same.images)
         assert torch.equal(part.labels, same.labels)
-        own = {image.tobytes() for image in part.images.numpy()}
+        own = {hash(image.tobytes()) for image in part.images.numpy()}
         assert not own & seen
         seen |= own
     assert min(int(part.labels.min()) for part in splits) >= 0

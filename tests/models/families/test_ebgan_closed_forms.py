@@ -9,8 +9,9 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from models.families.ebgan import margin_loss, pulling_away
 from torch import Tensor
+
+from models.families.ebgan import margin_loss, pulling_away
 
 ENCODINGS = {
     "orthogonal": (3 * torch.eye(5), 0.0),
