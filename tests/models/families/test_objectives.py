@@ -8,10 +8,11 @@ from torch.distributions import Normal, kl_divergence
 
 from models.families import family
 from models.families.base import Size
-from models.families.ebgan import pulling_away, reconstruction_error
+from models.families.ebgan import pulling_away
 from models.families.gan import discrimination_loss, minimax_loss, non_saturating_loss
 from models.families.vae import divergence_from_prior
 from models.families.wgan_gp import gradient_penalty
+from models.networks.reconstruction import reconstruction_error
 from models.targets.pixel import Pixel, flatness
 
 SIZE = Size(image_shape=(1, 8, 8), latent_size=6, width=8)
@@ -149,7 +150,7 @@ def test_energies_coincide_within_a_quarter_of_their_spread():
 
 
 def test_pixel_scales_the_critic_and_keeps_chains_within_reach_of_images():
-    target = Pixel(lambda images: images.flatten(1).sum(1), 3.0)
+    target = Pixel(lambda images: -images.flatten(1).sum(1), 3.0)
     inside, outside = torch.full((1, 1, 1, 2), 0.5), torch.tensor([1.5, -0.5]).reshape(1, 1, 1, 2)
     assert target.energy(inside).item() == pytest.approx(3.0)
     assert target.energy(outside).item() == pytest.approx(3.0 + 0.5**2 / (2 * 0.1**2), rel=1e-5)
