@@ -203,6 +203,7 @@ TORCHLESS = (
     "models.targets",
     "models.metrics",
     "models.datasets",
+    "models.calibration.settings",
 )
 
 
