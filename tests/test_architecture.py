@@ -204,6 +204,7 @@ TORCHLESS = (
     "models.targets",
     "models.metrics",
     "models.datasets",
+    "models.calibration.settings",
 )
 
 

@@ -83,7 +83,7 @@ class Job(Frozen):
 class Problem(Frozen):
     """Why a job has no result."""
 
-    reason: Literal["diverged", "expired", "canceled", "abandoned", "unavailable", "internal"]
+    reason: Literal["diverged", "expired", "canceled", "abandoned", "unavailable", "no-gain", "internal"]
     detail: str
 
 
