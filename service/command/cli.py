@@ -181,6 +181,8 @@ def _show(progress: Bar, task: TaskID, event: Event) -> None:
         case "progress":
             stage, done, total = (event.data.get(key) for key in ("stage", "done", "total"))
             progress.update(task, description=str(stage or "running"), completed=_number(done), total=_number(total))
+        case "note":
+            progress.console.print(str(event.data.get("text")), markup=False, highlight=False)
         case "metrics":
             figures = (f"{name} {value:.3g}" for name, value in event.data.items() if isinstance(value, float) and name != "step")
             progress.update(task, description=" ".join(("training", *figures)))
