@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -30,13 +31,22 @@ class CalibrationStopped(Exception):
     """`should_stop` returned True; nothing was published."""
 
 
-def recalibrate(card: ModelCard, plan: Plan, *, store: Store, device: torch.device, should_stop: Callable[[], bool]) -> ModelCard:
+def recalibrate(
+    card: ModelCard,
+    plan: Plan,
+    *,
+    store: Store,
+    device: torch.device,
+    should_stop: Callable[[], bool],
+    data: Path = datasets.HERE,
+) -> ModelCard:
     """Calibrates a version as planned, and publishes and returns the model's next version.
 
-    Raises NoGain if it does not help, Unfit for a wrong dataset or family, DamagedWeights, and CalibrationStopped when asked to stop.
+    `data` is the folder of datasets. Raises NoGain if it does not help, Unfit for a wrong dataset or family, DatasetUnavailable,
+    DamagedWeights, and CalibrationStopped when asked to stop.
     """
     trained = _read(card, store, device)
-    splits = _splits(plan.dataset, card)
+    splits = _splits(plan.dataset, data, card)
 
     def go_on() -> None:
         if should_stop():
@@ -52,7 +62,7 @@ def recalibrate(card: ModelCard, plan: Plan, *, store: Store, device: torch.devi
             f"{plan.settings.method} on {plan.dataset}: reweighting takes FID on validation from {seen.fid_prior:g} to "
             f"{seen.fid_reweighted:g}, and it has to be lower by {needed_gain(seen):.3g}; nothing was published"
         )
-    return place(outcome, judges, store, go_on)
+    return place(outcome, evaluator, splits, store, go_on)
 
 
 def _read(card: ModelCard, store: Store, device: torch.device) -> Trained:
@@ -65,9 +75,9 @@ def _read(card: ModelCard, store: Store, device: torch.device) -> Trained:
     return Trained(card.name, card.family, kind, networks.to(device), size, card.training, device)
 
 
-def _splits(dataset: str, card: ModelCard) -> datasets.Splits:
+def _splits(dataset: str, data: Path, card: ModelCard) -> datasets.Splits:
     """The dataset's splits. Raises Unfit where its images are not those of the version."""
-    splits = datasets.load(dataset)
+    splits = datasets.load(dataset, data)
     shape = tuple(splits.train.images.shape[1:])
     if shape != card.image_shape:
         raise Unfit(f"{dataset} has images of {shape}, {card.name}@{card.version} of {card.image_shape} (channels, height, width)")
