@@ -60,8 +60,8 @@ def test_coordinates_know_the_nearest_mode():
     assert network.spread == pytest.approx(0.1, abs=4 * 0.1 / (600 * 2) ** 0.5)
 
 
-def test_a_shift_moves_a_whole_image_by_at_most_a_fourteenth():
-    images = torch.full((64, 2, 28, 28), -1.0)
+def test_a_shift_moves_a_whole_image_by_at_most_a_pixel_in_28():
+    images = torch.full((64, 2, 56, 56), -1.0)
     images[:, :, 14, 14] = 1.0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
