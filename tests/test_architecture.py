@@ -63,6 +63,7 @@ PARTS: dict[str, dict[str, set[str]]] = {
         "engine": GROUND,
         "generation": GROUND | {"queue", "leases", "engine"},
         "training": GROUND | {"queue"},
+        "evaluation": {"settings", "computing"},
     },
     "service": {
         "settings": set(),
@@ -204,6 +205,7 @@ TORCHLESS = (
     "models.targets",
     "models.metrics",
     "models.datasets",
+    "models.calibration.settings",
 )
 
 

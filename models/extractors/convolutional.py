@@ -11,7 +11,7 @@ SEED = 0
 
 
 def fit(split: Split, epochs: int | None) -> Classifier:
-    """Three convolutions, then 128 features; images of more than 16 pixels a side are halved at once."""
+    """Three convolutions, then 128 features; the first one halves images of more than 16 pixels a side."""
     _, channels, height, _ = split.images.shape
     return fit_classifier(lambda: _body(channels, 2 if height > 16 else 1), split, epochs or rounds_over(split.images), seed=SEED)
 
@@ -19,16 +19,15 @@ def fit(split: Split, epochs: int | None) -> Classifier:
 def _body(channels: int, stride: int) -> nn.Sequential:
     return nn.Sequential(
         *_convolution(channels, 32, stride),
-        *_convolution(32, 64, 1),
-        nn.MaxPool2d(2),
-        *_convolution(64, 128, 1),
+        *_convolution(32, 64, 2),
+        *_convolution(64, 96, 1),
         nn.AdaptiveAvgPool2d(3),
         nn.Flatten(),
         nn.Dropout(0.3),
-        nn.Linear(9 * 128, FEATURES),
+        nn.Linear(9 * 96, FEATURES),
         nn.ReLU(),
     )
 
 
-def _convolution(wide: int, out: int, stride: int) -> tuple[nn.Module, ...]:
-    return nn.Conv2d(wide, out, 3, stride, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU()
+def _convolution(channels: int, out: int, stride: int) -> tuple[nn.Module, ...]:
+    return nn.Conv2d(channels, out, 3, stride, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU()

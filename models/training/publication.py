@@ -49,7 +49,7 @@ def place(outcome: Outcome, evaluator: Evaluator, splits: Splits, store: Store, 
             continue
         go_on()
         samplers[name] = tuned(subject, name, kernel, validation) if kernel else None
-    subject = replace(subject, images=images_to_draw(subject, samplers))
+    subject = replace(subject, images=images_to_draw(subject, samplers, 2 * len(splits.test.images)))
     card = described(outcome, subject, samplers)
     figures = measured(subject, samplers, Judge.on_test(evaluator, splits, subject.images), go_on)
     card = card.model_copy(update={"metrics": figures, "remarks": remarked(trained, subject, samplers, splits.validation)})
@@ -58,10 +58,10 @@ def place(outcome: Outcome, evaluator: Evaluator, splits: Splits, store: Store, 
     return store.publish(card, dict(trained.networks.state_dict()), encode_png(shown, {"Software": "Ebbtide"}), outcome.files)
 
 
-def images_to_draw(subject: Subject, samplers: Mapping[str, Kernel | None]) -> int:
+def images_to_draw(subject: Subject, samplers: Mapping[str, Kernel | None], enough: int) -> int:
     """How many images of each seed the budget allows for the dearest sampler; the others draw as many, so that figures compare."""
     costs = [subject.operations[name] * kernel.ticks * len(SEEDS) for name, kernel in samplers.items() if kernel]
-    return affordable(BUDGET, max(costs, default=1), FEWEST, MOST)
+    return min(affordable(BUDGET, max(costs, default=1), FEWEST, MOST), enough)
 
 
 def measured(

@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field, JsonValue, WrapValidator
 from pydantic_core import PydanticCustomError
 
 from models import datasets, families
+from models.calibration.settings import METHODS, Method
 from models.cards import SAMPLERS, Frozen, ModelCard, ModelName
 from models.families import FAMILIES
 from models.kernels import AnyKernel
@@ -24,9 +25,11 @@ def _as_given(value: object, _: object) -> dict[str, Any]:
 if TYPE_CHECKING:
     GivenSettings = dict[str, Any]
     GivenOptions = dict[str, Any]
+    GivenMethod = dict[str, Any]
 else:  # /docs shows the settings of every kernel and the options of every family
     GivenSettings = Annotated[AnyKernel, WrapValidator(_as_given)]
     GivenOptions = Annotated[reduce(or_, FAMILIES.values()), WrapValidator(_as_given)]
+    GivenMethod = Annotated[Method, WrapValidator(_as_given)]
 
 
 DEFAULT_SEED = "default: 63 random bits; the answer names it, in `X-Ebbtide-Seed` as text, since numbers of JavaScript hold 53"
@@ -91,6 +94,19 @@ class TrainRequest(Body):
     options: GivenOptions = Field({}, description="the family's own options; missing ones have their defaults")
 
 
+class CalibrateRequest(Body):
+    """How to calibrate a model anew; nothing is required."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"method": "ratio-head", "options": {"steps": 1200}}})
+
+    method: str = Field("ratio-head", max_length=100, json_schema_extra={"enum": list(METHODS)})
+    options: GivenMethod = Field({}, description="of the method; missing ones have their defaults")
+    dataset: str | None = Field(
+        None, max_length=100, description="default: the one it was trained on", json_schema_extra={"enum": [*datasets.names(), None]}
+    )
+    seed: Seed | None = Field(None, description="default: random, below 2**32; the answer names it")
+
+
 class JobLinks(Frozen):
     """The paths of a job's parts."""
 
@@ -119,6 +135,7 @@ class ModelReply(ModelCard):
 
     versions: tuple[int, ...]
     samples: str = Field(description="path of a picture of its samples")
+    reliability: str | None = Field(description="path of a plot of what its density ratio says against what is true; None without one")
 
 
 class ModelList(Frozen):
