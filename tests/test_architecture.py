@@ -205,6 +205,7 @@ TORCHLESS = (
     "models.targets",
     "models.metrics",
     "models.datasets",
+    "models.calibration.settings",
 )
 
 

@@ -6,7 +6,6 @@ the margin with it. The critic descends E D(x) + E [m - D(G(z))]⁺, the generat
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
@@ -58,12 +57,16 @@ class Ebgan(Adversarial):
         return {name: Adam(parameters, lr=self.learning_rate, betas=(0.5, 0.999)) for name, parameters in trained.items()}
 
     def critic_loss(self, state: TrainState, real: Tensor, fake: Tensor) -> Tensor:
+        from models.networks.reconstruction import reconstruction_error
+
         encoder, decoder = state.network("encoder"), state.network("decoder")
         real_energy, fake_energy = reconstruction_error(decoder(encoder(real)), real), reconstruction_error(decoder(encoder(fake)), fake)
         state.figures |= {"energy_real": real_energy.mean().detach(), "energy_fake": fake_energy.mean().detach()}
         return margin_loss(real_energy, fake_energy, self.margin)
 
     def generator_loss(self, state: TrainState, fake: Tensor) -> Tensor:
+        from models.networks.reconstruction import reconstruction_error
+
         codes = state.network("encoder")(fake)
         energy = reconstruction_error(state.network("decoder")(codes), fake).mean()
         return energy + self.pulling_away * pulling_away(codes) if self.pulling_away else energy
@@ -76,11 +79,13 @@ class Ebgan(Adversarial):
     def targets(self, networks: nn.ModuleDict) -> dict[str, Target]:
         from models.targets.pixel import Pixel
 
-        return {**super().targets(networks), "pixel": Pixel(self.energy(networks), self.pixel_scale)}
+        return {**super().targets(networks), "pixel": Pixel(self.score(networks), self.pixel_scale)}
 
-    def energy(self, networks: nn.ModuleDict) -> Callable[[Tensor], Tensor]:
-        """D: images, (rows, channels, height, width), to energies, (rows,)."""
-        return lambda images: reconstruction_error(networks["decoder"](networks["encoder"](images)), images)
+    def score(self, networks: nn.ModuleDict) -> nn.Module:
+        """-D."""
+        from models.networks.reconstruction import Faithfulness
+
+        return Faithfulness(networks["encoder"], networks["decoder"])
 
     def space(self, networks: nn.ModuleDict, size: Size, sampler: str) -> Space:
         """Chains of `pixel` begin at the generator's images."""
@@ -96,18 +101,10 @@ class Ebgan(Adversarial):
 
         from models.targets.pixel import flatness
 
-        energy = self.energy(networks)
+        score = self.score(networks)
         with torch.no_grad():
-            remark = flatness(energy(real), energy(fake))
+            remark = flatness(-score(real), -score(fake))
         return {"pixel": remark} if remark else {}
-
-
-def reconstruction_error(reconstructed: Tensor, images: Tensor) -> Tensor:
-    """Euclidean distance over all numbers of an image: two of (rows, ...) -> (rows,)."""
-    import torch
-
-    errors: Tensor = torch.linalg.vector_norm((reconstructed - images).flatten(1), dim=1)
-    return errors
 
 
 def margin_loss(real_energy: Tensor, fake_energy: Tensor, margin: float) -> Tensor:

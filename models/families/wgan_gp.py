@@ -73,11 +73,7 @@ class WganGp(Adversarial):
     def targets(self, networks: nn.ModuleDict) -> dict[str, Target]:
         from models.targets.pixel import Pixel
 
-        return {**super().targets(networks), "pixel": Pixel(self.energy(networks), self.pixel_scale)}
-
-    def energy(self, networks: nn.ModuleDict) -> Callable[[Tensor], Tensor]:
-        """-c: images, (rows, channels, height, width), to energies, (rows,)."""
-        return lambda images: -networks["critic"](images)
+        return {**super().targets(networks), "pixel": Pixel(self.score(networks), self.pixel_scale)}
 
     def space(self, networks: nn.ModuleDict, size: Size, sampler: str) -> Space:
         """Chains of `pixel` begin at the generator's images."""
@@ -90,9 +86,9 @@ class WganGp(Adversarial):
 
         from models.targets.pixel import flatness
 
-        energy = self.energy(networks)
+        score = self.score(networks)
         with torch.no_grad():
-            remark = flatness(energy(real), energy(fake))
+            remark = flatness(-score(real), -score(fake))
         return {"pixel": remark} if remark else {}
 
 

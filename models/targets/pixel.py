@@ -1,10 +1,9 @@
 """Images under a critic's energy: chains move pixels, and no generator is in the way  (EBGAN: Zhao et al. 2017, arXiv 1609.03126)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.targets.base import DataKind
 
@@ -13,19 +12,20 @@ SOFTNESS = 0.1  # w: how far beyond [-1, 1] a pixel may stray, as a standard dev
 
 @dataclass(frozen=True)
 class Pixel:
-    """E(x) = β · energy(x) + |x - clip(x, -1, 1)|²/2w², w = 0.1.
+    """E(x) = -β · score(x) + |x - clip(x, -1, 1)|²/2w², w = 0.1.
 
-    A critic's energy has no unit, so β, the inverse temperature, is part of the model; and it need not rise outside the images, so that
-    exp(-β · energy) need not have a finite integral: the second term, 0 on images, sees to that.
+    A critic's score has no unit, so β, the inverse temperature, is part of the model; and it need not fall outside the images, so that
+    exp(β · score) need not have a finite integral: the second term, 0 on images, sees to that.
     """
 
-    critic: Callable[[Tensor], Tensor]  # images, (rows, channels, height, width), to the critic's energies, low on data, (rows,)
-    scale: float  # β, nats for one unit of the critic's energy
+    score: nn.Module  # images, (rows, channels, height, width), to (rows,): c of WGAN, -D of EBGAN; high on data
+    scale: float  # β, nats for one unit of the score
     data: ClassVar[DataKind | None] = None
 
     def energy(self, z: Tensor, data: Tensor | None = None) -> Tensor:
         outside = (z - z.clamp(-1, 1)).square().flatten(1).sum(1)
-        return self.scale * self.critic(z) + outside / (2 * SOFTNESS**2)
+        score: Tensor = self.score(z)
+        return outside / (2 * SOFTNESS**2) - self.scale * score
 
 
 FLAT = 0.25  # standard deviations between the means; the share of pairs in the right order is then 57 %

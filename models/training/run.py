@@ -20,13 +20,15 @@ from models.device import read, send
 from models.families.base import Family, TrainState, published
 from models.images import to_pixels
 from models.training.selection import Best, Judge, Kept, preview
-from models.training.state import Account, restore, save
+from models.training.state import LAST, SOUND, Account, restore, save
 
 REPORT_EVERY = 20  # steps between progress reports, and at most between two looks at the losses
 SAVE_EVERY_S = 20.0  # a killed run loses at most this much work
 TRAINING = "training"  # the stage of the steps
+CHECKS = 10  # states to go back to, in a run without evaluations
 PREVIEWS = 10  # sample grids in a run
 SAMPLES = 25  # images of one
+MOST_ROLLBACKS = 3  # after one more divergence the run fails
 
 
 class TrainSettings(Frozen):
@@ -62,6 +64,10 @@ class Reporter(Protocol):
         """uint8, (images, height, width, channels)."""
         ...
 
+    def note(self, step: int, text: str) -> None:
+        """Something people should know of the run."""
+        ...
+
     def should_stop(self) -> bool: ...
 
 
@@ -82,8 +88,9 @@ class Run:
     account: Account = field(default_factory=Account)  # of the processes before this one
     started: float = field(default_factory=time.monotonic)
     aside_s: float = 0.0  # spent by this process on evaluations and previews
+    taken: int = 0  # steps of this process
     saved: float = 0.0
-    reported: tuple[int, float] = (0, 0.0)  # step and stepping time of the last report
+    reported: tuple[int, float] = (0, 0.0)  # steps taken and stepping time at the last report
     unread: list[dict[str, Tensor]] = field(default_factory=list)  # figures of the last steps, still on the device
 
     @property
@@ -106,21 +113,27 @@ class Run:
     def images_per_step(self) -> int:
         return self.kind.batches_per_step * self.settings.batch_size
 
+    @property
+    def images_per_second(self) -> float:
+        """Real images used a second while stepping, in the whole run."""
+        return (self.account.steps + self.taken) * self.images_per_step / max(self.stepping_s, 1e-9)
+
     def resume(self) -> None:
         """Goes on where the folder's state is, if it holds one. Raises ValueError for another run's folder."""
         self.account = restore(self.state, self.folder, self.fingerprint)
-        self.reported = (self.state.step, self.stepping_s)
+        slow_down(self.state, len(self.account.rollbacks))
+        self.reported = (self.taken, self.stepping_s)
 
     def fit(self, images: Tensor, labels: Tensor) -> None:
-        """Takes the steps that are left, each on images drawn by the run's own random stream."""
-        state = self.state
-        while state.step < self.settings.steps:
-            rows = send(torch.randint(len(images), (self.images_per_step,), generator=state.random), state.device)
-            self.unread.append(self.kind.train_step(state, images[rows], labels[rows]))
-            state.average(self.kind.averaged)
-            self._report()
-            self._save_or_stop()
-        self._save()
+        """Takes the steps that are left, each on images drawn by the run's own random stream; goes back where it diverges.
+
+        Raises Diverged where that does not help.
+        """
+        while True:
+            try:
+                return self._take_steps(images, labels)
+            except Diverged as error:
+                self._roll_back(error)
 
     def outcome(self) -> tuple[nn.ModuleDict, Best | None]:
         """The networks to publish, on the CPU, and how they scored: the best that were evaluated, or the last ones."""
@@ -147,15 +160,44 @@ class Run:
         if self.reporter.should_stop():
             raise TrainingStopped(f"stopped after step {self.state.step} of {self.settings.steps}")
 
+    def _take_steps(self, images: Tensor, labels: Tensor) -> None:
+        state = self.state
+        while state.step < self.settings.steps:
+            rows = send(torch.randint(len(images), (self.images_per_step,), generator=state.random), state.device)
+            self.unread.append(self.kind.train_step(state, images[rows], labels[rows]))
+            state.average(self.kind.averaged)
+            self.taken += 1
+            self._report()
+            self._save_or_stop()
+        self._save()
+
+    def _roll_back(self, reason: Diverged) -> None:
+        """Goes back to the last evaluation, with half the learning rates and other random numbers: the same ones in a resumed run."""
+        reasons = (*self.account.rollbacks, str(reason))
+        if len(reasons) > MOST_ROLLBACKS:
+            raise Diverged(f"{reason}; went back {MOST_ROLLBACKS} times before: {'; '.join(reasons[:-1])}") from reason
+        self.state = self.kind.begin(self.state.size, self.settings.seed, self.state.device)
+        restore(self.state, self.folder, self.fingerprint, file=SOUND)
+        self.state.random.manual_seed(reseeded(self.settings.seed, len(reasons)))
+        slow_down(self.state, len(reasons))
+        self.account = self.account.model_copy(update={"rollbacks": reasons})
+        self.unread.clear()
+        self.reporter.note(
+            self.state.step, f"{reason}: goes on from step {self.state.step} with {2 ** -len(reasons)} of the learning rates"
+        )
+
     def _report(self) -> None:
         """Tells the reporter what is due after this step. Raises Diverged."""
-        sampled = self._is_due(max(self.settings.steps // PREVIEWS, 1))
-        judged = self.judge is not None and self._is_due(max(self.settings.steps // self.settings.evaluations, 1))
+        checked = self._is_due(max(self.settings.steps // (self.settings.evaluations or CHECKS), 1))
+        judged = checked and self.judge is not None
         if judged or self._is_due(REPORT_EVERY):
             values = self.read() | self._speed()
             self.reporter.progress(self.state.step, self.settings.steps, TRAINING)
             self.reporter.metrics(self.state.step, values | (self._evaluate() if judged else {}))
-        if sampled:
+        if checked:
+            self._save(SOUND)
+            self._save()
+        if self._is_due(max(self.settings.steps // PREVIEWS, 1)):
             with self._aside():
                 images = preview(self.kind, self.state.size, self._published(), SAMPLES)
                 self.reporter.sample(self.state.step, to_pixels(images))
@@ -165,13 +207,14 @@ class Run:
 
     def _speed(self) -> dict[str, float]:
         """Images a second since the last report; call it when the device has finished its steps."""
-        now, (step, then) = self.stepping_s, self.reported
-        self.reported = (self.state.step, now)
-        return {"images_per_second": (self.state.step - step) * self.images_per_step / max(now - then, 1e-9)}
+        now, (taken, then) = self.stepping_s, self.reported
+        self.reported = (self.taken, now)
+        return {"images_per_second": (self.taken - taken) * self.images_per_step / max(now - then, 1e-9)}
 
     def _evaluate(self) -> dict[str, float]:
         """FID of these weights to `validation`; keeps them where it is the lowest. Raises Diverged."""
         assert self.judge is not None
+        self._check_weights()
         with self._aside():
             networks = self._published()
             fid = self.judge.score(networks)
@@ -199,11 +242,28 @@ class Run:
         if time.monotonic() - self.saved > SAVE_EVERY_S:
             self._save()
 
-    def _save(self) -> None:
+    def _save(self, file: str = LAST) -> None:
         """Saves a state that has not diverged. Raises Diverged."""
         self.read()
-        if not read(torch.stack([parameter.isfinite().all() for parameter in self.state.networks.parameters()]).all()):
-            raise Diverged(f"a weight is not finite after training step {self.state.step}")
-        account = self.account.model_copy(update={"seconds": self.seconds, "stepping_s": self.stepping_s})
-        save(self.state, self.folder, self.fingerprint, account)
+        self._check_weights()
+        steps = self.account.steps + self.taken
+        account = self.account.model_copy(update={"seconds": self.seconds, "stepping_s": self.stepping_s, "steps": steps})
+        save(self.state, self.folder, self.fingerprint, account, file=file)
         self.saved = time.monotonic()
+
+    def _check_weights(self) -> None:
+        """Raises Diverged where a weight is not finite."""
+        if not read(torch.stack([tensor.isfinite().all() for tensor in self.state.networks.state_dict().values()]).all()):
+            raise Diverged(f"a weight is not finite after training step {self.state.step}")
+
+
+def reseeded(seed: int, rollbacks: int) -> int:
+    """The seed of a run's random stream after so many rollbacks, unrelated to that of any other run."""
+    return int(np.random.SeedSequence([seed, rollbacks]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def slow_down(state: TrainState, rollbacks: int) -> None:
+    """Halves the family's learning rates once for each rollback; `state` has the family's own."""
+    for optimizer in state.optimizers.values():
+        for group in optimizer.param_groups:
+            group["lr"] *= 0.5**rollbacks

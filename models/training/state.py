@@ -19,7 +19,8 @@ from models.families.base import TrainState
 if TYPE_CHECKING:
     from torch import Tensor
 
-FILE = "state.safetensors"  # where a run goes on
+LAST = "state.safetensors"  # where a run goes on
+SOUND = "sound.safetensors"  # where it goes back to when it diverges: its last evaluation
 
 
 class Account(Frozen):
@@ -27,10 +28,11 @@ class Account(Frozen):
 
     seconds: float = 0.0
     stepping_s: float = 0.0  # of them, without evaluations and previews
+    steps: int = 0  # taken in that time, those that a rollback undid too
     rollbacks: tuple[str, ...] = ()  # the reason for each
 
 
-def save(state: TrainState, folder: Path, fingerprint: str, account: Account) -> None:
+def save(state: TrainState, folder: Path, fingerprint: str, account: Account, *, file: str = LAST) -> None:
     """Writes the state beside the old one and renames: a kill leaves one of the two, whole."""
     tensors = {f"network/{name}": tensor for name, tensor in state.networks.state_dict().items()}
     for owner, optimizer in state.optimizers.items():
@@ -40,7 +42,7 @@ def save(state: TrainState, folder: Path, fingerprint: str, account: Account) ->
         tensors |= {f"average/{owner}/{key}": tensor for key, tensor in average.items()}
     tensors["random"] = state.random.get_state()
     about = {"step": str(state.step), "fingerprint": fingerprint, "account": account.model_dump_json()}
-    write(folder / FILE, tensors, about)
+    write(folder / file, tensors, about)
 
 
 def write(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -> None:
@@ -51,7 +53,7 @@ def write(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -> None
     os.replace(draft, path)
 
 
-def restore(state: TrainState, folder: Path, fingerprint: str, file: str = FILE) -> Account:
+def restore(state: TrainState, folder: Path, fingerprint: str, *, file: str = LAST) -> Account:
     """Fills a fresh state with what the folder's file holds, if there is one. Raises ValueError for another run's folder."""
     if not (folder / file).exists():
         return Account()

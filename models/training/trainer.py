@@ -34,8 +34,8 @@ def train(
     """Trains, or goes on where `run_folder` stopped, and publishes a new version; all of it computes on the device.
 
     The version has the weights with the lowest FID to `validation`, or the last ones where nothing is evaluated. Raises ValueError
-    for an unknown family, option or dataset, Diverged for a non-finite loss, TrainingStopped when asked to stop, DatasetUnavailable where
-    `data` lacks the files of the dataset.
+    for an unknown family, option or dataset, Diverged for losses that stay non-finite, TrainingStopped when asked to stop,
+    DatasetUnavailable where `data` lacks the files of the dataset.
     """
     kind, splits = family(settings.family, settings.options), datasets.load(settings.dataset, data)
     size = Size(
@@ -64,7 +64,7 @@ def _origin(run: Run, command: str, best: Best | None) -> Training:
         seed=run.settings.seed,
         seconds=round(run.seconds),
         torch=torch.__version__,
-        images_per_second=round(run.settings.steps * run.images_per_step / run.stepping_s, 1),
+        images_per_second=round(run.images_per_second, 1),
         best_step=best.step if best else None,
         validation_fid=round(best.fid, 3) if best else None,
         rollbacks=run.account.rollbacks,

@@ -10,10 +10,11 @@ from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Column, Table
 
+from models.calibration.settings import METHODS
 from service.client import DEFAULT_ADDRESS, Client, ClientError
 from service.command.kernel_settings import list_settings, parse_settings
 from service.protocol.schemas import JobReply
-from workers.jobs import Event, Progress, Status, TrainResult
+from workers.jobs import CalibrateResult, Event, Progress, Status, TrainResult
 from workers.training.options import describe_options
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Samples images from GANs and energy-based models.")
@@ -103,6 +104,26 @@ def train(
 
 
 @app.command()
+def calibrate(
+    name: Annotated[str, typer.Argument(help="A checkpoint: name or name@version.")],
+    method: Annotated[str | None, typer.Option(help=f"One of {', '.join(METHODS)}; default: {next(iter(METHODS))}.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Default: the one it was trained on.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Default: random; the card names it.")] = None,
+    given: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Option of the method, repeatable.")] = None,
+    url: Address = DEFAULT_ADDRESS,
+) -> None:
+    """Fits a model's density ratio anew and, if samples get better by it, publishes a new version."""
+    settings = _given(method=method, dataset=dataset, seed=seed)
+    settings["options"] = parse_settings(given or [], {})
+    with Client(url) as client:
+        job = _followed(client, client.calibrate(name, **settings))
+    if not isinstance(job.result, CalibrateResult):
+        raise ClientError(_failure(job))
+    done = job.result
+    out.print(f"{done.model}@{done.version}: FID {done.fid_prior:g} -> {done.fid_reweighted:g} by reweighting", highlight=False)
+
+
+@app.command()
 def models(url: Address = DEFAULT_ADDRESS) -> None:
     """Lists the models."""
     table = Table("model", "versions", "family", "samplers", "image", box=None)
@@ -184,6 +205,8 @@ def _show(progress: Bar, task: TaskID, event: Event) -> None:
         case "progress":
             stage, done, total = (event.data.get(key) for key in ("stage", "done", "total"))
             progress.update(task, description=str(stage or "running"), completed=_number(done), total=_number(total))
+        case "note":
+            progress.console.print(str(event.data.get("text")), markup=False, highlight=False)
         case "metrics":
             figures = (f"{name} {value:.3g}" for name, value in event.data.items() if isinstance(value, float) and name != "step")
             progress.update(task, description=" ".join(("training", *figures)))

@@ -83,7 +83,7 @@ class Job(Frozen):
 class Problem(Frozen):
     """Why a job has no result."""
 
-    reason: Literal["diverged", "expired", "canceled", "abandoned", "unavailable", "internal"]
+    reason: Literal["diverged", "expired", "canceled", "abandoned", "unavailable", "no-gain", "internal"]
     detail: str
 
 
@@ -102,5 +102,5 @@ class Event(Frozen):
     """One thing that happened to a job, in the order it happened."""
 
     id: str = Field(description="its place among the job's events; resume after it with Last-Event-ID")
-    name: Literal["queued", "started", "progress", "metrics", "sample", "end"]
+    name: Literal["queued", "started", "progress", "metrics", "sample", "note", "end"]
     data: dict[str, object]

@@ -47,6 +47,9 @@ class Terminal:
     def metrics(self, step: int, values: dict[str, float]) -> None:
         print(self._line, *(f"{name} {value:.4g}" for name, value in values.items()), sep="  ", file=self._out, flush=True)
 
+    def note(self, step: int, text: str) -> None:
+        print(f"step {step}: {text}", file=self._out, flush=True)
+
     def sample(self, step: int, images: "np.ndarray") -> None:
         """Prints nothing: the published version has samples.png."""
 
@@ -74,6 +77,9 @@ class JobEvents:
         self._artifacts.put(self.job_id, name, encode_png(grid(images), {"step": str(step)}), self._broker.limits.failure_ttl_s)
         self._broker.publish(self.job_id, "sample", {"step": step, "artifact": name})
         self.samples.append(name)
+
+    def note(self, step: int, text: str) -> None:
+        self._broker.publish(self.job_id, "note", {"step": step, "text": text})
 
     def should_stop(self) -> bool:
         """Sets `lost` where another worker has the job or will get it: two must not train in one folder, nor publish one version twice."""
