@@ -15,7 +15,7 @@ from models.kernels import Kernel
 from models.metrics.base import Evaluator
 from models.training.calibration import Judges, Outcome, Plan, calibrated, uncalibrated
 from models.training.judging import Judge
-from models.training.measurement import SEEDS, Subject, Trained, affordable
+from models.training.measurement import SEEDS, Subject, Trained, affordable, evaluations
 from models.training.tuning import tuned
 
 SHOWN = 36  # images of samples.png
@@ -60,7 +60,7 @@ def place(outcome: Outcome, evaluator: Evaluator, splits: Splits, store: Store, 
 
 def images_to_draw(subject: Subject, samplers: Mapping[str, Kernel | None], enough: int) -> int:
     """How many images of each seed the budget allows for the dearest sampler; the others draw as many, so that figures compare."""
-    costs = [subject.operations[name] * kernel.ticks * len(SEEDS) for name, kernel in samplers.items() if kernel]
+    costs = [subject.operations[name] * evaluations(kernel) * len(SEEDS) for name, kernel in samplers.items() if kernel]
     return min(affordable(BUDGET, max(costs, default=1), FEWEST, MOST), enough)
 
 
