@@ -56,7 +56,8 @@ def bench() -> Bench:
 def evidence() -> Evidence:
     """With the bar's brightness and the image's spread as features, and two classes: dark and bright bars."""
     here, there = real(400, 2), generated(800, torch.Generator().manual_seed(3))
-    return Evidence(here, there, Moments.of(features(here)), classes(here).mean(0), features(there), classes(there))
+    weight = torch.full((400,), 1 / 400, dtype=torch.float64)
+    return Evidence(here, there, Moments.of(features(here)), weight, classes(here).mean(0), features(there), classes(there))
 
 
 def features(split: Split) -> torch.Tensor:
