@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from models.device import send
-from models.kernels import Chains, Kernel
+from models.kernels import Chains, Evaluated, Kernel, tempered
 from models.targets.base import Target, evaluate
 
 
@@ -47,7 +47,7 @@ class Ran(NamedTuple):
 def begin(kernel: Kernel, target: Target, z: Tensor, data: Tensor | None = None) -> Chains:
     """Chains at `z`, (chains, *latent), evaluated and ready for their first tick."""
     settings = {name: z.new_full((len(z), *(1,) * (z.dim() - 1)), getattr(kernel, name)) for name in kernel.columns}
-    chains = Chains(*evaluate(target, z, data), settings)
+    chains = Chains(*_evaluated(kernel, target, z, data), settings)
     kernel.begin(chains)
     return chains
 
@@ -71,12 +71,18 @@ def run(
     for tick in range(kernel.ticks):
         chains.wide = rows if kernel.is_wide(tick) else rows[:0]
         noise = GeneratorNoise(chains.z, random, kernel.normals_per_tick)
-        points = evaluate(target, kernel.propose(chains, noise), _data_for(kernel, chains, data))
+        points = _evaluated(kernel, target, kernel.propose(chains, noise), _data_for(kernel, chains, data))
         accepted += kernel.update(chains, points, noise).accepted
         energies.append(chains.energy)
         if watch is not None:
             watch(chains)
     return Ran(chains, accepted / max(kernel.decisions, 1), torch.stack(energies))
+
+
+def _evaluated(kernel: Kernel, target: Target, z: Tensor, data: Tensor | None) -> Evaluated:
+    """Energy and gradient under the target, tempered by the kernel's β."""
+    points = evaluate(target, z, data)
+    return points if kernel.beta == 1 else tempered(points, z.new_full((len(z), *(1,) * (z.dim() - 1)), kernel.beta))
 
 
 def _data_for(kernel: Kernel, chains: Chains, data: Tensor | None) -> Tensor | None:

@@ -30,12 +30,13 @@ Reply = TypeVar("Reply", bound=BaseModel)
 
 
 class GenerateSettings(TypedDict, total=False):
-    """Optional fields of POST /generate."""
+    """Optional fields of POST /generate; `class_` is its field `class`, which is no name in Python."""
 
     sampler: str
     mcmc: dict[str, Any]
     num_images: int
     seed: int
+    class_: int | list[int]
     layout: Layout
     priority: Priority
     deadline_s: float
@@ -49,6 +50,7 @@ class TrainSettings(TypedDict, total=False):
     width: int
     latent_size: int
     seed: int
+    evaluations: int
     calibrate: bool
     options: dict[str, Any]
 
@@ -108,7 +110,7 @@ class Client:
 
     def generate(self, model: str, **settings: Unpack[GenerateSettings]) -> Picture:
         """Waits for the images and returns them as one picture. Raises Refused where the job is refused, fails or is canceled."""
-        body = {"model": model, **settings, "layout": "grid"}
+        body = _body(model, settings) | {"layout": "grid"}
         answer = self._send("POST", "/generate", json=body, headers={"Accept": "image/png"})
         seed, job_id = int(answer.headers["x-ebbtide-seed"]), answer.headers["x-ebbtide-job"]
         if answer.status_code == httpx.codes.OK:
@@ -117,7 +119,7 @@ class Client:
 
     def submit(self, model: str, **settings: Unpack[GenerateSettings]) -> JobReply:
         """Enqueues the job and returns at once."""
-        return self._read(JobReply, "POST", "/generate", json={"model": model, **settings}, headers={"Prefer": "respond-async"})
+        return self._read(JobReply, "POST", "/generate", json=_body(model, settings), headers={"Prefer": "respond-async"})
 
     def train(self, name: str, family: str, dataset: str, **settings: Unpack[TrainSettings]) -> JobReply:
         """Enqueues a training job and returns at once."""
@@ -200,6 +202,10 @@ class Client:
         if answer.is_error:
             raise _refused(answer)
         return answer
+
+
+def _body(model: str, settings: GenerateSettings) -> dict[str, Any]:
+    return {"model": model, **{name.rstrip("_"): value for name, value in settings.items()}}
 
 
 def _refused(answer: httpx.Response) -> Refused:

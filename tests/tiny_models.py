@@ -8,12 +8,12 @@ from models.families import family
 from models.families.base import Size, published, spaces
 from models.images import encode_png, grid, to_pixels
 
-SIZE = Size(image_shape=(1, 8, 8), latent_size=6, width=8)
+SIZE = Size(image_shape=(1, 8, 8), latent_size=6, width=8, classes=10)
 
 
-def publish_tiny(store: Store, name_of_kind: str, name: str, seed: int = 0) -> ModelCard:
-    """The next version of a model with freshly initialised networks."""
-    kind = family(name_of_kind)
+def publish_tiny(store: Store, name_of_kind: str, name: str, seed: int = 0, **options: object) -> ModelCard:
+    """The next version of a model with freshly initialised networks, of a family with these options."""
+    kind = family(name_of_kind, options)
     networks = published(kind, kind.begin(SIZE, seed))
     prior = spaces(kind, networks, SIZE)["prior"]
     card = ModelCard(
@@ -24,6 +24,7 @@ def publish_tiny(store: Store, name_of_kind: str, name: str, seed: int = 0) -> M
         description="never trained",
         image_shape=SIZE.image_shape,
         latent_shape=prior.shape,
+        classes=kind.classes(SIZE),
         networks=SIZE.model_dump(),
         samplers=kind.samplers(),
         default_sampler=kind.default_sampler,

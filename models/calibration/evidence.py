@@ -14,7 +14,7 @@ from torch import Tensor
 
 from models.datasets import Split
 from models.device import read
-from models.metrics.base import CHUNK, Reference
+from models.metrics.base import Reference, features_of, log_probabilities_of
 
 
 class Moments(NamedTuple):
@@ -58,7 +58,7 @@ class Evidence:
     fake: Split
     real_moments: Moments
     real_weight: Tensor  # (real,) float64, sums to 1
-    real_classes: Tensor  # (classes,) float64: mean probability that the evaluator's classifier gives each class
+    real_classes: Tensor  # (classes,) float64: mean probability that the extractor gives each class
     fake_features: Tensor  # (fake, features)
     fake_classes: Tensor  # (fake, classes) float64: the classifier's probabilities
 
@@ -97,9 +97,8 @@ def proportional(labels: Tensor, wanted: Tensor) -> Tensor:
 
 
 def _seen(reference: Reference, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Features, (rows, features), and class probabilities, (rows, classes) float64, on the CPU."""
-    classifier = reference.evaluator.classifier
-    with torch.no_grad():
-        features = [classifier(part) for part in images.split(CHUNK)]
-        classes = [classifier.head(part).softmax(1) for part in features]
-    return read(torch.cat(features)), read(torch.cat(classes)).double()
+    """Features, (rows, features), and class probabilities, (rows, classes) float64, on the CPU; where there are no classes, of one."""
+    features = features_of(images, reference.extractor)
+    if not reference.classes:
+        return features, torch.ones(len(features), 1, dtype=torch.float64)
+    return features, log_probabilities_of(features, reference.extractor).exp().double()

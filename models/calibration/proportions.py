@@ -18,6 +18,7 @@ from models.calibration.evidence import weights_of
 from models.networks.ratio import last_layer, rescale
 
 IMAGES = 2_000  # of `train`, that the scores are fitted on
+MOST_CLASSES = 50  # beyond which proportions are left to the head
 RIDGE = 0.1  # of the features' mean square
 ROUNDS = 50  # of Newton's method
 SHRINKAGE = 1e-2  # keeps the corrections small where the samples say little

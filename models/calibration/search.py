@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from models.calibration.bench import Bench, Draw, Fitted
 from models.calibration.evidence import Evidence, weights_of
 from models.calibration.logistic import Line, fit_line, fit_plane
-from models.calibration.proportions import SHRINKAGE, add, class_scores, tilt, widened
+from models.calibration.proportions import MOST_CLASSES, SHRINKAGE, add, class_scores, tilt, widened
 from models.calibration.ratio_head import Disturbance, train_head
 from models.calibration.settings import RatioHead
 from models.datasets import Split
@@ -133,8 +133,8 @@ class Search:
 
     @property
     def _corrects_classes(self) -> bool:
-        """Whether there are classes that the head does not see anyway."""
-        return self.bench.classes > 1 and not bool(read(self.evidence.fake.labels).any())
+        """Whether there are classes, and not too many for the real images at hand, that the head does not see anyway."""
+        return 1 < self.bench.classes <= MOST_CLASSES and not bool(read(self.evidence.fake.labels).any())
 
     def _candidate(self, heads: Sequence[nn.Module], real: Tensor, fake: Tensor, raw: Line) -> Candidate:
         return Candidate(tuple(heads), real, fake, raw, self.evidence.fid(fake), self.evidence.class_distance(fake), "", "")

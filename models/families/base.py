@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from models.kernels import Kernel
-    from models.targets.base import Target
+    from models.targets.base import DataKind, Target
 
 
 class Size(Frozen):
@@ -39,6 +39,9 @@ class TrainState:
     random: torch.Generator  # on the CPU, whatever the device: its state is saved, and every device draws the same numbers
     device: torch.device
     step: int = 0
+    figures: dict[str, Tensor] = field(default_factory=dict)  # what a loss found on its way, each (): reported with its step, not saved
+    classes: Tensor | None = None  # (batch,) int64, of the images at hand; None where networks take no classes
+    averages: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # of `Family.averaged`: network to its averaged weights
 
     def normals(self, rows: int, *shape: int) -> Tensor:
         """Standard normals for so many rows of the batch, (rows, *shape), on the device."""
@@ -49,10 +52,26 @@ class TrainState:
         return send(torch.randn(rows, *shape, generator=self.random), self.device)
 
     def network(self, name: str) -> nn.Module:
-        """A network under training, in bfloat16 where the device is faster with it."""
+        """A network under training, in bfloat16 where the device is faster with it, with the classes of its rows filled in."""
         from models.networks.bfloat16 import Bfloat16
+        from models.networks.conditional import OfClasses
 
-        return Bfloat16(self.networks[name])
+        network = Bfloat16(self.networks[name])
+        return network if self.classes is None else OfClasses(network, self.classes)
+
+    def average(self, decays: Mapping[str, float]) -> None:
+        """Moves the averages after a step: a ← βa + (1 - β)w, where β = min(decay, (1 + step)/(10 + step)) forgets the first weights.
+
+        Integers, such as BatchNorm's count of batches, are copied.
+        """
+        for name, decay in decays.items():
+            beta = min(decay, (1 + self.step) / (10 + self.step))
+            for key, weight in self.networks[name].state_dict().items():
+                average = self.averages[name][key]
+                if average.is_floating_point():
+                    average.lerp_(weight, 1 - beta)
+                else:
+                    average.copy_(weight)
 
 
 @dataclass(frozen=True)
@@ -61,7 +80,13 @@ class Space:
 
     shape: tuple[int, ...]
     start: Callable[[Tensor], Tensor]  # standard normals, (rows, *shape of the prior's points), to first points, (rows, *shape)
-    decode: Callable[[Tensor], Tensor]  # points, (rows, *shape), to images in [-1, 1], (rows, channels, height, width)
+    decode: Callable[..., Tensor]  # points, (rows, *shape), to images in [-1, 1], (rows, channels, height, width)
+    classes: int = 0  # how many there are, where `decode` also takes the class of each row, (rows,) int64; without it, see `in_turn`
+
+    @property
+    def data(self) -> DataKind | None:
+        """What `decode` takes beside points."""
+        return "class" if self.classes else None
 
 
 class Family(Frozen):
@@ -72,6 +97,7 @@ class Family(Frozen):
     preview_sampler: ClassVar[str]  # the sampler that draws previews during training
     needs_calibration: ClassVar[dict[str, str]] = {}  # samplers, and what a result says where they were never calibrated
     only_calibrated: ClassVar[tuple[str, ...]] = ()  # samplers that are not offered at all where they were never calibrated
+    reconstructs: ClassVar[bool] = False  # whether it has `reconstruct` and `anomaly`
 
     @property
     def batches_per_step(self) -> int:
@@ -82,6 +108,15 @@ class Family(Frozen):
     def averaged(self) -> dict[str, float]:
         """Networks that are published as the exponential moving average of their weights over the steps, and its decay."""
         return {}
+
+    @property
+    def takes_classes(self) -> bool:
+        """Whether its networks take the class of each image, so that a request may choose one."""
+        return False
+
+    def classes(self, size: Size) -> int:
+        """How many classes a request chooses from; 0 where networks take none."""
+        return size.classes if self.takes_classes else 0
 
     def build(self, size: Size) -> nn.ModuleDict:
         """The networks as published: no spectral norm, nothing that only training needs."""
@@ -121,7 +156,9 @@ class Family(Frozen):
             networks = self.build(size)
             self.dress(networks)
         networks.to(device)
-        return TrainState(size, networks, self.optimizers(networks), torch.Generator().manual_seed(seed), torch.device(device))
+        averages = {name: {key: weight.clone() for key, weight in networks[name].state_dict().items()} for name in self.averaged}
+        random = torch.Generator().manual_seed(seed)
+        return TrainState(size, networks, self.optimizers(networks), random, torch.device(device), averages=averages)
 
     def train_step(self, state: TrainState, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """One step on real images, (batches_per_step · batch, channels, height, width), and their labels: figures to plot, each ().
@@ -138,13 +175,13 @@ class Family(Frozen):
         """The energies that chains run on, by the names of files in `models/targets`: for each sampler but `prior`, and `posterior`."""
         raise NotImplementedError
 
-    def decoder(self, networks: nn.ModuleDict) -> Callable[[Tensor], Tensor]:
-        """The prior's points to images in [-1, 1]."""
+    def decoder(self, networks: nn.ModuleDict) -> Callable[..., Tensor]:
+        """The prior's points, and the class of each where there are classes, to images in [-1, 1]."""
         raise NotImplementedError
 
     def space(self, networks: nn.ModuleDict, size: Size, sampler: str) -> Space:
         """Where chains of `prior` or of a target move; here, for all of them: latents that begin at N(0, I)."""
-        return Space((size.latent_size,), unchanged, self.decoder(networks))
+        return Space((size.latent_size,), unchanged, self.decoder(networks), self.classes(size))
 
     def uncalibrate(self, networks: nn.ModuleDict) -> None:
         """Makes targets of networks that are not calibrated as good as they can be."""
@@ -154,9 +191,21 @@ class Family(Frozen):
         return networks["critic"]
 
     def log_ratio(self, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """What a ratio head, or `score`, says of images with labels, (rows,); most see the images alone."""
-        values: Tensor = network(images)
+        """What a ratio head, or `score`, says of images, (rows,); where networks take classes, of images with their labels."""
+        values: Tensor = network(images, labels) if self.takes_classes else network(images)
         return values
+
+    def remarks(self, networks: nn.ModuleDict, real: Tensor, fake: Tensor) -> dict[str, str]:
+        """What results of a sampler should warn of, measured on images of the data and of the prior, (rows, channels, height, width)."""
+        return {}
+
+    def reconstruct(self, networks: nn.ModuleDict, images: Tensor, random: torch.Generator) -> Tensor:
+        """What the model makes of images, (rows, channels, height, width), by way of latents that explain them."""
+        raise NotImplementedError
+
+    def anomaly(self, networks: nn.ModuleDict, images: Tensor, random: torch.Generator) -> Tensor:
+        """How little the model expects of images: -log p(x, z) + const in nats at latents that explain them, (rows,)."""
+        raise NotImplementedError
 
 
 def unchanged(normals: Tensor) -> Tensor:
@@ -167,22 +216,35 @@ def unchanged(normals: Tensor) -> Tensor:
 def spaces(kind: Family, networks: nn.ModuleDict, size: Size) -> dict[str, Space]:
     """The space of `prior` and of every target; nothing in them takes a gradient. What two spaces share is one function."""
     found = {name: kind.space(networks, size, name) for name in ("prior", *kind.targets(networks))}
-    quiet = {function: _without_gradient(function) for space in found.values() for function in (space.start, space.decode)}
-    return {name: Space(space.shape, quiet[space.start], quiet[space.decode]) for name, space in found.items()}
+    quiet = {space.decode: _quiet(space.decode, space.classes) for space in found.values()}
+    for start in {space.start for space in found.values()} - set(quiet):
+        quiet[start] = _quiet(start, 0)
+    return {name: replace(space, start=quiet[space.start], decode=quiet[space.decode]) for name, space in found.items()}
 
 
-def _without_gradient(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+def _quiet(function: Callable[..., Tensor], classes: int) -> Callable[..., Tensor]:
+    """The function without a gradient; where it takes classes and is given none, every row has its turn."""
     import torch
 
-    def quiet(tensor: Tensor) -> Tensor:
+    def quiet(rows: Tensor, *given: Tensor) -> Tensor:
         with torch.no_grad():
-            return function(tensor)
+            return function(rows.detach(), *(given or ((in_turn(0, len(rows), classes, rows.device),) if classes else ())))
 
     return quiet
 
 
+def in_turn(first: int, rows: int, classes: int, device: torch.device) -> Tensor:
+    """Classes 0, 1, ... over and over, of rows `first` and those after it, (rows,) int64: what a model draws where nobody chooses."""
+    import torch
+
+    return torch.arange(first, first + rows, device=device) % classes
+
+
 def published(kind: Family, state: TrainState) -> nn.ModuleDict:
-    """Plain networks in eval mode with the trained weights, on the CPU, spectral norm settled into them."""
+    """Plain networks in eval mode on the CPU: the averaged weights of networks that have some, else the trained ones.
+
+    Spectral norm is settled into the weights. A network that has it cannot be averaged: its state is no plain network's.
+    """
     networks = state.networks
     weights = {name: tensor for name, tensor in networks.state_dict().items() if ".parametrizations." not in name}
     networks.eval()  # so that reading a weight does not move its power iteration
@@ -190,69 +252,8 @@ def published(kind: Family, state: TrainState) -> nn.ModuleDict:
         for parameter in getattr(module, "parametrizations", {}):
             weights[f"{name}.{parameter}"] = getattr(module, parameter).detach()
     networks.train()
+    for name, average in state.averages.items():
+        weights |= {f"{name}.{key}": weight for key, weight in average.items()}
     plain = kind.build(state.size).eval()
     plain.load_state_dict(weights)
     return plain
-
-
-class Adversarial(Family):
-    """A generator against a critic of images; the ratio, fitted afterwards, gives DDLS the density ratio that the last critic is not."""
-
-    critic_steps: int = Field(1, ge=1, le=100, description="steps of the critic for one of the generator")
-    ema: float = Field(0.0, ge=0, lt=1, description="decay of the moving average of the generator's weights that is published; 0 for none")
-
-    default_sampler: ClassVar[str] = "ddls"
-    preview_sampler: ClassVar[str] = "prior"
-    needs_calibration: ClassVar[dict[str, str]] = {
-        "ddls": "the critic was never calibrated as a density ratio: DDLS may make samples worse"
-    }
-
-    @property
-    def batches_per_step(self) -> int:
-        return self.critic_steps
-
-    @property
-    def averaged(self) -> dict[str, float]:
-        return {"generator": self.ema} if self.ema else {}
-
-    def critic_loss(self, state: TrainState, real: Tensor, fake: Tensor) -> Tensor:
-        """What the critic descends, (); `real` and `fake` are (batch, channels, height, width)."""
-        raise NotImplementedError
-
-    def generator_loss(self, state: TrainState, fake: Tensor) -> Tensor:
-        """What the generator descends, (); `fake` has its gradient."""
-        raise NotImplementedError
-
-    def train_step(self, state: TrainState, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """`critic_steps` batches for the critic, each judged on its own with fresh fakes; then a step of the generator."""
-        import torch
-
-        from models.descent import descend
-
-        generator, latent = state.network("generator"), state.size.latent_size
-        for real in images.chunk(self.critic_steps):
-            with torch.no_grad():
-                fake = generator(state.normals(len(real), latent))
-            loss_critic = self.critic_loss(state, real, fake)
-            descend(state.optimizers["critic"], loss_critic)
-        loss_generator = self.generator_loss(state, generator(state.normals(len(real), latent)))
-        descend(state.optimizers["generator"], loss_generator)
-        state.step += 1
-        return {"loss_critic": loss_critic.detach(), "loss_generator": loss_generator.detach()}
-
-    def samplers(self) -> dict[str, Kernel | None]:
-        from models.kernels.mala import Mala
-
-        return {"prior": None, "ddls": Mala(steps=40, step_size=0.3)}
-
-    def targets(self, networks: nn.ModuleDict) -> dict[str, Target]:
-        from models.targets.ddls import Ddls
-
-        return {"ddls": Ddls(networks["generator"], networks["ratio"])}
-
-    def decoder(self, networks: nn.ModuleDict) -> Callable[[Tensor], Tensor]:
-        return networks["generator"]
-
-    def uncalibrate(self, networks: nn.ModuleDict) -> None:
-        """The raw critic takes the place of the ratio."""
-        networks["ratio"].load_state_dict(networks["critic"].state_dict())

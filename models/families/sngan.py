@@ -2,15 +2,19 @@
 
 Non-saturating: critic ascends E log D(x) + E log(1 - D(G(z))), generator descends -log D(G(z)), D the sigmoid of the critic's logit d.
 Hinge: critic descends E [1 - d(x)]⁺ + E [1 + d(G(z))]⁺, generator descends -E d(G(z)).
+Conditional: G(z, y) and a projection critic d(x, y)  (Miyato & Koyama 2018, arXiv 1802.05637); fakes have the classes of the real batch.
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from models.families.base import Adversarial, Size, TrainState
+from models.families.adversarial_base import Adversarial
+from models.families.base import Size, Space, TrainState
 
 if TYPE_CHECKING:
     import torch
@@ -21,21 +25,49 @@ class Sngan(Adversarial):
     """Options of SNGAN."""
 
     loss: Literal["non-saturating", "hinge"] = Field("non-saturating", description="objective of critic and generator")
+    conditional: bool = Field(False, description="whether images have the class that a request names; the dataset must have classes")
+    output_noise: float = Field(
+        0.0, ge=0, le=1, description="σ of images G(z) + σz': once trained, chains move over (z, z'); 0 for images without noise"
+    )
 
     description: ClassVar[str] = "Convolutional GAN with spectral norm"
 
+    @property
+    def takes_classes(self) -> bool:
+        return self.conditional
+
     def build(self, size: Size) -> nn.ModuleDict:
+        """Raises ValueError for a conditional model of one class."""
         from torch import nn
 
-        from models.networks.sngan import Critic, Generator
+        if self.conditional and size.classes < 2:
+            raise ValueError("conditional=true needs a dataset of at least 2 classes; this one has none")
+        networks = {"generator": self._generator(size), "critic": self._critic(size), "ratio": self._critic(size, dropout=0.2)}
+        return nn.ModuleDict(networks)
 
-        return nn.ModuleDict(
-            {
-                "generator": Generator(size.latent_size, size.width, size.image_shape),
-                "critic": Critic(size.width, size.image_shape),
-                "ratio": Critic(size.width, size.image_shape, dropout=0.2),
-            }
-        )
+    def _generator(self, size: Size) -> nn.Module:
+        from models.networks.conditional import EMBEDDING, ConditionalGenerator
+        from models.networks.output_noise import OutputNoise
+        from models.networks.sngan import Generator
+
+        told = EMBEDDING if self.conditional else 0
+        generator: nn.Module = Generator(size.latent_size + told, size.width, size.image_shape)
+        if self.conditional:
+            generator = ConditionalGenerator(generator, size.classes)
+        return OutputNoise(generator, size.latent_size, self.output_noise) if self.output_noise else generator
+
+    def _critic(self, size: Size, dropout: float = 0.0) -> nn.Module:
+        from models.networks.conditional import ProjectionCritic
+        from models.networks.sngan import Critic
+
+        classes = self.classes(size)
+        critic = Critic(size.width, size.image_shape, outputs=1 + classes, dropout=dropout)
+        return ProjectionCritic(critic, classes) if classes else critic
+
+    def space(self, networks: nn.ModuleDict, size: Size, sampler: str) -> Space:
+        """Latents, or with output noise pairs of a latent and the noise of its image, one after the other."""
+        shape = (size.latent_size + (math.prod(size.image_shape) if self.output_noise else 0),)
+        return replace(super().space(networks, size, sampler), shape=shape)
 
     def dress(self, networks: nn.ModuleDict) -> None:
         from torch import nn

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from models.kernels.base import Chains, Evaluated, Info, Kernel, Noise
+from models.kernels.base import Chains, Evaluated, Info, Kernel, Noise, tempered
 from models.registry import classes
 
 KERNELS: dict[str, type[Kernel]] = classes(__name__, __path__, Kernel)
@@ -16,4 +16,4 @@ if TYPE_CHECKING:
 else:  # each kernel keeps its own schema in /docs
     AnyKernel = Annotated[reduce(or_, KERNELS.values()), Field(discriminator="kernel")]
 
-__all__ = ["KERNELS", "AnyKernel", "Chains", "Evaluated", "Info", "Kernel", "Noise"]
+__all__ = ["KERNELS", "AnyKernel", "Chains", "Evaluated", "Info", "Kernel", "Noise", "tempered"]

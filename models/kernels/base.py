@@ -36,9 +36,10 @@ class Evaluated(NamedTuple):
 
 
 class Info(NamedTuple):
-    """What people look at: how many of the tick's proposals each chain accepted."""
+    """What people look at: how many of the tick's proposals each chain accepted, and whether it took a fresh point that it was offered."""
 
     accepted: Tensor  # (chains,)
+    jumped: Tensor | None = None  # (chains,), 1 where a chain moved to a fresh point; None of kernels that offer none
 
 
 @dataclass
@@ -69,6 +70,17 @@ def squared_norm(latents: Tensor) -> Tensor:
     return latents.square().flatten(1).sum(1)
 
 
+def tempered(points: Evaluated, beta: Tensor) -> Evaluated:
+    """Points under the density p(z)^β N(z; 0, I)^(1-β), given their energy under p: E becomes βE + (1-β)|z|²/2.
+
+    `beta` is a column, (rows, 1, ...), and a β of 1 changes no bit.
+    """
+    flat = beta.flatten()
+    energy = flat * points.energy + (1 - flat) * 0.5 * squared_norm(points.z)
+    gradient = beta * points.gradient + (1 - beta) * points.z
+    return Evaluated(points.z, points.energy.where(flat == 1, energy), points.gradient.where(beta == 1, gradient))
+
+
 class Kernel(BaseModel):
     """Settings of one MCMC transition: request body, queue payload and kernel in one object.
 
@@ -80,6 +92,13 @@ class Kernel(BaseModel):
     kernel: str
     steps: int = Field(60, ge=1, le=10_000, description="transitions a chain makes")
     temperature: float = Field(1.0, gt=0, le=100, description="T of the density exp(-E/T) aimed at")
+    beta: float = Field(
+        1.0,
+        ge=0,
+        le=100,
+        exclude_if=lambda beta: beta == 1,
+        description="β of the density p(z)^β N(z; 0, I)^(1-β): for DDLS the critic's temperature, p0(z) exp(β d(G(z)))",
+    )
 
     exact: ClassVar[bool]  # leaves exp(-E/T) invariant at any step size
     columns: ClassVar[tuple[str, ...]]  # the settings that `propose` and `update` read from the batch
@@ -95,6 +114,11 @@ class Kernel(BaseModel):
     def decisions(self) -> int:
         """Accept-or-reject decisions of a whole chain: what acceptance is a fraction of."""
         return self.steps
+
+    @property
+    def offers(self) -> int:
+        """How often a chain is offered fresh points: what `jumped` is a fraction of."""
+        return 0
 
     @property
     def effective_temperature(self) -> float:
@@ -123,3 +147,11 @@ class Kernel(BaseModel):
     def update(cls, chains: Chains, points: Evaluated, noise: Noise) -> Info:
         """Moves the chains, given the points they proposed."""
         raise NotImplementedError
+
+    @classmethod
+    def log_ratio(cls, chains: Chains, points: Evaluated) -> Tensor | None:
+        """For kernels that accept every point: the logarithm of MALA's ratio for the moves to come, times the temperature, (chains,).
+
+        It is called before `update`, and only where chains are served: it shows the bias and moves nothing.
+        """
+        return None

@@ -12,7 +12,7 @@ class Bfloat16(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor, *more: Tensor) -> Tensor:
         with bfloat16(inputs.device):
-            outputs: Tensor = self.network(inputs)
+            outputs: Tensor = self.network(inputs, *more)
         return outputs.float()

@@ -34,12 +34,12 @@ class Generator(nn.Module):
 
 
 class Critic(nn.Module):
-    """Images to logits of being real: (rows, channels, height, width) -> (rows,).
+    """Images to logits of being real: (rows, channels, height, width) -> (rows,), or of several `outputs` -> (rows, outputs).
 
     `scale` is a learned factor on the last layer: under spectral norm alone the logit stays within a few tenths of 0.
     """
 
-    def __init__(self, width: int, image_shape: tuple[int, int, int], *, dropout: float = 0.0) -> None:
+    def __init__(self, width: int, image_shape: tuple[int, int, int], *, outputs: int = 1, dropout: float = 0.0) -> None:
         super().__init__()
         channels, height, wide = image_shape
         self.layers = nn.Sequential(
@@ -53,19 +53,20 @@ class Critic(nn.Module):
             nn.LeakyReLU(0.1),
             nn.Flatten(),
             nn.Dropout(dropout),
-            nn.Linear(2 * width * (height // 4) * (wide // 4), 1),
+            nn.Linear(2 * width * (height // 4) * (wide // 4), outputs),
         )
         self.scale = nn.Parameter(torch.tensor(4.0))
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.scale * self.layers(images).squeeze(1)
+        logits: Tensor = self.scale * self.layers(images).squeeze(1)  # squeezes one output only
         return logits
 
     @torch.no_grad()
     def rescale(self, slope: float, intercept: float) -> None:
-        """Makes the logit slope · logit + intercept, within the last layer: it costs nothing more to compute."""
+        """Makes outputs slope · output, plus the intercept for the first, within the last layer: it costs nothing more to compute."""
         last, factor = self.layers[-1], self.scale * slope
         assert isinstance(last, nn.Linear)
         last.weight *= factor
-        last.bias.mul_(factor).add_(intercept)
+        last.bias.mul_(factor)
+        last.bias[0] += intercept
         self.scale.fill_(1.0)

@@ -1,6 +1,6 @@
 """What a target is: an unnormalised density over latents as an energy, E = -log density + const; its gradient comes from autograd."""
 
-from typing import ClassVar, Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,7 +13,8 @@ DataKind: TypeAlias = Literal["image", "class"]
 class Target(Protocol):
     """An energy over latents; where `data` is not None, each row has an image, (channels, height, width), or a class, () int64, with it."""
 
-    data: ClassVar[DataKind | None]
+    @property
+    def data(self) -> DataKind | None: ...
 
     def energy(self, z: Tensor, data: Tensor | None = None) -> Tensor:
         """Latents, (rows, ...), and what goes with them, (rows, ...), to energies in nats, (rows,)."""

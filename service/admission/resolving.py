@@ -15,9 +15,11 @@ from models.kernels import KERNELS, Kernel
 from service.protocol.errors import Refusal
 from service.protocol.schemas import CalibrateRequest, Fault, GenerateRequest, TrainRequest
 from service.protocol.validation import faults_of, shown, summary
-from workers.jobs import CalibrateJob, GenerateJob, TrainJob
+from workers.jobs import CalibrateJob, ClassData, GenerateJob, TrainJob
 
 REFERENCE = re.compile(r"([a-z0-9][a-z0-9-]{0,62})(?:@([1-9][0-9]{0,8}))?")
+SHOWN_CLASSES = 20  # a refusal names so many choices one by one
+SEED_BITS = 63  # so many that two seeds drawn in a lifetime hardly meet, and as many as a signed word holds
 Settings = TypeVar("Settings", bound=BaseModel)
 
 
@@ -41,6 +43,7 @@ def generate_job(request: GenerateRequest, store: Store, max_images: int, caller
         raise _refuse("sampler", sampler, f"not a sampler of {card.name}", tuple(card.samplers))
     if request.num_images > max_images:
         raise _refuse("num_images", request.num_images, f"must be at most {max_images} on this server")
+    seed = _seed(request.seed)
     return GenerateJob(
         model=card.name,
         version=card.version,
@@ -48,19 +51,21 @@ def generate_job(request: GenerateRequest, store: Store, max_images: int, caller
         sampler=sampler,
         mcmc=_kernel(request.mcmc, sampler, card),
         num_images=request.num_images,
-        seed=_seed(request.seed),
+        seed=seed,
         layout=request.layout,
         priority=request.priority,
         deadline_s=request.deadline_s,
+        data=_classes(request, card, seed),
         caller=caller,
     )
 
 
 def train_job(request: TrainRequest) -> TrainJob:
     """The training job of a request. Raises Refusal naming the field."""
-    for field, value, choices in (("family", request.family, families.names()), ("dataset", request.dataset, datasets.names())):
-        if value not in choices:
-            raise _refuse(field, value, f"unknown {field}", choices)
+    if request.family not in families.names():
+        raise _refuse("family", request.family, "unknown family", families.names())
+    if not datasets.is_name(request.dataset):
+        raise _refuse("dataset", request.dataset, "unknown dataset", datasets.choices())
     options = _validated(FAMILIES[request.family], request.options, "options").model_dump(mode="json")
     return TrainJob(**request.model_dump(exclude={"seed", "options"}), options=options, seed=_seed(request.seed))
 
@@ -104,6 +109,20 @@ def _kernel(given: dict[str, Any] | None, sampler: str, card: ModelCard) -> Kern
     return _validated(KERNELS[name], filled, "mcmc")
 
 
+def _classes(request: GenerateRequest, card: ModelCard, seed: int) -> ClassData | None:
+    """The classes of a request's images; of a model that has classes, drawn by the seed where the request names none."""
+    if request.class_ is None:
+        return ClassData.drawn(seed, request.num_images, card.classes) if card.classes else None
+    if not card.classes:
+        raise _refuse("class", request.class_, f"{card.name} takes no class")
+    labels = (request.class_,) if isinstance(request.class_, int) else tuple(request.class_)
+    unknown = [label for label in labels if label >= card.classes]
+    if unknown:
+        choices = tuple(str(label) for label in range(card.classes)) if card.classes <= SHOWN_CLASSES else (f"0 to {card.classes - 1}",)
+        raise _refuse("class", unknown[0], f"not a class of {card.name}", choices)
+    return ClassData(labels=labels)
+
+
 def _validated(model: type[Settings], given: dict[str, Any], field: str) -> Settings:
     """Settings that stand at a field of the request. Raises Refusal naming what is wrong within it."""
     try:
@@ -114,7 +133,7 @@ def _validated(model: type[Settings], given: dict[str, Any], field: str) -> Sett
 
 
 def _seed(given: int | None) -> int:
-    return secrets.randbits(32) if given is None else given
+    return secrets.randbits(SEED_BITS) if given is None else given
 
 
 def _refuse(field: str, value: object, reason: str, choices: tuple[str, ...] = ()) -> Refusal:

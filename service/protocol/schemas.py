@@ -32,7 +32,11 @@ else:  # /docs shows the settings of every kernel and the options of every famil
     GivenMethod = Annotated[Method, WrapValidator(_as_given)]
 
 
+DEFAULT_SEED = "default: 63 random bits; the answer names it, in `X-Ebbtide-Seed` as text, since numbers of JavaScript hold 53"
 AnySampler = Annotated[str, Field(max_length=100, json_schema_extra={"enum": list(SAMPLERS)})]
+
+Label = Annotated[int, Field(ge=0, lt=2**31)]
+ChosenClasses = Label | Annotated[list[Label], Field(min_length=1, max_length=MAX_IMAGES)]
 
 
 class Body(Frozen):
@@ -52,7 +56,12 @@ class GenerateRequest(Body):
         None, description="kernel and its settings; missing ones come from the checkpoint's default kernel. None for `prior`"
     )
     num_images: int = Field(1, ge=1, le=MAX_IMAGES)
-    seed: Seed | None = Field(None, description="default: random, below 2**32; the answer names it")
+    seed: Seed | None = Field(None, description=DEFAULT_SEED)
+    class_: ChosenClasses | None = Field(
+        None,
+        alias="class",
+        description="of a model with classes: one from 0 on for all images, or a list for the images in turn; default: drawn by the seed",
+    )
     layout: Layout = Field("grid", description="`grid`: one picture of all images; `images`: one picture for each")
     priority: Priority = "normal"
     deadline_s: float | None = Field(None, gt=0, le=7 * 86_400, description="seconds until the job expires")
@@ -65,12 +74,22 @@ class TrainRequest(Body):
 
     name: ModelName
     family: str = Field(max_length=100, json_schema_extra={"enum": list(families.names())})
-    dataset: str = Field(max_length=100, json_schema_extra={"enum": list(datasets.names())})
+    dataset: str = Field(
+        max_length=100,
+        description=f"one of {', '.join(datasets.choices())}; the training worker has the data",
+        json_schema_extra={"pattern": datasets.pattern()},
+    )
     steps: int = Field(2000, ge=1, le=1_000_000)
     batch_size: int = Field(64, ge=2, le=4096)
     width: int = Field(64, ge=4, le=1024, description="channels of the widest layers; sets the size of the networks")
     latent_size: int = Field(64, ge=1, le=4096)
-    seed: Seed | None = Field(None, description="default: random, below 2**32; the answer names it")
+    seed: Seed | None = Field(None, description=DEFAULT_SEED)
+    evaluations: int = Field(
+        10,
+        ge=0,
+        le=1000,
+        description="times in the run that FID to `validation` is measured; the best weights are published, at 0 the last",
+    )
     calibrate: bool = Field(True, description="calibrate afterwards, where the family has samplers that need it")
     options: GivenOptions = Field({}, description="the family's own options; missing ones have their defaults")
 

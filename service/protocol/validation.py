@@ -52,9 +52,10 @@ def _fault(error: Mapping[str, Any], model: type[BaseModel] | None, within: str)
 def _choices(error: Mapping[str, Any], path: list[str], model: type[BaseModel] | None) -> tuple[str, ...]:
     if model is None or len(path) != 1:
         return ()
+    fields = {field.alias or name: field for name, field in model.model_fields.items()}
     if error["type"] == "extra_forbidden":
-        return tuple(model.model_fields)
-    field = model.model_fields.get(path[0])
+        return tuple(fields)
+    field = fields.get(path[0])
     return literals(field.annotation) if field else ()
 
 

@@ -64,7 +64,7 @@ def test_images_that_share_a_batch_give_the_bytes_that_each_gives_alone(house, e
 
 def test_a_job_without_the_data_its_target_needs_fails_alone_and_says_why(house, explain, broker):
     house.start_generation()
-    strange = [None, noise(1, (1, 4, 4)), noise(1, (3, 8, 8)), ClassData(label=3)]
+    strange = [None, noise(1, (1, 4, 4)), noise(1, (3, 8, 8)), ClassData(labels=(3,))]
     good, *bad = over(broker, broker.submit_many([explain(noise(1)), *map(explain, strange)]))
     assert good.status is Status.FINISHED, good.problem
     assert [view.status for view in bad] == [Status.FAILED] * 4

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from models import device, noise
-from models.kernels import Chains, Evaluated, Kernel
+from models.kernels import Chains, Evaluated, Kernel, tempered
 from models.noise import Draws, Streams
-from workers.engine.chains import Block, Chain, Departed, data_of, streams_of
+from workers.engine.chains import Block, Chain, Departed, Traces, data_of, streams_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -56,25 +56,28 @@ class ChainGroup:
         self.now = 0
         self.longest = 0  # ticks of its longest chain, from start to end
         self._next_end = 0  # the tick at which the first of its chains ends
+        self._tempered = False  # whether any of its chains has a β other than 1
         self._chains: Chains | None = None
         self._accepted = torch.empty(0, device=on)  # (chains,), proposals accepted
         self.health = self._accepted  # (chains,), 0 while all energies were finite, NaN ever after
         self._streams = Streams(*torch.empty(2, 0, dtype=torch.int64, device=on))
         self._began = self._streams.seed  # (chains,) int64
         self._data: Tensor | None = None  # (chains, ...)
-        self._energies: list[Tensor] = []  # each (chains,), since chains last joined or left
+        self._traces = Traces.empty()  # each (chains,), since chains last joined or left
         self._draws: Draws | None = None
         self._drawn_at = 0
         self._noise: TickNoise | None = None
 
     def join(self, newcomers: Sequence[Chain], points: Evaluated) -> None:
         """New chains start at points already evaluated, in the same order."""
-        asked = [[float(getattr(chain.kernel, name)) for chain in newcomers] for name in self.kernel.columns]
+        names = (*self.kernel.columns, "beta")
+        asked = [[float(getattr(chain.kernel, name)) for chain in newcomers] for name in names]
         columns = device.put(asked, self._device, points.z.dtype).reshape(len(asked), len(newcomers), *(1,) * len(self._shape))
-        chains = Chains(*points, dict(zip(self.kernel.columns, columns, strict=True)))
+        settings = dict(zip(names, columns, strict=True))
+        chains = Chains(*(tempered(points, settings["beta"]) if _any_tempered(newcomers) else points), settings)
         self.kernel.begin(chains)
         for chain, energy in zip(newcomers, points.energy.unsqueeze(1).unbind(), strict=True):
-            chain.energies.append(energy)
+            chain.traces.energies.append(energy)
         self._add([Block(newcomers, chains, torch.zeros_like(points.energy), 0 * points.energy, done=0)])
 
     def resume(self, parked: Sequence[Block]) -> None:
@@ -98,7 +101,7 @@ class ChainGroup:
         self._began = torch.cat([self._began, began])
         self._accepted = torch.cat([self._accepted, *(block.accepted for block in blocks)])
         self.health = torch.cat([self.health, *(block.health for block in blocks)])
-        self._note_ends()
+        self._note_members()
 
     def propose(self) -> Tensor:
         """The points that this tick needs evaluated, (rows, *latent)."""
@@ -116,17 +119,25 @@ class ChainGroup:
         """What each of the points proposed is conditioned on, (rows, ...); None where chains need nothing."""
         if self._data is None:
             return None
+        return self._of_points(self._data)
+
+    def _of_points(self, column: Tensor) -> Tensor:
+        """A column of the chains, (chains, ...), for each of the points proposed, (rows, ...)."""
         owners = self.kernel.owners(self._columns())
-        return self._data if owners is None else self._data[owners]
+        return column if owners is None else column[owners]
 
     def update(self, points: Evaluated) -> None:
-        """Moves every chain, given the points proposed."""
+        """Moves every chain, given the points proposed and what they are under the target."""
         chains = self._columns()
+        if self._tempered:
+            points = tempered(points, self._of_points(chains.settings["beta"]))
         assert self._noise is not None
+        log_ratio = self.kernel.log_ratio(chains, points)
         info = self.kernel.update(chains, points, self._noise)
         self._accepted = self._accepted + info.accepted
         self.health = self.health + 0 * chains.energy
-        self._energies.append(chains.energy)
+        for trace, seen in zip(self._traces, (chains.energy, info.jumped, log_ratio), strict=True):
+            trace += [] if seen is None else [seen]
         self.now += 1
 
     @property
@@ -179,23 +190,29 @@ class ChainGroup:
         self._began, self._accepted, self.health = self._began[index], self._accepted[index], self.health[index]
         if self._draws is not None:
             self._draws = Draws(self._draws.normal[:, index], self._draws.log_uniform[:, index])
-        self._note_ends()
+        self._note_members()
 
-    def _note_ends(self) -> None:
+    def _note_members(self) -> None:
         self._next_end = min((chain.ends_at for chain in self.members), default=self.now)
         self.longest = max((chain.kernel.ticks for chain in self.members), default=0)
+        self._tempered = _any_tempered(self.members)
 
     def _settle(self) -> None:
-        """Hands the energies since the last change of members to the chains they belong to."""
-        if self._energies:
-            for chain, energies in zip(self.members, torch.stack(self._energies, dim=1).unbind(), strict=True):
-                chain.energies.append(energies)
-            self._energies = []
+        """Hands the traces since the last change of members to the chains they belong to."""
+        for place, ticks in enumerate(self._traces):
+            if ticks:
+                for chain, trace in zip(self.members, torch.stack(ticks, dim=1).unbind(), strict=True):
+                    chain.traces[place].append(trace)
+                ticks.clear()
 
     def _draw(self, streams: Streams, began: Tensor) -> Draws:
         """Noise from the tick last drawn at; a chain that had not begun by then draws some unused numbers."""
         ticks = torch.arange(self._drawn_at, self._drawn_at + TICKS_AHEAD, device=self._device)
         return noise.draw(streams, ticks.unsqueeze(1) - began, math.prod(self._shape) * self.kernel.normals_per_tick)
+
+
+def _any_tempered(chains: Sequence[Chain]) -> bool:
+    return any(chain.kernel.beta != 1 for chain in chains)
 
 
 def _beside(left: Draws, right: Draws) -> Draws:

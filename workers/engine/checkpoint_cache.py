@@ -93,8 +93,8 @@ class CheckpointCache:
             if space.start not in found:
                 found[space.start] = yield from Decoder.measured(space.start, normals, self._capacity, self._memory)
             if space.decode not in found:
-                points = found[space.start](normals)
-                found[space.decode] = yield from Decoder.measured(space.decode, points, self._capacity, self._memory)
+                points, data = found[space.start](normals), space.data
+                found[space.decode] = yield from Decoder.measured(space.decode, points, self._capacity, self._memory, data=data)
         return found
 
     def lane(self, job: GenerateJob) -> Slices[Lane]:

@@ -12,7 +12,7 @@ from models import noise
 from models.checkpoints import Store
 from models.kernels import Kernel
 from workers.capacity import Flow
-from workers.engine.chains import Chain, Retired, streams_of
+from workers.engine.chains import Chain, Retired, UnusableData, hand_out, streams_of, usable
 from workers.engine.checkpoint_cache import CheckpointCache, Version
 from workers.engine.decoder import Decoder, NotFinite, pixels_of
 from workers.engine.lane import Lane, LaneName
@@ -146,21 +146,25 @@ class Engine:
         """Draws the latents of waiting `prior` jobs, the oldest first, until a tick's share is used up."""
         left, sampled = self._settings.prior_chains_per_tick, []
         for run in [run for run in self._runs.values() if run.job.mcmc is None]:
-            if run.job.data is not None:
-                self._unavailable(run.job_id, f"the sampler {run.job.sampler!r} needs no data, the job brings {run.job.data.kind} data")
-            elif Version.of(run.job) not in self._checkpoints:
+            if Version.of(run.job) not in self._checkpoints:
                 self._lanes.expect(run.job_id, run.job)
             elif left > 0:
-                left -= run.job.num_images
-                sampled.append(self._sample_prior(run))
+                try:
+                    sampled.append(self._sample_prior(run))
+                except UnusableData as error:
+                    self._unavailable(run.job_id, str(error))
+                else:
+                    left -= run.job.num_images
         return sampled
 
     def _sample_prior(self, run: Run) -> Sampled:
+        """Raises UnusableData where the job brings what its sampler cannot use."""
         cached = self._checkpoints.use(run.job)
+        space = cached.prepared.spaces["prior"]
         chains = [Chain(run.job_id, index, run.job.seed, _NO_KERNEL) for index in range(run.job.num_images)]
-        shape = cached.prepared.spaces["prior"].shape
-        z = cached.starter(run.job.sampler)(noise.start(streams_of(chains, self._device), shape))
-        return Sampled.from_prior(run, cached.prepared.card, z)
+        hand_out(usable(run.job, space.data, cached.prepared), chains)
+        z = cached.starter(run.job.sampler)(noise.start(streams_of(chains, self._device), space.shape))
+        return Sampled.from_prior(run, cached.prepared, z, chains)
 
     def _move(self) -> None:
         """Lets chains join the batch, and others give way to them."""
@@ -220,7 +224,7 @@ class Engine:
             if run := self._runs.get(chain.chain.job_id):
                 run.retired[chain.chain.index] = chain
                 if len(run.retired) == run.job.num_images:
-                    sampled.append(Sampled.by_chains(run, self._checkpoints.use(run.job).prepared.card))
+                    sampled.append(Sampled.by_chains(run, self._checkpoints.use(run.job).prepared))
         return sampled
 
     def _diverged(self, run: Run, retired: Retired) -> None:
@@ -236,7 +240,7 @@ class Engine:
         for one in sampled:
             sharing.setdefault(self._decoder(one.run), []).append(one)
         for decoder, jobs in sharing.items():
-            for one, pixels in zip(jobs, pixels_of(decoder, [one.z for one in jobs]), strict=True):
+            for one, pixels in zip(jobs, pixels_of(decoder, [(one.z, *one.classes) for one in jobs]), strict=True):
                 if isinstance(pixels, MemoryError):
                     self._unavailable(one.run.job_id, str(pixels))
                 else:

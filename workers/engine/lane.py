@@ -16,8 +16,8 @@ from models.targets.base import evaluate
 from workers.capacity import buckets_for
 from workers.engine.buckets import Table, within
 from workers.engine.chain_group import ChainGroup
-from workers.engine.chains import Block, Chain, data_of, streams_of
-from workers.engine.decoder import Decoder, measured_table, padded, probe, stacked
+from workers.engine.chains import Block, Chain, data_of, streams_of, usable
+from workers.engine.decoder import Decoder, measured_table, padded, probe, stacked, stand_in
 from workers.engine.memory import Memory
 from workers.engine.scheduler import ChainName
 from workers.engine.slices import Slices
@@ -25,10 +25,6 @@ from workers.jobs import GenerateJob
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-
-
-class UnusableData(Exception):
-    """What a job brings for its chains is not what its target needs."""
 
 
 class LaneName(NamedTuple):
@@ -61,7 +57,7 @@ class Lane:
         self._target = prepared.targets[sampler]
         self._normals_shape = prepared.spaces["prior"].shape
         self._shape = prepared.spaces[sampler].shape
-        self._image_shape = prepared.card.image_shape
+        self._prepared = prepared
         self._device = prepared.device
         self._starter = starter
         self._fresh: list[Chain] = []
@@ -73,11 +69,9 @@ class Lane:
     def measured(cls, prepared: Prepared, sampler: str, starter: Decoder, *, capacity: int, memory: Memory | None = None) -> Slices[Lane]:
         """A lane for so many chains, or as many as memory has room for; `starter` maps normals to first points. Raises MemoryError."""
         target = prepared.targets[sampler]
-        blank = {None: None, "image": torch.zeros(1, *prepared.card.image_shape), "class": torch.zeros(1, dtype=torch.int64)}[target.data]
 
         def results(z: Tensor) -> tuple[Tensor, ...]:
-            data = None if blank is None else z.new_zeros(len(z), *blank.shape[1:], dtype=blank.dtype)
-            points = evaluate(target, z, data)
+            points = evaluate(target, z, *stand_in(target.data, z, prepared.card.image_shape))
             return points.energy, points.gradient
 
         rows = starter(probe(prepared))
@@ -117,14 +111,8 @@ class Lane:
         return [*((chain, chain.kernel.ticks + 1) for chain in self._fresh), *begun]
 
     def data_of(self, job: GenerateJob) -> Tensor | None:
-        """What a job brings for each of its chains. Raises UnusableData where that is not what the target needs."""
-        wanted, given = self._target.data, job.data
-        expected = {None: "no data", "image": f"an image of shape {self._image_shape}", "class": "a class"}[wanted]
-        array = given.array() if given else None
-        if (given.kind if given else None) != wanted or (wanted == "image" and array is not None and array.shape != self._image_shape):
-            found = "no data" if array is None or given is None else f"{given.kind} data of shape {array.shape}"
-            raise UnusableData(f"the sampler {job.sampler!r} of {job.model} needs {expected}, the job brings {found}")
-        return None if array is None else device.put(array, self._device, torch.int64 if wanted == "class" else torch.float32)
+        """What a job brings for its chains, as `usable` says. Raises UnusableData where that is not what the target needs."""
+        return usable(job, self._target.data, self._prepared)
 
     def start(self, chains: list[Chain]) -> None:
         """New chains: the next tick evaluates their first points."""

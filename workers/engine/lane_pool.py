@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from models.checkpoints import CheckpointError
-from workers.engine.chains import Chain, Retired, retire
+from workers.engine.chains import Chain, Retired, UnusableData, hand_out, retire
 from workers.engine.checkpoint_cache import CheckpointCache, Version
-from workers.engine.lane import Lane, LaneName, UnusableData
+from workers.engine.lane import Lane, LaneName
 from workers.engine.scheduler import ChainName
 from workers.engine.slices import Slices, UnderWay
 from workers.jobs import GenerateJob
@@ -111,8 +111,7 @@ class LanePool(Mapping[LaneName, Lane]):
         except UnusableData as error:
             self._refused.append((job_id, error))
             return
-        for chain in chains:
-            chain.data = data
+        hand_out(data, chains)
         lane.start(chains)
 
     def park(self, names: Collection[ChainName]) -> None:

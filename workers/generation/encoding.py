@@ -12,7 +12,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from models.images import encode_png, grid
-from workers.jobs import Contract, Diagnostics, GenerateJob, GenerateResult, Problem, Timings
+from workers.jobs import ClassData, Contract, Diagnostics, GenerateJob, GenerateResult, Problem, Timings
 from workers.leases.leases import Ended, Taken
 from workers.messages import Finished
 from workers.queue.artifacts import Artifacts
@@ -115,10 +115,16 @@ class Encoders:
 def encode(job: GenerateJob, images: "np.ndarray", diagnostics: Diagnostics, contract: Contract) -> dict[str, bytes]:
     """Every image as `<index>.png`, and where a grid of several was asked for, `grid.png`; images as uint8 (n, height, width, channels)."""
     shared = provenance(job, diagnostics, contract)
-    files = {f"{index}.png": encode_png(image, shared | {"image": str(index)}) for index, image in enumerate(images)}
+    files = {f"{index}.png": encode_png(image, shared | _own(job, index)) for index, image in enumerate(images)}
     if job.layout == "grid" and len(images) > 1:
         files[GRID] = encode_png(grid(images), shared | {"image": "grid"})
     return files
+
+
+def _own(job: GenerateJob, index: int) -> dict[str, str]:
+    """The text chunks of one image alone."""
+    label = {"class": str(job.data.label_of(index))} if isinstance(job.data, ClassData) else {}
+    return {"image": str(index), **label}
 
 
 def provenance(job: GenerateJob, diagnostics: Diagnostics, contract: Contract) -> dict[str, str]:

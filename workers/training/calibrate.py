@@ -22,18 +22,28 @@ def calibrate_job(wanted: CalibrateJob) -> CalibrateResult | Retry:
 
 
 def _run(wanted: CalibrateJob, settings: WorkerSettings, device: "torch.device") -> CalibrateResult | Retry:
+    from models.datasets import DatasetUnavailable
     from models.training.calibration import Plan
     from models.training.recalibration import CalibrationStopped, NoGain, Unfit, recalibrate
 
     events, store = current_events(settings), Store(settings.checkpoints)
     plan = Plan(wanted.settings, wanted.dataset, wanted.seed)
     try:
-        card = recalibrate(store.card(wanted.model, wanted.version), plan, store=store, device=device, should_stop=events.should_stop)
+        card = store.card(wanted.model, wanted.version)
+        card = recalibrate(
+            card,
+            plan,
+            store=store,
+            device=device,
+            should_stop=events.should_stop,
+            report=events.progress,
+            data=settings.datasets,
+        )
     except CalibrationStopped:
         return end_early(events)
     except NoGain as error:
         raise JobFailed(Problem(reason="no-gain", detail=str(error))) from error
-    except (Unfit, CheckpointError) as error:
+    except (Unfit, CheckpointError, DatasetUnavailable) as error:
         raise JobFailed(Problem(reason="unavailable", detail=str(error))) from error
     assert card.calibration is not None
     assert card.calibration.test is not None

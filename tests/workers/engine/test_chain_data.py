@@ -58,7 +58,7 @@ def test_jobs_with_different_images_share_a_batch_and_have_the_bits_of_each_alon
     [
         (None, "posterior", "needs an image of shape (1, 8, 8), the job brings no data"),
         (image(1, (3, 8, 8)), "posterior", "needs an image of shape (1, 8, 8), the job brings image data of shape (3, 8, 8)"),
-        (ClassData(label=3), "posterior", "needs an image of shape (1, 8, 8), the job brings class data"),
+        (ClassData(labels=(3,)), "posterior", "needs an image of shape (1, 8, 8), the job brings class data"),
         (image(1), "latent-ebm", "needs no data, the job brings image data"),
         (image(1), "prior", "needs no data, the job brings image data"),
         (None, "ddls", "has no target 'ddls'; choices: latent-ebm, posterior"),

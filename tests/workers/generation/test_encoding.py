@@ -7,7 +7,7 @@ import pytest
 
 from models.images import grid, read_text
 from workers.generation.encoding import encode, provenance
-from workers.jobs import Contract, Diagnostics, GenerateJob
+from workers.jobs import ClassData, Contract, Diagnostics, GenerateJob
 
 IMAGES = np.arange(3 * 8 * 8, dtype=np.uint8).reshape(3, 8, 8, 1)
 TOLD = Diagnostics(exact=True, effective_temperature=1.0, acceptance=0.5)
@@ -22,6 +22,13 @@ def test_the_request_inside_a_png_is_the_request(generate_job):
     assert Diagnostics.model_validate_json(text["diagnostics"]) == TOLD
     assert Contract.model_validate_json(text["contract"]) == PROMISED
     assert text["software"].startswith("ebbtide ")
+
+
+def test_each_image_names_its_class_and_a_grid_has_none(generate_job):
+    files = encode(generate_job(data=ClassData(labels=(7, 2))), IMAGES, TOLD, PROMISED)
+    assert [read_text(files[f"{index}.png"])["class"] for index in range(3)] == ["7", "2", "7"]
+    assert "class" not in read_text(files["grid.png"])
+    assert "class" not in read_text(encode(generate_job(), IMAGES, TOLD, PROMISED)["0.png"])
 
 
 @pytest.mark.parametrize("change", [{"priority": "high"}, {"deadline_s": 3.5}])

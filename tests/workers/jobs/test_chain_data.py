@@ -26,9 +26,18 @@ def test_an_image_becomes_what_rounds_to_the_same_pixels():
     assert pixels[0].transpose(2, 0, 1).tobytes() == EVERY_VALUE
 
 
-def test_a_class_becomes_a_number():
-    label = ClassData(label=7).array()
-    assert (label.dtype, label.shape, int(label)) == (np.int64, (), 7)
+def test_classes_become_numbers_and_take_turns():
+    data = ClassData(labels=(7, 0, 3))
+    assert (data.array().dtype, data.array().tolist()) == (np.int64, [7, 0, 3])
+    assert [data.label_of(image) for image in range(5)] == [7, 0, 3, 7, 0]
+
+
+def test_classes_that_nobody_chose_are_uniform_and_a_function_of_seed_and_image():
+    labels = np.array([ClassData.drawn(seed, 256, 10).labels for seed in range(20)]).flatten()
+    expected = len(labels) / 10
+    assert (abs(np.bincount(labels, minlength=10) - expected) < 4 * np.sqrt(expected * 0.9)).all()
+    assert ClassData.drawn(7, 3, 10).labels == ClassData.drawn(7, 256, 10).labels[:3] == (4, 6, 9)
+    assert ClassData.drawn(8, 256, 10) != ClassData.drawn(7, 256, 10)
 
 
 def test_what_does_not_fit_is_refused():
@@ -39,10 +48,10 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValidationError, match="greater than 0"):
         image((0, 8, 8), b"")
     with pytest.raises(ValidationError, match="greater than or equal to 0"):
-        ClassData(label=-1)
+        ClassData(labels=(-1,))
 
 
-@pytest.mark.parametrize("data", [image(), ClassData(label=3)], ids=["image", "class"])
+@pytest.mark.parametrize("data", [image(), ClassData(labels=(3,))], ids=["image", "class"])
 def test_a_job_keeps_its_data_on_the_wire(generate_job, broker, data):
     job = generate_job(data=data)
     assert GenerateJob.model_validate_json(job.model_dump_json()) == job
