@@ -34,6 +34,17 @@ class Metric(Frozen):
     seeds: tuple[int, ...]
 
 
+class Evaluation(Frozen):
+    """What `ebbtide evaluate` found of a checkpoint; its rows are named like those of a card, with oracles beside the samplers."""
+
+    model: ModelName
+    version: int
+    digest: Digest
+    dataset: str
+    torch: str
+    metrics: tuple[Metric, ...]
+
+
 class Assessment(Frozen):
     """Figures of a log density ratio d of data to the prior's images, on images of one split and on generated ones."""
 

@@ -5,10 +5,10 @@ Draws become normal scores by their ranks first, so heavy tails and units do not
 
 import math
 from functools import lru_cache
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 MIN_DRAWS = 4  # of a chain: two in each half
 TAILS = (0.05, 0.95)  # quantiles
@@ -114,11 +114,11 @@ def normal_scores(values: np.ndarray) -> np.ndarray:
 
 
 def _score(rank: np.ndarray, size: int) -> np.ndarray:
-    scores: np.ndarray = torch.special.ndtri(torch.from_numpy((rank - 0.375) / (size + 0.25))).numpy()
-    return scores
+    shares = (rank - 0.375) / (size + 0.25)
+    return np.fromiter(map(NormalDist().inv_cdf, shares.tolist()), np.float64, len(shares))
 
 
-@lru_cache(64)
+@lru_cache(16)
 def _scores(size: int) -> np.ndarray:
     return _score(np.arange(1.0, size + 1), size)
 

@@ -30,7 +30,7 @@ PARTS: dict[str, dict[str, set[str]]] = {
         "checkpoints": {"cards"},
         "sampling": {"device", "joint", "kernels", "targets"},
         "families": {"registry", "cards", "datasets", "descent", "device", "joint", "kernels", "networks", "sampling", "targets"},
-        "extractors": {"registry", "datasets", "descent"},
+        "extractors": {"datasets", "descent"},
         "metrics": {"registry", "datasets", "device", "extractors"},
         "inference": {"cards", "checkpoints", "device", "families", "networks", "targets"},
         "calibration": {"cards", "datasets", "descent", "device", "families", "images", "metrics", "networks"},
@@ -65,6 +65,7 @@ PARTS: dict[str, dict[str, set[str]]] = {
         "engine": GROUND,
         "generation": GROUND | {"queue", "leases", "engine"},
         "training": GROUND | {"queue"},
+        "evaluation": {"settings", "computing"},
     },
     "service": {
         "settings": set(),

@@ -95,9 +95,9 @@ def descend_on(network: nn.Module, images: Tensor, rounds: int, loss: Callable[[
 
 
 def shifted(images: Tensor) -> Tensor:
-    """Each image moved by up to a fourteenth of its side in both directions, what comes in as dark as its darkest pixel can be, -1."""
+    """Each image moved by up to a pixel in 28 in both directions, a pixel at least; what comes in is -1."""
     rows, channels, height, width = images.shape
-    most = max(height // 14, 1)
+    most = max(height // 28, 1)
     padded = F.pad(images, (most,) * 4, value=-1.0)
     down, right = torch.randint(2 * most + 1, (2, rows, 1, 1))
     lines, columns = (down + torch.arange(height).reshape(-1, 1)).unsqueeze(1), (right + torch.arange(width)).unsqueeze(1)

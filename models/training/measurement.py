@@ -51,6 +51,11 @@ def operations_of(target: Target, z: Tensor) -> int:
     return max(int(counter.get_total_flops()), 1)
 
 
+def evaluations(kernel: Kernel) -> int:
+    """Energies with gradient that a chain takes after that of its first latent: a tick of several points counts as many."""
+    return sum(kernel.points_per_chain if kernel.is_wide(tick) else 1 for tick in range(kernel.ticks))
+
+
 def affordable(budget: float, each: float, fewest: int, most: int) -> int:
     """How many of something the budget buys at that price, within bounds."""
     return int(min(max(budget / each, fewest), most))
@@ -98,7 +103,7 @@ class Subject:
     def draws(self, sampler: str, kernel: Kernel | None, seed: int) -> Draws:
         """Images of a sampler and, where it runs chains, their energies."""
         if kernel is None:
-            return Draws(self.images_of(sampler, torch.cat(list(self._starts(sampler, seed)))), None)
+            return Draws(self.images_of(sampler, self.points(sampler, seed)), None)
         ran = list(self._chains(sampler, kernel, seed))
         points, energies = torch.cat([part.chains.z for part in ran]), torch.cat([part.energies for part in ran], dim=1)
         return Draws(self.images_of(sampler, points), energies)
@@ -119,6 +124,19 @@ class Subject:
         scores = read(torch.cat([scores for _, scores in explained]))
         given = Explained(split.images, scores, strange if bool(strange.any()) else None)
         return Draws(torch.cat([images for images, _ in explained]), explained=given)
+
+    def points(self, sampler: str, seed: int) -> Tensor:
+        """First points of a seed's chains, (images, ...)."""
+        return torch.cat(list(self._starts(sampler, seed)))
+
+    def energies(self, sampler: str, points: Tensor) -> Tensor:
+        """Energies of a sampler's target in nats, (rows,), chunk by chunk; without gradient."""
+        target, energies = self.targets[sampler], list[Tensor]()
+        with torch.no_grad():
+            for number, part in enumerate(points.split(CHUNK)):
+                (classes,) = self._classes(number, len(part)) or (None,)
+                energies.append(target.energy(part, classes if target.data == "class" else None))
+        return torch.cat(energies)
 
     def images_of(self, sampler: str, points: Tensor) -> Tensor:
         """Points, (rows, ...), to images, chunk by chunk."""

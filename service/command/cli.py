@@ -134,6 +134,30 @@ def models(url: Address = DEFAULT_ADDRESS) -> None:
     out.print(table)
 
 
+@app.command()
+def evaluate(  # typer makes an option of each parameter
+    model: Annotated[str, typer.Argument(help="A checkpoint: name or name@version.")],
+    samplers: Annotated[str | None, typer.Option(help="Those to measure, with commas between. Default: all of the card.")] = None,
+    images: Annotated[int, typer.Option(help="Images of each sampler and seed.")] = 2000,
+    seeds: Annotated[int, typer.Option(help="How many seeds.")] = 3,
+    oracle: Annotated[bool, typer.Option(help="Add exact reweighting and, without any head, balanced classes.")] = False,
+    out_file: Annotated[Path | None, typer.Option("--out", help="A JSON file to write besides.")] = None,
+    data: Annotated[Path, typer.Option(envvar="EBBTIDE_DATA", help="Folder of checkpoints.")] = Path("data"),
+) -> None:
+    """Measures a checkpoint on this machine, on images that chose nothing; needs no API."""
+    from service.command import evaluation
+
+    arguments = [model, "--images", str(images), "--seeds", str(seeds), *(["--oracle"] if oracle else [])]
+    try:
+        found = evaluation.run([*arguments, *(["--samplers", samplers] if samplers else [])], data)
+    except evaluation.EvaluationError as error:
+        _fail(error)
+    if out_file is not None:
+        out_file.write_text(found.model_dump_json(indent=2) + "\n")
+    for table in evaluation.tables(found):
+        out.print(table)
+
+
 @jobs_app.command("list")
 def jobs_list(limit: Annotated[int, typer.Option("-n", min=1, max=200)] = 20, url: Address = DEFAULT_ADDRESS) -> None:
     """Lists recent jobs, newest first."""

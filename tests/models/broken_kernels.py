@@ -135,12 +135,12 @@ class ColdMala(Mala):
 
 
 class AdaptingMala(Mala):
-    """Its step grows where it accepts and shrinks where it does not, for ever: where a chain stands and its step depend on each other."""
+    """Its step doubles where it accepts and halves where it does not, for ever: where a chain stands and its step depend on each other."""
 
     @classmethod
     def update(cls, chains: Chains, points: Evaluated, noise: Noise) -> Info:
         info = super().update(chains, points, noise)
-        chains.settings["step_size"] = chains.settings["step_size"] * chains.across(torch.exp(info.accepted - 0.57))
+        chains.settings["step_size"] = chains.settings["step_size"] * chains.across(2 ** (2 * info.accepted - 1))
         return info
 
 

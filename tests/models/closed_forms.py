@@ -15,6 +15,7 @@ from models.sampling import Ran, run
 from models.targets.base import Target
 from models.targets.ddls import Ddls
 from models.targets.latent_ebm import LatentEbm
+from models.targets.pixel import Pixel
 from models.targets.posterior import Posterior
 
 LATENT, PIXELS = 3, 4
@@ -50,13 +51,18 @@ class Gaussian(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """A target, the Gaussian that it is, a step at which MALA accepts most of its proposals, and evaluations that forget the start."""
+    """A target, the Gaussian that it is, a step at which MALA accepts most proposals and no trajectory of HMC ends where it began."""
 
     target: Target
     answer: Gaussian
     step_size: float
-    ticks: int
+    ticks: int  # evaluations that forget the start
     data: Tensor | None = None  # (groups, ...), what the chains of each group are conditioned on
+    near: Gaussian | None = None  # where chains begin, if not at the prior
+
+    @property
+    def start(self) -> Gaussian:
+        return self.near or Gaussian(torch.zeros_like(self.answer.mean), torch.eye(len(self.answer.covariance)))
 
 
 class Row(NamedTuple):
@@ -75,11 +81,6 @@ def random(seed: int) -> torch.Generator:
 
 def matrix(rows: int, columns: int, seed: int) -> Tensor:
     return torch.randn(rows, columns, generator=random(seed)) / math.sqrt(columns)
-
-
-def prior(like: Gaussian) -> Gaussian:
-    """N(0, I) in as many groups and dimensions."""
-    return Gaussian(torch.zeros_like(like.mean), torch.eye(len(like.covariance)))
 
 
 class Affine(nn.Module):
@@ -146,7 +147,7 @@ def quadratic_critic() -> Problem:
     q = half @ half.T
     covariance = torch.linalg.inv(torch.eye(LATENT) + w.T @ q @ w)
     mean = covariance @ w.T @ (a - q @ b)
-    return Problem(Ddls(Affine(w, b), Quadratic(a, q)), Gaussian(mean.unsqueeze(0), covariance), 0.4, 120)
+    return Problem(Ddls(Affine(w, b), Quadratic(a, q)), Gaussian(mean.unsqueeze(0), covariance), 0.55, 120)
 
 
 def output_noise() -> Problem:
@@ -180,6 +181,15 @@ def posterior() -> Problem:
     return Problem(Posterior(Affine(w), Quadratic(u), sigma), Gaussian(mean, covariance), 0.2, 200, images[:, None, None])
 
 
+def pixel() -> Problem:
+    """A critic's score -(x - m)ᵀQ(x - m)/2, high well within [-1, 1], where the wall about images is not felt: N(m, (βQ)⁻¹)."""
+    half, m, scale = matrix(PIXELS, PIXELS, 16), torch.tensor([0.3, -0.2, 0.0, 0.1]), 40.0
+    q = 0.35 * half @ half.T + torch.eye(PIXELS)
+    answer = Gaussian(m.unsqueeze(0), torch.linalg.inv(scale * q))
+    near = Gaussian(torch.zeros(1, PIXELS), 0.01 * torch.eye(PIXELS))
+    return Problem(Pixel(Quadratic(q @ m, q), scale), answer, 0.0145, 100, near=near)
+
+
 PROBLEMS: dict[str, Callable[[], Problem]] = {
     "linear critic": linear_critic,
     "quadratic critic": quadratic_critic,
@@ -187,6 +197,7 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "classes": classes,
     "latent EBM": latent_ebm,
     "posterior": posterior,
+    "pixel": pixel,
 }
 
 

@@ -47,7 +47,7 @@ BROKEN: list[tuple[type[Kernel], str]] = [
     (NoisyMala, "mala stays in posterior"),
     (ColdMala, "mala stays in posterior at T=2.0"),
     (ColdMala, "mala finds N(.8, .3) at T=0.5"),
-    (AdaptingMala, "mala finds quadratic critic"),
+    (AdaptingMala, "mala finds linear critic"),
     (FullKickHmc, "hmc finds latent EBM"),
     (ForgetfulHmc, "hmc stays in posterior"),
     (ColdHmc, "hmc stays in posterior at T=0.5"),

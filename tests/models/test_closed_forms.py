@@ -23,20 +23,19 @@ from tests.models.closed_forms import (
     check_acceptance,
     plain,
     posterior,
-    prior,
     random,
 )
 
 EXACT = [name for name, kernel in KERNELS.items() if kernel.exact]
-EVALUATIONS = 1_200_000  # of all chains of a row that begins at the prior
+EVALUATIONS = 800_000  # of all chains of a row that begins at the prior
 
 
 def settled(name: str, problem: Problem, **settings: float) -> Row:
-    """From the prior to the target, by an exact kernel."""
+    """From where chains begin to the target, by an exact kernel."""
     steps = problem.ticks // KERNELS[name](steps=1).ticks
     kernel = KERNELS[name].model_validate({"steps": steps, "step_size": problem.step_size} | settings)
     each = sum(kernel.points_per_chain if kernel.is_wide(tick) else 1 for tick in range(kernel.ticks))
-    return Row(problem, kernel, prior(problem.answer), aim(problem, kernel), chains=EVALUATIONS // each // 4 * 4)
+    return Row(problem, kernel, problem.start, aim(problem, kernel), chains=EVALUATIONS // each // 4 * 4)
 
 
 def stayed(name: str, problem: Problem, **settings: float) -> Row:
@@ -51,10 +50,11 @@ def aim(problem: Problem, kernel: Kernel) -> Gaussian:
 
 
 def walked(problem: Problem, *, fixed: bool = False, **settings: float) -> Row:
-    """K Langevin steps from the prior, or from one point, to where the recursion leads."""
-    kernel, start = Langevin.model_validate(settings), prior(problem.answer)
+    """K Langevin steps from where chains begin, or from one point, to where the recursion leads."""
+    kernel, start = Langevin.model_validate({"step_size": problem.step_size / 8} | settings), problem.start
     if fixed:
-        start = Gaussian(start.mean + torch.linspace(-2, 2, start.mean.shape[1]), torch.zeros_like(start.covariance))
+        away = torch.linspace(-2, 2, len(start.covariance)) * start.covariance.diagonal().sqrt()
+        start = Gaussian(start.mean + away, torch.zeros_like(start.covariance))
     return Row(problem, kernel, start, after(kernel, problem.answer.tempered(kernel.beta), start))
 
 
@@ -83,9 +83,9 @@ def exact_rows() -> Iterator[tuple[str, Row]]:
 def langevin_rows() -> Iterator[tuple[str, Row]]:
     """Langevin, whose mean and variance after any number of steps are known."""
     for of, problem in FOUND.items():
-        yield f"langevin walks on {of}", walked(problem, steps=25, step_size=0.05)
-        yield f"langevin walks on {of} from a point", walked(problem, fixed=True, steps=12, step_size=0.1)
-        yield f"langevin walks on {of} at β=2", walked(problem, steps=10, step_size=0.05, beta=2.0)
+        yield f"langevin walks on {of}", walked(problem, steps=25)
+        yield f"langevin walks on {of} from a point", walked(problem, fixed=True, steps=12)
+        yield f"langevin walks on {of} at β=2", walked(problem, steps=10, beta=2.0)
     for epsilon, steps in ((0.01, 100), (0.16, 20), (0.16, 60)):
         yield f"langevin walks {steps} steps of ε={epsilon}", walked(plain(U), steps=steps, step_size=epsilon)
     for epsilon in (0.16, 0.5, 1.0):
@@ -186,7 +186,7 @@ def test_langevin_on_a_posterior_is_stable_up_to_four_over_the_largest_curvature
 @pytest.mark.parametrize(("epsilon", "steps", "share"), [(0.01, 100, 0.3942), (0.16, 20, 0.8113), (0.16, 60, 0.9933)])
 def test_the_recursion_gives_the_known_mean_and_variance(epsilon, steps, share):
     problem, rho = plain(U), 1 - epsilon / 2
-    expected = after(Langevin(steps=steps, step_size=epsilon), problem.answer, prior(problem.answer))
+    expected = after(Langevin(steps=steps, step_size=epsilon), problem.answer, problem.start)
     assert expected.mean[0].tolist() == pytest.approx([1.5 * share] * 4, abs=1.5 * 5e-5)
     variance = rho ** (2 * steps) + epsilon * (1 - rho ** (2 * steps)) / (1 - rho**2)
     assert torch.allclose(expected.covariance, variance * torch.eye(4), atol=1e-6)
