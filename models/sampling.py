@@ -9,6 +9,7 @@ from torch import Tensor
 from models import joint
 from models.device import send
 from models.kernels import Chains, Evaluated, Kernel, tempered
+from models.kernels.langevin import Langevin
 from models.targets.base import Target, evaluate
 
 
@@ -83,6 +84,15 @@ def run(
         if watch is not None:
             watch(chains)
     return Ran(chains, accepted / max(kernel.decisions, 1), torch.stack(energies))
+
+
+def ends(kernel: Langevin, target: Target, z: Tensor, *, random: torch.Generator, data: Tensor | None = None) -> Tensor:
+    """Where unadjusted chains from `z` end, (chains, *latent): as `run` says, but nobody asks for the last points' energies."""
+    chains = begin(kernel, target, z, data)
+    for _ in range(kernel.ticks - 1):
+        noise = GeneratorNoise(chains.z, random)
+        kernel.update(chains, _evaluated(kernel, target, kernel.propose(chains, noise), data), noise)
+    return kernel.propose(chains, GeneratorNoise(chains.z, random))
 
 
 def _evaluated(kernel: Kernel, target: Target, z: Tensor, data: Tensor | None) -> Evaluated:

@@ -46,6 +46,12 @@ class Lebm(Family):
         generator = Generator(size.latent_size, size.width, size.image_shape)
         return nn.ModuleDict({"generator": generator, "f": LatentMlp(size.latent_size, self.hidden)})
 
+    def dress(self, networks: nn.ModuleDict) -> None:
+        """Puts channels last: most of a step is transposed convolutions, and they take a tenth less time so."""
+        import torch
+
+        networks["generator"].to(memory_format=torch.channels_last)
+
     def optimizers(self, networks: nn.ModuleDict) -> dict[str, torch.optim.Optimizer]:
         from torch.optim import Adam
 
@@ -54,14 +60,14 @@ class Lebm(Family):
 
     def train_step(self, state: TrainState, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         from models.descent import descend
-        from models.sampling import run
+        from models.sampling import ends
         from models.targets.latent_ebm import LatentEbm
         from models.targets.posterior import Posterior
 
         generator, f, latent = state.network("generator"), state.networks["f"], state.size.latent_size
-        negative = run(PRIOR, LatentEbm(f), state.normals(len(images), latent), random=state.random).chains.z
+        negative = ends(PRIOR, LatentEbm(f), state.normals(len(images), latent), random=state.random)
         start = state.normals(len(images), latent)
-        positive = run(POSTERIOR, Posterior(generator, f, self.sigma), start, random=state.random, data=images).chains.z
+        positive = ends(POSTERIOR, Posterior(generator, f, self.sigma), start, random=state.random, data=images)
 
         # Energy: up where the data's latents are, down where the model's own are.
         rise = f(positive).mean() - f(negative).mean()
