@@ -15,12 +15,12 @@ from models.kernels import Kernel
 from models.metrics.base import Draws, Evaluator
 from models.training.calibration import Judges, Outcome, Plan, calibrated, uncalibrated
 from models.training.judging import Judge
-from models.training.measurement import SEEDS, Subject, Trained, affordable
+from models.training.measurement import SEEDS, Subject, Trained, affordable, evaluations
 from models.training.progress import Stages
 from models.training.tuning import TRIALS, tuned
 
 SHOWN = 36  # images of samples.png
-BUDGET = 9e12  # floating-point operations of the energies of all seeds: about two minutes on two cores
+BUDGET = 6e12  # floating-point operations of the energies of all seeds: one to two minutes on two cores
 FEWEST, MOST = 500, 10_000  # images of a seed that metrics see
 EXPLAINED = 200  # images that reconstructions are measured on, at most
 
@@ -61,7 +61,7 @@ def place(outcome: Outcome, evaluator: Evaluator, splits: Splits, store: Store, 
 
 def images_to_draw(subject: Subject, samplers: Mapping[str, Kernel | None], enough: int) -> int:
     """How many images of each seed the budget allows for the dearest sampler; the others draw as many, so that figures compare."""
-    costs = [subject.operations[name] * kernel.ticks * len(SEEDS) for name, kernel in samplers.items() if kernel]
+    costs = [subject.operations[name] * evaluations(kernel) * len(SEEDS) for name, kernel in samplers.items() if kernel]
     return min(affordable(BUDGET, max(costs, default=1), FEWEST, MOST), enough)
 
 

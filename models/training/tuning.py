@@ -13,12 +13,12 @@ import torch
 from models.kernels import Kernel
 from models.metrics.base import Reference
 from models.metrics.fid import distance
-from models.training.measurement import Subject, affordable
+from models.training.measurement import Subject, affordable, evaluations
 
 SEEDS = (100, 101, 102, 103)
 TRIALS = 3 * len(SEEDS)  # runs of a search
 STUDENT = 3.18  # a mean difference over four seeds beyond so many of its standard errors is no noise (95 %, Student's t)
-BUDGET = 6e12  # floating-point operations of energies: about 100 s on two cores
+BUDGET = 4e12  # floating-point operations of energies: about a minute on two cores
 FEWEST, MOST = 64, 250  # chains of a seed
 
 
@@ -40,7 +40,7 @@ def tuned(subject: Subject, sampler: str, kernel: Kernel, reference: Reference, 
     start = Setting(kernel.steps, float(getattr(kernel, "step_size")))  # noqa: B009
     counts = sorted({max(start.steps // 2, 1), start.steps, 2 * start.steps})
     longest = kernel.model_copy(update={"steps": counts[-1]})
-    chains = affordable(BUDGET / 3, subject.operations[sampler] * longest.ticks * len(SEEDS), FEWEST, MOST)
+    chains = affordable(BUDGET / 3, subject.operations[sampler] * evaluations(longest) * len(SEEDS), FEWEST, MOST)
     few = replace(subject, images=chains)
     fids: dict[Setting, list[float]] = {}
     for size in (start.step_size / 2, start.step_size, 2 * start.step_size):
