@@ -1,5 +1,7 @@
 """A calibration is kept only where it helps, is the same after a kill, and its card says on `test` what was kept."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import nn
@@ -24,6 +26,14 @@ from models.training.publication import place
 SIZE = Size(image_shape=(1, 8, 8), latent_size=4, width=8)
 CPU = torch.device("cpu")
 STEPS = RatioHead(steps=80)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    """Judges on two generated images for every real one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("models.training.calibration.LEAST", 0)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,7 @@
 """A published version gets another density ratio as the next version, or nothing is published and the reason is said."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -14,6 +16,14 @@ from tests.tiny_models import publish_tiny
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    """Judges on two generated images for every real one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("models.training.calibration.LEAST", 0)
+        yield
+
+
 @pytest.fixture
 def store(tmp_path) -> Store:
     return Store(tmp_path)
@@ -24,8 +34,9 @@ def few(monkeypatch) -> None:
     """Datasets with few images to report on."""
     whole = datasets.load
 
-    def load_some(name: str) -> datasets.Splits:
-        return whole(name)._replace(test=whole(name).test.first(100))
+    def load_some(name: str, *folder: object) -> datasets.Splits:
+        splits = whole(name, *folder)
+        return splits._replace(test=splits.test.first(100))
 
     monkeypatch.setattr(datasets, "load", load_some)
 

@@ -61,7 +61,7 @@ def test_every_setting_of_every_kernel_can_be_set(command: Command, painter, ebb
 
 def test_help_lists_the_settings_of_every_kernel(command: Command) -> None:
     said = command("generate", "--help")[1]
-    assert "hmc: steps=20, temperature=1.0, step_size=0.1, leapfrog_steps=5" in said
+    assert "hmc: steps=20, temperature=1.0, beta=1.0, step_size=0.1, leapfrog_steps=5" in said
     assert all(f"{name}: " in said for name in KERNELS)
 
 
@@ -92,7 +92,7 @@ def test_a_setting_in_a_wrong_form_names_the_option(command: Command, words: tup
         (("generate", "toy", "--set", "temperature=1e999"), 'mcmc.temperature: input should be a valid number (got "1e999")'),
         (("jobs", "show", "unknown"), "no job 'unknown'"),
         (("jobs", "cancel", "unknown"), "no job 'unknown'"),
-        (("train", "mine", "--family", "nobody"), "choices: lebm"),
+        (("train", "mine", "--family", "nobody"), "choices: dcgan, ebgan, gan, lebm"),
         (("models", "--url", "http://127.0.0.1:1"), "no answer from"),
     ],
 )

@@ -127,7 +127,7 @@ def test_training_takes_options_of_its_family_and_fills_the_rest(api: httpx.Clie
 
 def test_the_description_shows_samplers_and_the_options_of_every_family(api: httpx.Client) -> None:
     schemas = api.get("/openapi.json").json()["components"]["schemas"]
-    assert schemas["GenerateRequest"]["properties"]["sampler"]["anyOf"][0]["enum"] == ["prior", "ddls", "latent-ebm", "posterior"]
+    assert schemas["GenerateRequest"]["properties"]["sampler"]["anyOf"][0]["enum"] == ["prior", "ddls", "latent-ebm", "pixel", "posterior"]
     options = schemas["TrainRequest"]["properties"]["options"]["anyOf"]
     shown = [schemas[option["$ref"].rpartition("/")[2]] for option in options]
     assert {"sigma", "hidden"} in [set(schema.get("properties", {})) for schema in shown]
