@@ -50,7 +50,7 @@ class Lebm(Family):
         """Puts channels last: most of a step is transposed convolutions, and they take a tenth less time so."""
         import torch
 
-        networks["generator"].to(memory_format=torch.channels_last)
+        networks["generator"].to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def optimizers(self, networks: nn.ModuleDict) -> dict[str, torch.optim.Optimizer]:
         from torch.optim import Adam
