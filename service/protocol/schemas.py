@@ -50,7 +50,7 @@ class GenerateRequest(Body):
 
     model_config = ConfigDict(json_schema_extra={"example": {"model": "mnist-sngan", "num_images": 16}})
 
-    model: str = Field(max_length=100, description="name of a checkpoint, or name@version", examples=["mnist-sngan", "mnist-sngan@2"])
+    model: str = Field(max_length=100, description="name of a checkpoint, or name@version", examples=["mnist-sngan", "mnist-sngan@1"])
     sampler: AnySampler | None = Field(None, description="default: the checkpoint's default sampler")
     mcmc: GivenSettings | None = Field(
         None, description="kernel and its settings; missing ones come from the checkpoint's default kernel. None for `prior`"
