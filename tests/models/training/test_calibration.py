@@ -19,9 +19,9 @@ from models.inference.prepared import load
 from models.metrics.base import Evaluator
 from models.metrics.fid import distance
 from models.training.calibration import Judges, Outcome, Plan, calibrated, uncalibrated
-from models.training.measurement import Trained
+from models.training.measurement import Subject, Trained
 from models.training.progress import Stages
-from models.training.publication import place
+from models.training.publication import described
 
 SIZE = Size(image_shape=(1, 8, 8), latent_size=4, width=8)
 CPU = torch.device("cpu")
@@ -115,7 +115,8 @@ def test_what_is_published_is_what_was_assessed(few, judges, tmp_path, monkeypat
     assert told[-1] == (7, 7, "calibrating")  # the evidence that chooses, that keeps and that reports
     assert known.trained.size.ratio_heads == 0
     store = Store(tmp_path, tmp_path / "none")
-    card = place(known, judges.validation.evaluator, few, store, Stages())
+    card = described(known, Subject.of(known.trained, 0), known.trained.kind.samplers())
+    card = store.publish(card, dict(known.trained.networks.state_dict()), b"", known.files)
     assert (store.folder(card) / "reliability.png").read_bytes() == known.files["reliability.png"]
     served = load(store, card, CPU)
     images = few.test.images

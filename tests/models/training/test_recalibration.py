@@ -5,9 +5,14 @@ import torch
 
 from models import datasets
 from models.calibration.settings import Logistic, RatioHead
+from models.cards import ModelCard
 from models.checkpoints import Store
 from models.inference.prepared import load
-from models.training.calibration import Plan
+from models.metrics.base import Evaluator
+from models.training.calibration import Outcome, Plan
+from models.training.measurement import Subject
+from models.training.progress import Stages
+from models.training.publication import described
 from models.training.recalibration import CalibrationStopped, NoGain, Unfit, recalibrate
 from tests.tiny_models import publish_tiny
 
@@ -31,12 +36,19 @@ def few(monkeypatch) -> None:
     monkeypatch.setattr(datasets, "load", load_some)
 
 
+def placed(outcome: Outcome, evaluator: Evaluator, splits: datasets.Splits, store: Store, stages: Stages) -> ModelCard:
+    """Publishes without figures, which take long."""
+    card = described(outcome, Subject.of(outcome.trained, 0), outcome.trained.kind.samplers())
+    return store.publish(card, dict(outcome.trained.networks.state_dict()), b"", outcome.files)
+
+
 def again(store: Store, name: str, settings, *, dataset="digits", stop=lambda: False):
     return recalibrate(store.card(name), Plan(settings, dataset, 5), store=store, device=CPU, should_stop=stop)
 
 
 def test_a_version_with_another_ratio_is_the_next_one(store, few, monkeypatch):
     monkeypatch.setattr("models.training.calibration.helps", lambda assessment: True)  # after so few steps
+    monkeypatch.setattr("models.training.recalibration.place", placed)
     before = store.card("digits-sngan")
     card = again(store, "digits-sngan", RatioHead(steps=20))
     assert (card.version, card.family, card.training) == (before.version + 1, before.family, before.training)
