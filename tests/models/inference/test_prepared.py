@@ -37,7 +37,8 @@ def test_outputs_agree_before_and_after_preparation(trained, monkeypatch, librar
     images = torch.rand(9, *SIZE.image_shape, generator=torch.Generator().manual_seed(3))
     for name, target in kind.targets(plain).items():
         data = images if target.data == "image" else None
-        there, here = evaluate(target, z, data), evaluate(kind.targets(ready)[name], z, data)
+        start = kind.space(plain, SIZE, name).start(z).detach()
+        there, here = evaluate(target, start, data), evaluate(kind.targets(ready)[name], start, data)
         assert torch.allclose(there.energy, here.energy, rtol=1e-5, atol=1e-5)
         assert torch.allclose(there.gradient, here.gradient, rtol=1e-5, atol=1e-5 * there.gradient.abs().max())
 
