@@ -33,6 +33,8 @@ class WorkerSettings(BaseSettings):
         default_factory=lambda given: given["data"] / "datasets", description="where users put data to train on; <data>/datasets if unset"
     )
 
+    tensorboard: str = Field("", description="folder for TensorBoard files of training runs; empty for none")
+
     device: str = Field("auto", description="what to compute on: auto (the first GPU, or else the CPU), cpu, cuda, cuda:1, ..., mps")
     threads: int = Field(default_factory=cores, ge=1, description="threads torch computes with; all cores if unset")
     threads_beside_training: int = Field(

@@ -11,6 +11,7 @@ from workers.jobs import Problem, TrainJob, TrainResult
 from workers.settings import WorkerSettings
 from workers.training.options import as_assignments
 from workers.training.process import JobFailed, current_events, end_early
+from workers.training.tensorboard import recorded
 
 if TYPE_CHECKING:
     import torch
@@ -44,15 +45,16 @@ def _run(wanted: TrainJob, settings: WorkerSettings, device: "torch.device") -> 
     run_folder, store = settings.runs_folder / events.job_id, Store(settings.checkpoints)
     train_settings = TrainSettings.model_validate(wanted.model_dump(exclude=NO_SETTINGS))
     try:
-        card = train(
-            train_settings,
-            run_folder=run_folder,
-            store=store,
-            command=command_line(wanted),
-            reporter=events,
-            device=device,
-            data=settings.datasets,
-        )
+        with recorded(events, settings.tensorboard, f"{wanted.name}-{events.job_id}") as reporter:
+            card = train(
+                train_settings,
+                run_folder=run_folder,
+                store=store,
+                command=command_line(wanted),
+                reporter=reporter,
+                device=device,
+                data=settings.datasets,
+            )
     except TrainingStopped:
         return end_early(events)
     except Diverged as error:
