@@ -104,7 +104,7 @@ class CalibrateRequest(Body):
     dataset: str | None = Field(
         None, max_length=100, description="default: the one it was trained on", json_schema_extra={"enum": [*datasets.names(), None]}
     )
-    seed: Seed | None = Field(None, description="default: random, below 2**32; the answer names it")
+    seed: Seed | None = Field(None, description="default: random; the answer names it")
 
 
 class JobLinks(Frozen):
