@@ -32,15 +32,40 @@ class Metric(Frozen):
     seeds: tuple[int, ...]
 
 
+class Assessment(Frozen):
+    """Figures of a log density ratio d of data to the prior's images, on images of one split and on generated ones."""
+
+    real: int = Field(description="images of the split")
+    generated: int = Field(description="images of the prior, over all seeds")
+    slope: float = Field(description="of a logistic regression on d; 1 for a density ratio")
+    intercept: float = Field(description="of the same regression; 0 for a density ratio")
+    z: float = Field(description="Σ(y - p)/√Σp(1 - p); within ±2 for a density ratio, unless the split fitted it")
+    data_mean: float = Field(description="mean of exp(-d) over data; 1 for a density ratio")
+    model_mean: float = Field(description="mean of exp(d) over generated images; 1 for a density ratio")
+    calibration_error: float = Field(description="expected calibration error of σ(d), data and model weighing the same; 0 at best")
+    loss: float = Field(description="binary cross-entropy in nats, both classes summed; 2 log 2 = 1.386 is chance")
+    weights_ess: float = Field(description="effective share of the prior's images under weights exp(d)")
+    fid_prior: float
+    fid_prior_spread: float = Field(description="standard deviation over the seeds")
+    fid_reweighted: float = Field(description="of the prior's images reweighted by exp(d): the oracle without MCMC")
+    fid_reweighted_spread: float = Field(description="standard deviation over the seeds")
+    classes_prior: float = Field(description="total variation between the classes' proportions of data and of the prior")
+    classes_reweighted: float = Field(description="the same after reweighting")
+
+
 class Calibration(Frozen):
     """How a log density ratio of data to the prior's images was fitted, and whether that helped on held-out data."""
 
     method: str = Field(examples=["ratio-head"])
-    held_out_loss: float = Field(description="binary cross-entropy in nats, both classes summed; 2 log 2 = 1.386 is chance")
-    weights_ess: float = Field(description="effective fraction of prior samples under weights exp(d)")
-    fid_prior: float
-    fid_reweighted: float = Field(description="of prior samples resampled by exp(d): the oracle without MCMC")
-    fid_spread: float = Field(description="standard deviation of the prior's FID over seeds")
+    settings: dict[str, JsonValue] = Field({}, description="of the method")
+    made: str = Field("", description="what was kept of what was tried")
+    optimum: str = Field("", description="what the log ratio would be if it were perfect")
+    fitted_slope: float = Field(1.0, description="on `validation`, before it was divided out")
+    fitted_intercept: float = Field(0.0, description="on `validation`, before it was taken off")
+    dataset: str = ""
+    seed: int = 0
+    validation: Assessment | None = Field(None, description="what decided to keep it")
+    test: Assessment | None = Field(None, description="of the log ratio as it is served, on images that decided nothing")
 
 
 class Training(Frozen):

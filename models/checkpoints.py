@@ -15,8 +15,10 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import ValidationError
@@ -102,8 +104,10 @@ class Store:
             raise DamagedWeights(f"{card.name}@{card.version}: the sha256 of weights.safetensors is not the card's {card.digest}")
         return load(content)
 
-    def publish(self, card: ModelCard, weights: dict[str, Tensor], samples_png: bytes) -> ModelCard:
-        """Puts a new version on disk in one rename; the card returned has its version and digest filled in."""
+    def publish(
+        self, card: ModelCard, weights: dict[str, Tensor], samples_png: bytes, files: Mapping[str, bytes] = MappingProxyType({})
+    ) -> ModelCard:
+        """Puts a new version on disk in one rename, with `files` by name; the card returned has its version and digest filled in."""
         from safetensors.torch import save
 
         content = save({name: tensor.contiguous().cpu() for name, tensor in weights.items()})
@@ -114,7 +118,8 @@ class Store:
         try:
             draft.chmod(0o755)
             _write(draft / "weights.safetensors", content)
-            _write(draft / "samples.png", samples_png)
+            for name, file in {**files, "samples.png": samples_png}.items():
+                _write(draft / name, file)
             return self._place(card.model_copy(update={"digest": digest}), draft)
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from models.datasets import Splits
     from models.kernels import Kernel
     from models.targets.base import DataKind, Target
 
@@ -26,6 +25,8 @@ class Size(Frozen):
     latent_size: int
     width: int
     classes: int = Field(1, description="how many classes the labels tell apart; 1 where there are none")
+    ratio_heads: int = Field(1, ge=0, description="heads whose sum is the log ratio; 0 where the critic's output takes their place")
+    ratio_knots: int = Field(0, ge=0, description="knots of the piecewise-linear function that their output goes through; 0 for none")
 
 
 @dataclass
@@ -72,14 +73,6 @@ class Space:
         return "class" if self.classes else None
 
 
-class Fit(NamedTuple):
-    """A calibration, to be kept only where it makes the prior's samples better."""
-
-    method: str
-    held_out_loss: float  # nats
-    log_weight: Callable[[Tensor], Tensor]  # images, (rows, channels, height, width), to log density ratios of data to the prior, (rows,)
-
-
 class Family(Frozen):
     """One row of the table of systems: networks, objective, targets. The fields of a family are its options."""
 
@@ -111,6 +104,24 @@ class Family(Frozen):
     def build(self, size: Size) -> nn.ModuleDict:
         """The networks as published: no spectral norm, nothing that only training needs."""
         raise NotImplementedError
+
+    def assemble(self, size: Size) -> nn.ModuleDict:
+        """The networks of a published version: those of `build`, with the density ratio that the size describes."""
+        networks = self.build(size)
+        if size.ratio_heads == 1 and not size.ratio_knots:
+            return networks
+        import copy
+
+        from models.networks.ratio import Recalibrated, Sum
+
+        if size.ratio_heads == 0:
+            ratio = self.score(copy.deepcopy(networks))
+        elif size.ratio_heads == 1:
+            ratio = networks["ratio"]
+        else:
+            ratio = Sum(self.build(size)["ratio"] for _ in range(size.ratio_heads))
+        networks["ratio"] = Recalibrated(ratio, size.ratio_knots) if size.ratio_knots else ratio
+        return networks
 
     def dress(self, networks: nn.ModuleDict) -> None:
         """Adds to the networks what only training needs, such as spectral norm; most families need nothing."""
@@ -156,9 +167,14 @@ class Family(Frozen):
     def uncalibrate(self, networks: nn.ModuleDict) -> None:
         """Makes targets of networks that are not calibrated as good as they can be."""
 
-    def calibrate(self, networks: nn.ModuleDict, size: Size, splits: Splits, draw: Callable[[int, torch.Generator], Tensor]) -> Fit:
-        """Fits in place what `needs_calibration`; `draw` gives that many images of the prior."""
-        raise NotImplementedError
+    def score(self, networks: nn.ModuleDict) -> nn.Module:
+        """What logistic and isotonic calibration start from: a network whose output, (rows,), is higher the more real an image looks."""
+        return networks["critic"]
+
+    def log_ratio(self, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """What a ratio head, or `score`, says of images, (rows,), and of their labels too where networks take classes."""
+        values: Tensor = network(images, labels) if self.takes_classes else network(images)
+        return values
 
 
 def unchanged(normals: Tensor) -> Tensor:
@@ -273,10 +289,3 @@ class Adversarial(Family):
     def uncalibrate(self, networks: nn.ModuleDict) -> None:
         """The raw critic takes the place of the ratio."""
         networks["ratio"].load_state_dict(networks["critic"].state_dict())
-
-    def calibrate(self, networks: nn.ModuleDict, size: Size, splits: Splits, draw: Callable[[int, torch.Generator], Tensor]) -> Fit:
-        from models.ratio_head import fit_ratio_head
-
-        head = networks["ratio"]
-        head.load_state_dict(self.build(size)["ratio"].state_dict())
-        return Fit("ratio-head", fit_ratio_head(head, draw, splits.train.images, splits.validation.images), head)

@@ -37,7 +37,7 @@ class Prepared:
 
 def load(store: Store, card: ModelCard, device: torch.device) -> Prepared:
     """Reads, verifies and prepares a checkpoint. Raises DamagedWeights where file and card disagree."""
-    networks = family(card.family, card.options).build(Size.model_validate(card.networks))
+    networks = family(card.family, card.options).assemble(Size.model_validate(card.networks))
     try:
         networks.load_state_dict(store.weights(card))
     except RuntimeError as error:

@@ -6,6 +6,8 @@ The class enters where layers are cheap: all that follows is the same for every 
 import torch
 from torch import Tensor, nn
 
+from models.networks.ratio import rescale
+
 EMBEDDING = 32  # numbers that tell a generator the class
 
 
@@ -37,6 +39,10 @@ class ProjectionCritic(nn.Module):
     def forward(self, images: Tensor, classes: Tensor) -> Tensor:
         logits: Tensor = (self.critic(images) * self.terms[classes]).sum(1)
         return logits
+
+    def rescale(self, slope: float, intercept: float) -> None:
+        """Makes the logit slope · logit + intercept, where `critic` can; each logit is the sum of two outputs, with half of it each."""
+        rescale(self.critic, slope, intercept / 2)
 
 
 class OfClasses(nn.Module):

@@ -60,3 +60,12 @@ class Critic(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.scale * self.layers(images).squeeze(1)  # squeezes one output only
         return logits
+
+    @torch.no_grad()
+    def rescale(self, slope: float, intercept: float) -> None:
+        """Makes the logit slope · logit + intercept, within the last layer: it costs nothing more to compute."""
+        last, factor = self.layers[-1], self.scale * slope
+        assert isinstance(last, nn.Linear)
+        last.weight *= factor
+        last.bias.mul_(factor).add_(intercept)
+        self.scale.fill_(1.0)

@@ -1,74 +1,144 @@
-"""Calibrates a trained model; keeps the calibration only if resampling the prior's images by their weights lowers FID."""
+"""Calibrates a trained model on `train`, keeps that only where it lowers FID on `validation`, and says on `test` what came out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from statistics import mean
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from models.cards import Calibration
-from models.datasets import Splits
-from models.device import read, send
-from models.families.base import Fit
+from models.calibration.assessment import assess, helps
+from models.calibration.bench import Bench, Fitted
+from models.calibration.evidence import Evidence
+from models.calibration.methods import fit
+from models.calibration.reliability import Reliability
+from models.calibration.settings import Method
+from models.cards import Assessment, Calibration
+from models.datasets import Split, Splits
+from models.device import send
+from models.inference.prepared import prepare
 from models.metrics.base import Reference
-from models.metrics.fid import distance
-from models.training.measurement import CHUNK, Subject, Trained, over_seeds
+from models.training.measurement import SEEDS, Subject, Trained
+
+MOST = 10_000  # generated images for one judgement: they are held in memory
+CHOOSING, KEEPING, REPORTING = 1_000, 2_000, 3_000  # random streams of the generated images that choose, keep and report
+RELIABILITY = "reliability.png"
 
 
-def calibrated(trained: Trained, splits: Splits, reference: Reference, go_on: Callable[[], None]) -> Calibration | None:
-    """Calibrates `trained.networks` in place if that lowers FID by more than the seeds' spread; else they stay uncalibrated.
+class Plan(NamedTuple):
+    """What a calibration is made of."""
 
-    `splits` are on the device of the networks, `reference` holds validation images; `go_on` is called between the parts and may raise.
+    settings: Method
+    dataset: str
+    seed: int
+
+
+class Outcome(NamedTuple):
+    """A model after an attempt to calibrate it."""
+
+    trained: Trained  # with the log ratio in place where it was kept, else uncalibrated
+    calibration: Calibration | None = None
+    files: dict[str, bytes] = {}  # to be published beside the weights
+    validation: Assessment | None = None  # what decided; None where nothing was tried
+
+
+class Judges(NamedTuple):
+    """What log ratios are compared with, on the networks' device."""
+
+    validation: Reference
+    test: Reference
+
+
+def uncalibrated(trained: Trained) -> Outcome:
+    """A model whose targets are as good as they are without a calibration; whatever ratio it has is left out."""
+    size, networks = trained.size.model_copy(update={"ratio_heads": 1, "ratio_knots": 0}), trained.networks
+    if size != trained.size:
+        networks = trained.kind.build(size).eval()
+        kept = {name: weight for name, weight in trained.networks.state_dict().items() if not name.startswith("ratio.")}
+        networks.load_state_dict(networks.state_dict() | kept)
+    trained.kind.uncalibrate(networks)
+    return Outcome(replace(trained, networks=networks.to(trained.device), size=size))
+
+
+def calibrated(trained: Trained, plan: Plan, splits: Splits, judges: Judges, go_on: Callable[[], None]) -> Outcome:
+    """A model calibrated as planned, or uncalibrated if that does not lower FID on `validation` by more than its spread.
+
+    `splits` are on the networks' device; `go_on` is called every few seconds and may raise. The same plan gives the same weights.
     """
-    subject = Subject.of(trained, 2 * len(reference.images))
-    prior = subject.spaces["prior"]
-
-    def draw(count: int, random: torch.Generator) -> Tensor:
-        return prior.decode(prior.start(send(torch.randn(count, *prior.shape, generator=random), trained.device)))
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(trained.origin.seed)
-        fit = trained.kind.calibrate(trained.networks, trained.size, splits, draw)
-    go_on()
-    calibration = assessed(fit, subject, reference)
-    if calibration is None:
-        trained.kind.uncalibrate(trained.networks)
-    return calibration
-
-
-def assessed(fit: Fit, subject: Subject, reference: Reference) -> Calibration | None:
-    """FID of the prior's images, and of the same ones resampled by the fitted weights; None where that is no better."""
-    shares: list[float] = []
-
-    def images_of(seed: int) -> Tensor:
-        return subject.draws("prior", None, seed).images
-
-    def oracle(seed: int) -> float:
-        drawn = images_of(seed)
-        with torch.no_grad():
-            log_weight = read(torch.cat([fit.log_weight(part) for part in drawn.split(2 * CHUNK)]))
-        rows, share = reweighted(log_weight, torch.Generator().manual_seed(seed))
-        shares.append(share)
-        return distance(drawn[send(rows, drawn.device)], reference)
-
-    fid_prior, spread = over_seeds(lambda seed: distance(images_of(seed), reference))
-    fid_reweighted, _ = over_seeds(oracle)
-    if fid_reweighted >= fid_prior - spread:
-        return None
-    return Calibration(
-        method=fit.method,
-        held_out_loss=round(fit.held_out_loss, 4),
-        weights_ess=round(mean(shares), 4),
-        fid_prior=round(fid_prior, 3),
-        fid_reweighted=round(fid_reweighted, 3),
-        fid_spread=round(spread, 3),
+    before = uncalibrated(trained)
+    attempt = Attempt(before.trained, plan, splits.train, go_on)
+    fitted = fit(plan.settings, attempt.bench, next(attempt.evidences(judges.validation, CHOOSING)))
+    decided, _ = attempt.assessed(fitted, judges.validation, KEEPING)
+    if not helps(decided):
+        return before._replace(validation=decided)
+    reported, reliability = attempt.assessed(fitted, judges.test, REPORTING)
+    networks = nn.ModuleDict({**before.trained.networks, "ratio": fitted.ratio})
+    return Outcome(
+        replace(before.trained, networks=networks, size=fitted.size),
+        _calibration(plan, fitted, decided, reported),
+        {RELIABILITY: reliability.png(f"{trained.name}: {plan.settings.method}, error {reliability.calibration_error:.3f}")},
+        decided,
     )
 
 
-def reweighted(log_weight: Tensor, random: torch.Generator) -> tuple[Tensor, float]:
-    """Self-normalised importance resampling by exp(d), (rows,): the rows drawn, (rows,), and the weights' effective fraction."""
-    weights = (log_weight.double() - log_weight.max()).exp()
-    share = float(weights.sum().square() / weights.square().sum() / len(weights))
-    return torch.multinomial(weights, len(weights), replacement=True, generator=random), share
+@dataclass(frozen=True)
+class Attempt:
+    """One calibration of a model under way."""
+
+    trained: Trained
+    plan: Plan
+    train: Split
+    go_on: Callable[[], None]
+
+    @cached_property
+    def bench(self) -> Bench:
+        """The prior as it is served, with the images it may be compared with."""
+        prior = Subject.of(self.trained, 0).spaces["prior"]
+        device = self.trained.device
+
+        def draw(count: int, random: torch.Generator) -> Split:
+            points = prior.start(send(torch.randn(count, *prior.shape, generator=random), device))
+            if not prior.classes:
+                return Split(prior.decode(points), torch.zeros(count, dtype=torch.int64, device=device))
+            labels = send(torch.randint(prior.classes, (count,), generator=random), device)
+            return Split(prior.decode(points, labels), labels)
+
+        return Bench(self.trained.kind, self.trained.networks, self.trained.size, self.train, draw, self.plan.seed, self.go_on)
+
+    def evidences(self, reference: Reference, purpose: int) -> Iterator[Evidence]:
+        """The same real images beside those of the prior from each seed, two for every real one."""
+        bench, evidence = self.bench, None
+        for seed in SEEDS:
+            self.go_on()
+            fake = bench.fakes(min(2 * len(reference.images), MOST), bench.random(purpose + seed))
+            evidence = evidence.with_fake(reference, fake) if evidence else Evidence.gather(reference, fake)
+            yield evidence
+
+    def assessed(self, fitted: Fitted, reference: Reference, purpose: int) -> tuple[Assessment, Reliability]:
+        """Figures of a log ratio as it will be served."""
+        served = prepare(nn.ModuleDict({"ratio": fitted.ratio}), self.trained.device)["ratio"]
+        bench = self.bench
+
+        def log_ratios(evidence: Evidence) -> tuple[Tensor, Tensor]:
+            return bench.log_ratios(served, evidence.real), bench.log_ratios(served, evidence.fake)
+
+        return assess(self.evidences(reference, purpose), log_ratios)
+
+
+def _calibration(plan: Plan, fitted: Fitted, validation: Assessment, test: Assessment) -> Calibration:
+    """What the card says."""
+    return Calibration(
+        method=plan.settings.method,
+        settings=plan.settings.model_dump(mode="json", exclude={"method"}),
+        made=fitted.made,
+        optimum=fitted.optimum,
+        fitted_slope=float(f"{fitted.raw.slope:.4g}"),
+        fitted_intercept=float(f"{fitted.raw.intercept:.4g}"),
+        dataset=plan.dataset,
+        seed=plan.seed,
+        validation=validation,
+        test=test,
+    )

@@ -5,33 +5,45 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from models.calibration.settings import RatioHead
 from models.cards import Metric, ModelCard
 from models.checkpoints import Store
 from models.datasets import Splits
 from models.images import encode_png, grid, to_pixels
 from models.kernels import Kernel
 from models.metrics.base import Evaluator
-from models.training.calibration import calibrated
+from models.training.calibration import Judges, Outcome, Plan, calibrated, uncalibrated
 from models.training.measurement import SEEDS, Subject, Trained
 
 SHOWN = 36  # images of samples.png
 
 
 def publish(trained: Trained, splits: Splits, store: Store, go_on: Callable[[], None], *, calibrate: bool) -> ModelCard:
-    """Publishes the next version of the model with its measured metrics; calibrates `trained.networks` in place.
+    """Publishes the next version of the model with its measured metrics, calibrated first where it needs that and gets better by it.
 
     `splits` are on the CPU. It takes minutes: `go_on` is called between its parts, and last before the version appears; what it
     raises ends it there.
     """
-    kind, needed = trained.kind, trained.kind.needs_calibration
     evaluator = Evaluator(splits.evaluator, trained.origin.dataset, device=trained.device)
-    validation, test = evaluator.against(splits.validation), evaluator.against(splits.test)
-    kind.uncalibrate(trained.networks)
-    calibration = calibrated(trained, splits.to(trained.device), validation, go_on) if calibrate and needed else None
+    judges = Judges(evaluator.against(splits.validation), evaluator.against(splits.test))
+    if calibrate and trained.kind.needs_calibration:
+        plan = Plan(RatioHead(), trained.origin.dataset, trained.origin.seed)
+        outcome = calibrated(trained, plan, splits.to(trained.device), judges, go_on)
+    else:
+        outcome = uncalibrated(trained)
+    return place(outcome, judges, store, go_on)
+
+
+def place(outcome: Outcome, judges: Judges, store: Store, go_on: Callable[[], None]) -> ModelCard:
+    """Measures a model as it is, chooses kernel settings, and publishes it as the next version."""
+    trained, calibration, validation, test = outcome.trained, outcome.calibration, *judges
+    kind, needed = trained.kind, trained.kind.needs_calibration
     subject = Subject.of(trained, 2 * len(test.images))  # two samples for every real image
     samplers: dict[str, Kernel | None] = {}
     figures: list[Metric] = []
     for name, kernel in kind.samplers().items():
+        if calibration is None and name in kind.only_calibrated:
+            continue
         go_on()
         samplers[name] = replace(subject, images=len(validation.images)).tuned(name, kernel, validation) if kernel else None
         go_on()
@@ -57,4 +69,4 @@ def publish(trained: Trained, splits: Splits, store: Store, go_on: Callable[[], 
     )
     shown = grid(to_pixels(replace(subject, images=SHOWN).draws(default, samplers[default], SEEDS[0]).images))
     go_on()
-    return store.publish(card, dict(trained.networks.state_dict()), encode_png(shown, {"Software": "Ebbtide"}))
+    return store.publish(card, dict(trained.networks.state_dict()), encode_png(shown, {"Software": "Ebbtide"}), outcome.files)

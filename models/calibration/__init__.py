@@ -1,0 +1,1 @@
+"""From critic to density ratio: methods, what chooses between them, and the figures a card states. Imports families, metrics, inference."""
