@@ -61,7 +61,7 @@ def test_every_setting_of_every_kernel_can_be_set(command: Command, painter, ebb
 
 def test_help_lists_the_settings_of_every_kernel(command: Command) -> None:
     said = command("generate", "--help")[1]
-    assert "hmc: steps=20, temperature=1.0, step_size=0.1, leapfrog_steps=5" in said
+    assert "hmc: steps=20, temperature=1.0, beta=1.0, step_size=0.1, leapfrog_steps=5" in said
     assert all(f"{name}: " in said for name in KERNELS)
 
 
