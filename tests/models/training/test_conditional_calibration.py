@@ -4,12 +4,11 @@ import torch
 from torch import nn
 
 from models import datasets
-from models.calibration.methods import fit
+from models.calibration.ratio_head import Disturbance, train_head
 from models.calibration.settings import RatioHead
 from models.cards import Training
 from models.families import family
 from models.families.base import Size, published
-from models.metrics.base import Evaluator
 from models.networks.conditional import ProjectionCritic
 from models.networks.sngan import Critic
 from models.training.calibration import Attempt, Plan, uncalibrated
@@ -36,14 +35,14 @@ def test_the_head_of_a_conditional_model_tells_wrong_classes_from_right_ones():
     networks["generator"] = Mistaken(splits.evaluator)
     origin = Training(command="", dataset="digits", steps=0, seed=1, seconds=0, torch="")
     trained = Trained("tiny", "sngan", kind, networks, SIZE, origin, torch.device("cpu"))
-    judge = Evaluator(splits.evaluator, "digits", epochs=2).against(splits.validation)
-    attempt = Attempt(uncalibrated(trained).trained, Plan(RatioHead(steps=400), "digits", 1), splits.train, lambda: None)
-    fitted = fit(attempt.plan.settings, attempt.bench, next(attempt.evidences(judge, 0)))
-    right = attempt.bench.log_ratios(fitted.ratio, splits.test)
-    wrong = attempt.bench.log_ratios(fitted.ratio, splits.test._replace(labels=(splits.test.labels - 1) % 10))
-    difference = right - wrong
-    assert difference.mean() > 4 * difference.std() / len(difference) ** 0.5
-    assert set(attempt.bench.fakes(600, attempt.bench.random(0)).labels.tolist()) == set(range(10))
+    bench = Attempt(uncalibrated(trained).trained, Plan(RatioHead(), "digits", 1), splits.train, lambda: None).bench
+    assert set(bench.fakes(600, bench.random(0)).labels.tolist()) == set(range(10))
+    torch.manual_seed(0)
+    head = kind.build(SIZE)["ratio"]
+    assert 150 in train_head(head, bench, Disturbance(), bench.random(1), bench.draw)
+    right = bench.log_ratios(head, splits.test)
+    wrong = bench.log_ratios(head, splits.test._replace(labels=(splits.test.labels - 1) % 10))
+    assert (right - wrong).mean() > 4 * (right - wrong).std() / len(right) ** 0.5
 
 
 def test_a_projection_critic_takes_a_line_into_its_own_weights():
