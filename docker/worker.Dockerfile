@@ -14,7 +14,7 @@ RUN touch README.md && pip install ".[worker,train]"
 
 # A fresh named volume takes the owner of the folder it is mounted on.
 RUN useradd --uid 10001 --create-home ebbtide && install -d -o ebbtide -g ebbtide /checkpoints /data
-ENV EBBTIDE_CHECKPOINTS=/checkpoints EBBTIDE_DATA=/data EBBTIDE_METRICS_PORT=9100
+ENV EBBTIDE_CHECKPOINTS=/checkpoints EBBTIDE_DATA=/data EBBTIDE_DATASETS=/datasets EBBTIDE_METRICS_PORT=9100
 
 COPY models models
 COPY workers workers

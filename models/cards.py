@@ -27,9 +27,22 @@ class Metric(Frozen):
     sampler: SamplerName | None = None
     value: float
     spread: float | None = Field(None, description="standard deviation over the seeds")
-    evaluator: str = Field(description="what measured it")
-    images: int = Field(description="sample size of each seed")
+    floor: float | None = Field(None, description="the same figure of as many real images of another split")
+    split: str = Field(description="the real images it was measured against", examples=["test"])
+    extractor: str | None = Field(None, description="the network whose features were compared; None where pixels were")
+    images: int = Field(description="how many of each seed were measured, at most")
     seeds: tuple[int, ...]
+
+
+class Evaluation(Frozen):
+    """What `ebbtide evaluate` found of a checkpoint; its rows are named like those of a card, with oracles beside the samplers."""
+
+    model: ModelName
+    version: int
+    digest: Digest
+    dataset: str
+    torch: str
+    metrics: tuple[Metric, ...]
 
 
 class Assessment(Frozen):
@@ -77,6 +90,10 @@ class Training(Frozen):
     seed: int
     seconds: float
     torch: str
+    images_per_second: float | None = Field(None, description="real images used a second while stepping")
+    best_step: int | None = Field(None, description="the step whose weights these are: those with the lowest FID to `validation`")
+    validation_fid: float | None = Field(None, description="of these weights, by the sampler of the previews")
+    rollbacks: tuple[str, ...] = Field((), description="why the run went back to an earlier step, once for each time")
 
 
 class ModelCard(Frozen):
@@ -99,6 +116,7 @@ class ModelCard(Frozen):
         {}, description="samplers that rest on a calibration, and what a result says where there is none"
     )
     calibration: Calibration | None = None
+    remarks: dict[SamplerName, str] = Field({}, description="what was found on `validation` that results of a sampler warn of")
     metrics: tuple[Metric, ...] = ()
     training: Training
     digest: Digest

@@ -50,8 +50,18 @@ class TrainSettings(TypedDict, total=False):
     width: int
     latent_size: int
     seed: int
+    evaluations: int
     calibrate: bool
     options: dict[str, Any]
+
+
+class CalibrateSettings(TypedDict, total=False):
+    """Optional fields of POST /models/{name}/calibrate."""
+
+    method: str
+    options: dict[str, Any]
+    dataset: str
+    seed: int
 
 
 class ClientError(Exception):
@@ -114,6 +124,10 @@ class Client:
     def train(self, name: str, family: str, dataset: str, **settings: Unpack[TrainSettings]) -> JobReply:
         """Enqueues a training job and returns at once."""
         return self._read(JobReply, "POST", "/train", json={"name": name, "family": family, "dataset": dataset, **settings})
+
+    def calibrate(self, reference: str, **settings: Unpack[CalibrateSettings]) -> JobReply:
+        """Enqueues a job that calibrates `name` or `name@version` anew, and returns at once."""
+        return self._read(JobReply, "POST", f"/models/{reference}/calibrate", json=settings)
 
     def job(self, job_id: str) -> JobReply:
         """Status, progress and result of a job."""

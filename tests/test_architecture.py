@@ -29,7 +29,8 @@ PARTS: dict[str, dict[str, set[str]]] = {
         "checkpoints": {"cards"},
         "sampling": {"device", "kernels", "targets"},
         "families": {"registry", "cards", "datasets", "descent", "device", "kernels", "networks", "sampling", "targets"},
-        "metrics": {"registry", "datasets", "descent"},
+        "extractors": {"registry", "datasets", "descent"},
+        "metrics": {"registry", "datasets", "device", "extractors"},
         "inference": {"cards", "checkpoints", "device", "families", "networks", "targets"},
         "calibration": {"cards", "datasets", "descent", "device", "families", "images", "metrics", "networks"},
         "training": {
@@ -62,6 +63,7 @@ PARTS: dict[str, dict[str, set[str]]] = {
         "engine": GROUND,
         "generation": GROUND | {"queue", "leases", "engine"},
         "training": GROUND | {"queue"},
+        "evaluation": {"settings", "computing"},
     },
     "service": {
         "settings": set(),
@@ -203,6 +205,7 @@ TORCHLESS = (
     "models.targets",
     "models.metrics",
     "models.datasets",
+    "models.calibration.settings",
 )
 
 

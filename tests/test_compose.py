@@ -165,6 +165,13 @@ def test_checkpoints_are_written_by_trainers_alone() -> None:
     assert named == set(COMPOSE["volumes"])
 
 
+def test_trainers_alone_read_the_datasets_of_the_host() -> None:
+    assert [name for name in SERVICES if mounts(name).get("./data/datasets") is False] == TRAINERS
+    for name in TRAINERS:
+        [target] = [volume.split(":")[1] for volume in SERVICES[name]["volumes"] if volume.startswith("./data/datasets:")]
+        assert f"EBBTIDE_DATASETS={target} " in dockerfile_of(name).read_text()
+
+
 def test_nobody_is_killed_while_draining() -> None:
     words = command_of("api")
     assert seconds(SERVICES["api"]["stop_grace_period"]) > int(words[words.index("--timeout-graceful-shutdown") + 1])

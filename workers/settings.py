@@ -29,6 +29,10 @@ class WorkerSettings(BaseSettings):
         default_factory=lambda given: given["data"] / "checkpoints", description="where versions are published; <data>/checkpoints if unset"
     )
 
+    datasets: Path = Field(
+        default_factory=lambda given: given["data"] / "datasets", description="where users put data to train on; <data>/datasets if unset"
+    )
+
     device: str = Field("auto", description="what to compute on: auto (the first GPU, or else the CPU), cpu, cuda, cuda:1, ..., mps")
     threads: int = Field(default_factory=cores, ge=1, description="threads torch computes with; all cores if unset")
     threads_beside_training: int = Field(

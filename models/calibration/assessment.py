@@ -19,6 +19,8 @@ from models.calibration.ratio_head import classification_loss
 from models.calibration.reliability import Reliability
 from models.cards import Assessment
 
+LEAST_GAIN = 0.01  # of the prior's FID: where all images are nearly the same, the spread is next to nothing
+
 
 def assess(evidences: Iterable[Evidence], log_ratios: Callable[[Evidence], tuple[Tensor, Tensor]]) -> tuple[Assessment, Reliability]:
     """Figures of a log ratio on the same real images and, in each evidence, others of the prior; and its reliability.
@@ -53,9 +55,13 @@ def assess(evidences: Iterable[Evidence], log_ratios: Callable[[Evidence], tuple
 
 
 def helps(assessment: Assessment) -> bool:
-    """Whether exact reweighting lowers FID by more than the larger of the two spreads."""
-    spread = max(assessment.fid_prior_spread, assessment.fid_reweighted_spread)
-    return assessment.fid_reweighted < assessment.fid_prior - spread
+    """Whether exact reweighting lowers FID by more than the larger of the two spreads, and by one per cent at least."""
+    return assessment.fid_reweighted < assessment.fid_prior - needed_gain(assessment)
+
+
+def needed_gain(assessment: Assessment) -> float:
+    """By how much FID has to be lower."""
+    return max(assessment.fid_prior_spread, assessment.fid_reweighted_spread, LEAST_GAIN * assessment.fid_prior)
 
 
 def z_score(real: Tensor, fake: Tensor) -> float:

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from models.datasets import Split
-from models.device import read
-from models.metrics.base import CHUNK, Reference
+from models.metrics.base import Reference, features_of, log_probabilities_of
 
 
 class Moments(NamedTuple):
@@ -57,7 +56,7 @@ class Evidence:
     real: Split
     fake: Split
     real_moments: Moments
-    real_classes: Tensor  # (classes,) float64: mean probability that the evaluator's classifier gives each class
+    real_classes: Tensor  # (classes,) float64: mean probability that the extractor gives each class
     fake_features: Tensor  # (fake, features)
     fake_classes: Tensor  # (fake, classes) float64: the classifier's probabilities
 
@@ -83,9 +82,8 @@ class Evidence:
 
 
 def _seen(reference: Reference, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Features, (rows, features), and class probabilities, (rows, classes) float64, on the CPU."""
-    classifier = reference.evaluator.classifier
-    with torch.no_grad():
-        features = [classifier(part) for part in images.split(CHUNK)]
-        classes = [classifier.head(part).softmax(1) for part in features]
-    return read(torch.cat(features)), read(torch.cat(classes)).double()
+    """Features, (rows, features), and class probabilities, (rows, classes) float64, on the CPU; where there are no classes, of one."""
+    features = features_of(images, reference.extractor)
+    if not reference.classes:
+        return features, torch.ones(len(features), 1, dtype=torch.float64)
+    return features, log_probabilities_of(features, reference.extractor).exp().double()

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 
 import torch
 import torch.nn.functional as F
@@ -24,44 +25,45 @@ LOOK_EVERY = 20  # steps between two calls of `go_on`
 class Disturbance:
     """What happens to real and generated images alike, so that a head cannot tell them apart by single pixels."""
 
-    noise: tuple[float, float] = (0.0, 0.0)  # lowest and highest standard deviation, drawn an image
+    noise: float = 0.0  # highest standard deviation; an image's own is drawn evenly from 0 to it
     shifts: float = 0.0  # farthest shift, as a share of the side, drawn an image
 
     def __call__(self, images: Tensor, random: torch.Generator) -> Tensor:
         """Disturbs images, (rows, channels, height, width)."""
         shifted = _shifted(images, round(self.shifts * images.shape[-1]), random)
-        low, high = self.noise
-        if high == 0:
+        if self.noise == 0:
             return shifted
-        sigma = send(low + (high - low) * torch.rand(len(images), 1, 1, 1, generator=random), images.device)
+        sigma = send(self.noise * torch.rand(len(images), 1, 1, 1, generator=random), images.device)
         return shifted + sigma * send(torch.randn(images.shape, generator=random), images.device)
 
     @property
     def optimum(self) -> str:
         """The density ratio that a perfect head would have found."""
         what = [f"shifted by up to {self.shifts:.1%} of the side"] if self.shifts else []
-        what += [f"with normal noise of standard deviation {self.noise[0]:g} to {self.noise[1]:g} added"] if self.noise[1] else []
+        what += [f"with normal noise of standard deviation 0 to {self.noise:.2g} added"] if self.noise else []
         return "log p_data/p_generator" + (f" of images {' and '.join(what)}" if what else "")
 
 
-def train_head(head: nn.Module, bench: Bench, disturb: Disturbance, random: torch.Generator, draw: Draw) -> Iterator[int]:
-    """Trains a head in place for as long as it is asked for another step; gives the number of the step just made.
+def train_head(
+    head: nn.Module, bench: Bench, at: Callable[[int], Disturbance], random: torch.Generator, draw: Draw
+) -> Iterator[tuple[int, Disturbance]]:
+    """Trains a head in place for as long as it is asked for another step; gives the step just made and what disturbed its images.
 
     Real images are those of the bench, generated ones come from `draw`. AdamW 3e-4 with weight decay 1e-2, batches of 64 of each.
     """
-    optimizer, step = torch.optim.AdamW(head.parameters(), lr=3e-4, weight_decay=1e-2), 0
-    while True:
+    optimizer = torch.optim.AdamW(head.parameters(), lr=3e-4, weight_decay=1e-2)
+    for step in count(1):
         head.train()
+        disturb = at(step)
         real, fake = bench.some(bench.train, BATCH, random), draw(BATCH, random)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(2**62, (), generator=random)))  # of the head's dropout
             with bfloat16(bench.device):
                 said = [bench.kind.log_ratio(head, disturb(part.images, random), part.labels).float() for part in (real, fake)]
         descend(optimizer, classification_loss(*said))
-        step += 1
         if step % LOOK_EVERY == 0:
             bench.go_on()
-        yield step
+        yield step, disturb
 
 
 def classification_loss(real: Tensor, fake: Tensor) -> Tensor:
@@ -73,10 +75,10 @@ def _shifted(images: Tensor, most: int, random: torch.Generator) -> Tensor:
     """Moves each image by its own whole number of pixels; -1 comes in at the border."""
     if most == 0:
         return images
-    count, _, height, width = images.shape
-    down, right = send(torch.randint(2 * most + 1, (2, count), generator=random), images.device)
+    amount, _, height, width = images.shape
+    down, right = send(torch.randint(2 * most + 1, (2, amount), generator=random), images.device)
     padded = F.pad(images, (most, most, most, most), value=-1.0)
-    rows = down[:, None] + torch.arange(height, device=images.device)  # (count, height)
+    rows = down[:, None] + torch.arange(height, device=images.device)  # (amount, height)
     columns = right[:, None] + torch.arange(width, device=images.device)
-    image = torch.arange(count, device=images.device)[:, None, None]
+    image = torch.arange(amount, device=images.device)[:, None, None]
     return padded.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()

@@ -6,6 +6,7 @@ The held-out loss alone chooses the wrong head: one that tells single images apa
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -48,8 +49,7 @@ class Search:
 
     def fitted(self) -> Fitted:
         """The best ratio of those tried."""
-        tried = [self._ensemble(Disturbance(noise, self.settings.shifts), place) for place, noise in enumerate(self.settings.noise)]
-        best = min(tried, key=self._rank)
+        best = self._first_stage()
         if self.settings.stages == 2:
             best = min(best, self._second_stage(best), key=self._rank)
         ratio = best.heads[0] if len(best.heads) == 1 else Sum(best.heads)
@@ -60,9 +60,9 @@ class Search:
         """By FID, after those that leave the classes' proportions no further off than the prior has them."""
         return candidate.class_distance > self.evidence.class_distance(), candidate.fid
 
-    def _ensemble(self, disturb: Disturbance, place: int) -> Candidate:
+    def _first_stage(self) -> Candidate:
         """The mean of heads that differ in first weights and random numbers; one head where it alone is better."""
-        members = [self._best_snapshot(disturb, 10 * place + member, self.bench.draw) for member in range(self.settings.heads)]
+        members = [self._best_snapshot(self._disturbance, member, self.bench.draw) for member in range(self.settings.heads)]
         if len(members) == 1:
             return members[0]
         together = self._judged(
@@ -71,7 +71,12 @@ class Search:
             torch.stack([member.fake for member in members]).mean(0),
         )
         made = "mean of " + "; ".join(member.made for member in members)
-        return min(together._replace(made=made, optimum=disturb.optimum), *members, key=self._rank)
+        return min(together._replace(made=made, optimum=members[0].optimum), *members, key=self._rank)
+
+    def _disturbance(self, step: int) -> Disturbance:
+        """What happens to the images of a training step of the first stage."""
+        first, last = self.settings.noise_first, self.settings.noise_last
+        return Disturbance(first + (last - first) * step / self.settings.steps, self.settings.shifts)
 
     def _second_stage(self, first: Candidate) -> Candidate:
         """The first ratio plus a head fitted on clean images to what it leaves."""
@@ -82,14 +87,15 @@ class Search:
             rows = send(torch.multinomial(weights_of(log_ratio), count, replacement=True, generator=random), self.bench.device)
             return Split(pool.images[rows], pool.labels[rows])
 
-        return self._best_snapshot(Disturbance((0.0, 0.0), self.settings.shifts), 100, reweighted, before=first)
+        clean = Disturbance(0.0, self.settings.shifts)
+        return self._best_snapshot(lambda step: clean, 100, reweighted, before=first)
 
-    def _best_snapshot(self, disturb: Disturbance, purpose: int, draw: Draw, *, before: Candidate | None = None) -> Candidate:
+    def _best_snapshot(self, at: Callable[[int], Disturbance], purpose: int, draw: Draw, *, before: Candidate | None = None) -> Candidate:
         """Trains a head; with the ratio before it, where there is one, it is judged now and then, and the best one is kept."""
         head = self._fresh(purpose)
         every = max(self.settings.steps // SNAPSHOTS, 1)
         best: Candidate | None = None
-        for step in train_head(head, self.bench, disturb, self.bench.random(purpose), draw):
+        for step, disturb in train_head(head, self.bench, at, self.bench.random(purpose), draw):
             if step % every == 0 or step == self.settings.steps:
                 seen = self._judged_after(before, head)._replace(made=f"{step} steps", optimum=disturb.optimum)
                 best = seen if best is None else min(best, seen, key=self._rank)

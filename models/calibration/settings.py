@@ -8,7 +8,7 @@ from pydantic import Field
 
 from models.cards import Frozen
 
-Strength = Annotated[float, Field(ge=0, le=10)]
+Strength = Annotated[float, Field(ge=0, le=10)]  # of noise on images in [-1, 1]
 
 
 class Logistic(Frozen):
@@ -27,23 +27,17 @@ class RatioHead(Frozen):
     """A network of its own, trained to tell real images from the generator's; the snapshot with the lowest FID on `validation` is kept."""
 
     method: Literal["ratio-head"] = "ratio-head"
-    noise: tuple[tuple[Strength, Strength], ...] = Field(
-        ((0.0, 0.0),),
-        min_length=1,
-        max_length=4,
-        description="lowest and highest standard deviation of the noise added to real and generated images; each pair is tried",
+    noise_first: Strength = Field(
+        1.0, description="at the first step, the highest standard deviation of the noise added to real and generated images"
     )
+    noise_last: Strength = Field(0.0, description="at the last step; in between it changes evenly")
     shifts: float = Field(1 / 14, ge=0, le=0.25, description="farthest shift of the images, as a share of their side")
     steps: int = Field(2400, ge=1, le=100_000, description="training steps of one head")
     heads: int = Field(1, ge=1, le=4, description="heads with different first weights, whose mean is the log ratio")
-    stages: Literal[1, 2] = Field(
-        1, description="2: another head follows, fitted on clean images to what the first one leaves; their sum is the log ratio"
+    stages: int = Field(
+        1, ge=1, le=2, description="2: another head is fitted on clean images to what the first one leaves; their sum is the log ratio"
     )
 
 
 Method: TypeAlias = Annotated[Logistic | Isotonic | RatioHead, Field(discriminator="method")]
-METHODS: dict[str, type[Logistic | Isotonic | RatioHead]] = {
-    "ratio-head": RatioHead,
-    "logistic": Logistic,
-    "isotonic": Isotonic,
-}
+METHODS: dict[str, type[Logistic | Isotonic | RatioHead]] = {"ratio-head": RatioHead, "logistic": Logistic, "isotonic": Isotonic}

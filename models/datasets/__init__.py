@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import re
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
 from models import registry
@@ -15,6 +17,26 @@ if TYPE_CHECKING:
 _NAMES = registry.names(__path__)
 SPLITS = ("train", "validation", "test", "evaluator")
 HERE = Path("data/datasets")  # where users put data that no package brings
+
+
+class DatasetUnavailable(Exception):
+    """The files of a dataset are missing or broken; the message says what to install or where to put them."""
+
+
+class Detail(NamedTuple):
+    """What may follow the colon in the name of a dataset; a dataset's file names it `DETAIL`, or takes none."""
+
+    shown: str  # as choices and messages show it
+    pattern: str  # a regular expression that all of the detail matches
+    required: bool = False
+
+
+class Points(NamedTuple):
+    """What a dataset of points in the plane is; its file names it `POINTS`. A point is an image of shape (1, 1, 2): its place / scale."""
+
+    scale: float
+    centres: tuple[tuple[float, float], ...] = ()  # of equally likely round Gaussians, in the order of their labels; none elsewhere
+    spread: float = 0.0  # their standard deviation
 
 
 class Split(NamedTuple):
@@ -51,17 +73,55 @@ class Splits(NamedTuple):
 
 
 def names() -> tuple[str, ...]:
-    """Every dataset there is, by the name of its file."""
+    """Every kind of dataset, by the name of its file."""
     return _NAMES
 
 
-def load(name: str, root: Path = HERE) -> Splits:
-    """The dataset of that name, on the CPU; `root` holds what no package brings. Raises ValueError for an unknown name."""
-    kind, _, detail = name.partition(":")
+def choices() -> tuple[str, ...]:
+    """What names of datasets look like: `digits`, `mnist`, `mnist:without-CLASS`, `folder:NAME`. Imports every dataset."""
+    shown: list[str] = []
+    for kind in names():
+        detail = _detail(kind)
+        shown += [] if detail and detail.required else [kind]
+        shown += [f"{kind}:{detail.shown}"] if detail else []
+    return tuple(shown)
+
+
+def pattern() -> str:
+    """A regular expression that the names of all datasets match and nothing else. Imports every dataset."""
+    kinds = []
+    for kind in names():
+        detail = _detail(kind)
+        kinds.append(f"{kind}(:({detail.pattern})){'' if detail.required else '?'}" if detail else kind)
+    return f"^({'|'.join(kinds)})$"
+
+
+def is_name(name: str) -> bool:
+    """Whether there is a dataset of that name, though perhaps not its files here."""
+    kind, colon, given = name.partition(":")
     if kind not in names():
-        raise ValueError(f"unknown dataset {name!r}; there are: {', '.join(names())}")
-    module = importlib.import_module(f"{__name__}.{kind.replace('-', '_')}")
-    splits: Splits = module.load(root, detail)
+        return False
+    detail = _detail(kind)
+    if not colon:
+        return not (detail and detail.required)
+    return detail is not None and re.fullmatch(detail.pattern, given) is not None
+
+
+def points(name: str) -> Points | None:
+    """Scale and modes of a dataset of points in the plane; None for images."""
+    found: Points | None = getattr(_module(name.partition(":")[0]), "POINTS", None)
+    return found
+
+
+def load(name: str, root: Path = HERE) -> Splits:
+    """The dataset of that name, `kind` or `kind:detail`, on the CPU; `root` is the folder of what no package brings.
+
+    Raises ValueError for an unknown name, DatasetUnavailable if its files are missing or broken.
+    """
+    if not is_name(name):
+        raise ValueError(f"unknown dataset {name!r}; there are: {', '.join(choices())}")
+    kind, _, detail = name.partition(":")
+    splits: Splits = _module(kind).load(root, detail)
     return splits
 
 
@@ -72,3 +132,12 @@ def split(images: Tensor, labels: Tensor, *, validation: int, test: int, evaluat
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     parts = order.split([len(images) - validation - test - evaluator, validation, test, evaluator])
     return Splits(*(Split(images[rows], labels[rows]) for rows in parts))
+
+
+def _module(kind: str) -> ModuleType:
+    return importlib.import_module(f"{__name__}.{kind.replace('-', '_')}")
+
+
+def _detail(kind: str) -> Detail | None:
+    detail: Detail | None = getattr(_module(kind), "DETAIL", None)
+    return detail

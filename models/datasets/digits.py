@@ -2,14 +2,17 @@
 
 from pathlib import Path
 
-import torch
-from sklearn.datasets import load_digits
-
 from models.datasets import Splits, split
+from models.datasets.base import WITHOUT, without
+
+DETAIL = WITHOUT
 
 
 def load(root: Path, detail: str) -> Splits:
     """(images, 1, 8, 8): 897 to train, 300 for each of the other parts."""
+    import torch
+    from sklearn.datasets import load_digits
+
     bunch = load_digits()
     images = torch.from_numpy(bunch.images).float().unsqueeze(1) / 8 - 1
-    return split(images, torch.from_numpy(bunch.target).long(), validation=300, test=300, evaluator=300)
+    return without(split(images, torch.from_numpy(bunch.target).long(), validation=300, test=300, evaluator=300), detail)

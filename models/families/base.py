@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
@@ -39,7 +39,9 @@ class TrainState:
     random: torch.Generator  # on the CPU, whatever the device: its state is saved, and every device draws the same numbers
     device: torch.device
     step: int = 0
+    figures: dict[str, Tensor] = field(default_factory=dict)  # what a loss found on its way, each (): reported with its step, not saved
     classes: Tensor | None = None  # (batch,) int64, of the images at hand; None where networks take no classes
+    averages: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # of `Family.averaged`: network to its averaged weights
 
     def normals(self, rows: int, *shape: int) -> Tensor:
         """Standard normals for so many rows of the batch, (rows, *shape), on the device."""
@@ -56,6 +58,20 @@ class TrainState:
 
         network = Bfloat16(self.networks[name])
         return network if self.classes is None else OfClasses(network, self.classes)
+
+    def average(self, decays: Mapping[str, float]) -> None:
+        """Moves the averages after a step: a ← βa + (1 - β)w, where β = min(decay, (1 + step)/(10 + step)) forgets the first weights.
+
+        Integers, such as BatchNorm's count of batches, are copied.
+        """
+        for name, decay in decays.items():
+            beta = min(decay, (1 + self.step) / (10 + self.step))
+            for key, weight in self.networks[name].state_dict().items():
+                average = self.averages[name][key]
+                if average.is_floating_point():
+                    average.lerp_(weight, 1 - beta)
+                else:
+                    average.copy_(weight)
 
 
 @dataclass(frozen=True)
@@ -81,6 +97,7 @@ class Family(Frozen):
     preview_sampler: ClassVar[str]  # the sampler that draws previews during training
     needs_calibration: ClassVar[dict[str, str]] = {}  # samplers, and what a result says where they were never calibrated
     only_calibrated: ClassVar[tuple[str, ...]] = ()  # samplers that are not offered at all where they were never calibrated
+    reconstructs: ClassVar[bool] = False  # whether it has `reconstruct` and `anomaly`
 
     @property
     def batches_per_step(self) -> int:
@@ -139,7 +156,9 @@ class Family(Frozen):
             networks = self.build(size)
             self.dress(networks)
         networks.to(device)
-        return TrainState(size, networks, self.optimizers(networks), torch.Generator().manual_seed(seed), torch.device(device))
+        averages = {name: {key: weight.clone() for key, weight in networks[name].state_dict().items()} for name in self.averaged}
+        random = torch.Generator().manual_seed(seed)
+        return TrainState(size, networks, self.optimizers(networks), random, torch.device(device), averages=averages)
 
     def train_step(self, state: TrainState, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """One step on real images, (batches_per_step · batch, channels, height, width), and their labels: figures to plot, each ().
@@ -172,9 +191,21 @@ class Family(Frozen):
         return networks["critic"]
 
     def log_ratio(self, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """What a ratio head, or `score`, says of images, (rows,), and of their labels too where networks take classes."""
+        """What a ratio head, or `score`, says of images, (rows,); where networks take classes, of images with their labels."""
         values: Tensor = network(images, labels) if self.takes_classes else network(images)
         return values
+
+    def remarks(self, networks: nn.ModuleDict, real: Tensor, fake: Tensor) -> dict[str, str]:
+        """What results of a sampler should warn of, measured on images of the data and of the prior, (rows, channels, height, width)."""
+        return {}
+
+    def reconstruct(self, networks: nn.ModuleDict, images: Tensor, random: torch.Generator) -> Tensor:
+        """What the model makes of images, (rows, channels, height, width), by way of latents that explain them."""
+        raise NotImplementedError
+
+    def anomaly(self, networks: nn.ModuleDict, images: Tensor, random: torch.Generator) -> Tensor:
+        """How little the model expects of images: -log p(x, z) + const in nats at latents that explain them, (rows,)."""
+        raise NotImplementedError
 
 
 def unchanged(normals: Tensor) -> Tensor:
@@ -197,7 +228,7 @@ def _quiet(function: Callable[..., Tensor], classes: int) -> Callable[..., Tenso
 
     def quiet(rows: Tensor, *given: Tensor) -> Tensor:
         with torch.no_grad():
-            return function(rows, *(given or ((in_turn(0, len(rows), classes, rows.device),) if classes else ())))
+            return function(rows.detach(), *(given or ((in_turn(0, len(rows), classes, rows.device),) if classes else ())))
 
     return quiet
 
@@ -210,7 +241,10 @@ def in_turn(first: int, rows: int, classes: int, device: torch.device) -> Tensor
 
 
 def published(kind: Family, state: TrainState) -> nn.ModuleDict:
-    """Plain networks in eval mode with the trained weights, on the CPU, spectral norm settled into them."""
+    """Plain networks in eval mode on the CPU: the averaged weights of networks that have some, else the trained ones.
+
+    Spectral norm is settled into the weights. A network that has it cannot be averaged: its state is no plain network's.
+    """
     networks = state.networks
     weights = {name: tensor for name, tensor in networks.state_dict().items() if ".parametrizations." not in name}
     networks.eval()  # so that reading a weight does not move its power iteration
@@ -218,6 +252,8 @@ def published(kind: Family, state: TrainState) -> nn.ModuleDict:
         for parameter in getattr(module, "parametrizations", {}):
             weights[f"{name}.{parameter}"] = getattr(module, parameter).detach()
     networks.train()
+    for name, average in state.averages.items():
+        weights |= {f"{name}.{key}": weight for key, weight in average.items()}
     plain = kind.build(state.size).eval()
     plain.load_state_dict(weights)
     return plain
@@ -271,7 +307,7 @@ class Adversarial(Family):
         loss_generator = self.generator_loss(state, generator(state.normals(len(real), latent)))
         descend(state.optimizers["generator"], loss_generator)
         state.step += 1
-        return {"loss_critic": loss_critic.detach(), "loss_generator": loss_generator.detach()}
+        return {"loss_critic": loss_critic.detach(), "loss_generator": loss_generator.detach(), **state.figures}
 
     def samplers(self) -> dict[str, Kernel | None]:
         from models.kernels.mala import Mala

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from models.kernels import Kernel
+    from models.kernels import Chains, Kernel
     from models.targets.base import Target
 
 PRIOR = Langevin(steps=60, step_size=0.16)  # the paper's s = 0.4: ε = s²
 POSTERIOR = Langevin(steps=20, step_size=0.01)  # s = 0.1
+EXPLAINING = Langevin(steps=100, step_size=0.01)  # of trained networks: 20 steps leave chains on their way, most have arrived after 60
 
 
 class Lebm(Family):
@@ -34,6 +35,7 @@ class Lebm(Family):
     description: ClassVar[str] = "Generator with a latent energy-based prior"
     default_sampler: ClassVar[str] = "latent-ebm"
     preview_sampler: ClassVar[str] = "latent-ebm"
+    reconstructs: ClassVar[bool] = True
 
     def build(self, size: Size) -> nn.ModuleDict:
         from torch import nn
@@ -85,3 +87,29 @@ class Lebm(Family):
 
     def decoder(self, networks: nn.ModuleDict) -> Callable[[Tensor], Tensor]:
         return networks["generator"]
+
+    def reconstruct(self, networks: nn.ModuleDict, images: Tensor, random: torch.Generator) -> Tensor:
+        """g at latents drawn from the posterior."""
+        import torch
+
+        with torch.no_grad():
+            reconstructed: Tensor = networks["generator"](self._explained(networks, images, random).z)
+        return reconstructed
+
+    def anomaly(self, networks: nn.ModuleDict, images: Tensor, random: torch.Generator) -> Tensor:
+        """|x - g(z)|²/2σ² - f(z) + |z|²/2 at latents drawn from the posterior."""
+        return self._explained(networks, images, random).energy
+
+    def _explained(self, networks: nn.ModuleDict, images: Tensor, random: torch.Generator) -> Chains:
+        """Posterior Langevin from N(0, I), a chain for each image."""
+        import torch
+
+        from models.device import send
+        from models.networks.latent_mlp import LatentMlp
+        from models.sampling import run
+
+        f = networks["f"]
+        assert isinstance(f, LatentMlp)
+        start = torch.randn(len(images), f.latent, generator=random)
+        target = self.targets(networks)["posterior"]
+        return run(EXPLAINING, target, send(start, images.device), random=random, data=images).chains

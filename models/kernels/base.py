@@ -36,9 +36,10 @@ class Evaluated(NamedTuple):
 
 
 class Info(NamedTuple):
-    """What people look at: how many of the tick's proposals each chain accepted."""
+    """What people look at: how many of the tick's proposals each chain accepted, and whether it took a fresh point that it was offered."""
 
     accepted: Tensor  # (chains,)
+    jumped: Tensor | None = None  # (chains,), 1 where a chain moved to a fresh point; None of kernels that offer none
 
 
 @dataclass
@@ -115,6 +116,11 @@ class Kernel(BaseModel):
         return self.steps
 
     @property
+    def offers(self) -> int:
+        """How often a chain is offered fresh points: what `jumped` is a fraction of."""
+        return 0
+
+    @property
     def effective_temperature(self) -> float:
         """Temperature of the density that small steps sample: noise variance over twice the drift, σ²/2h."""
         return self.temperature
@@ -141,3 +147,11 @@ class Kernel(BaseModel):
     def update(cls, chains: Chains, points: Evaluated, noise: Noise) -> Info:
         """Moves the chains, given the points they proposed."""
         raise NotImplementedError
+
+    @classmethod
+    def log_ratio(cls, chains: Chains, points: Evaluated) -> Tensor | None:
+        """For kernels that accept every point: the logarithm of MALA's ratio for the moves to come, times the temperature, (chains,).
+
+        It is called before `update`, and only where chains are served: it shows the bias and moves nothing.
+        """
+        return None

@@ -40,3 +40,10 @@ class Langevin(Kernel):
     def update(cls, chains: Chains, points: Evaluated, noise: Noise) -> Info:
         chains.z, chains.energy, chains.gradient = points
         return Info(accepted=chains.energy.new_zeros(chains.energy.shape))
+
+    @classmethod
+    def log_ratio(cls, chains: Chains, points: Evaluated) -> Tensor:
+        """T log α of z → z', both ends being known: E - E' + ½(g + g')·(z' - z - (ε/4)(g' - g)), T the effective temperature."""
+        gap = (points.z - chains.z).addcmul(chains.settings["step_size"], points.gradient - chains.gradient, value=-0.25)
+        work = (gap * (chains.gradient + points.gradient)).flatten(1).sum(1)
+        return (chains.energy - points.energy).add(work, alpha=0.5)

@@ -6,6 +6,7 @@ probability proportional to its weight: jumps between modes that local steps wou
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
@@ -41,6 +42,10 @@ class LocalGlobal(Kernel):
     def decisions(self) -> int:
         return self.steps * self.mala_steps
 
+    @property
+    def offers(self) -> int:
+        return self.steps
+
     def is_wide(self, ticks: int) -> bool:
         """The first tick of each transition is i-SIR."""
         return ticks % (1 + self.mala_steps) == 0
@@ -63,12 +68,13 @@ class LocalGlobal(Kernel):
         count, jumping = len(chains.energy), _jumping(chains)
         first = Evaluated(points.z[:count], points.energy[:count], points.gradient[:count])
         accepted = Mala.accepts(chains, first, noise) & ~_jumps(chains)
-        chosen = _resampled(chains, points, noise)
+        chosen, fresh = _resampled(chains, points, noise)
         chains.move(accepted, first)
         chains.z = chains.z.index_copy(0, jumping, chosen.z)
         chains.energy = chains.energy.index_copy(0, jumping, chosen.energy)
         chains.gradient = chains.gradient.index_copy(0, jumping, chosen.gradient)
-        return Info(accepted=accepted.to(chains.energy.dtype))
+        jumped = chains.energy.new_zeros(count).index_copy(0, jumping, fresh.to(chains.energy.dtype))
+        return Info(accepted=accepted.to(chains.energy.dtype), jumped=jumped)
 
 
 def _jumping(chains: Chains) -> Tensor:
@@ -97,16 +103,22 @@ def _candidates(column: Tensor, own: Tensor, rows: Tensor) -> Tensor:
     return both
 
 
-def _resampled(chains: Chains, points: Evaluated, noise: Noise) -> Evaluated:
-    """i-SIR: one candidate a chain, drawn by weight; a NaN among the energies is drawn, so that it shows as divergence."""
+def _resampled(chains: Chains, points: Evaluated, noise: Noise) -> tuple[Evaluated, Tensor]:
+    """i-SIR: one candidate a chain, drawn by weight, and whether it is a fresh one, (jumping,).
+
+    A candidate of weight 0 is never drawn, whatever the uniform. NaN or -inf among the energies is drawn, so that it shows as divergence.
+    """
     rows, owns = _jumping(chains), (chains.z, chains.energy, chains.gradient)
     z, energy, gradient = (_candidates(column, own, rows) for column, own in zip(points, owns, strict=True))
     temperature = chains.settings["temperature"].flatten()[rows].unsqueeze(-1)
     log_weight = 0.5 * z.square().flatten(2).sum(-1) - energy / temperature
     share = log_weight.softmax(-1).double()
     reached = (share.unsqueeze(-2) * share.new_ones(PROPOSALS + 1, PROPOSALS + 1).tril()).sum(-1).float()  # cumsum on CUDA may vary
-    index = (reached < noise.log_uniform()[rows].exp().unsqueeze(-1)).sum(-1).clamp(max=PROPOSALS)
-    broken = energy.isnan()
+    possible = share > 0
+    within = possible & (reached >= noise.log_uniform()[rows].exp().unsqueeze(-1))
+    last = PROPOSALS - possible.flip(-1).int().argmax(-1)  # where rounding leaves all of them under the uniform
+    index = within.int().argmax(-1).where(within.any(-1), last)
+    broken = ~(energy > -math.inf)
     index = broken.int().argmax(-1).where(broken.any(-1), index)
     row = index.new_ones(len(rows)).cumsum(0) - 1
-    return Evaluated(z[row, index], energy[row, index], gradient[row, index])
+    return Evaluated(z[row, index], energy[row, index], gradient[row, index]), index != 0

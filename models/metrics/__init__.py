@@ -1,15 +1,18 @@
-"""Figures for sample quality, one metric a file: the folder is the registry, and publication measures all of them."""
+"""Figures for sample quality, one measurement a file: the folder is the registry, and publication takes all of them."""
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from models import registry
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from models.metrics.base import Measure
 
+Compared: TypeAlias = Literal["features", "pixels", "reconstructions"]
 _NAMES = registry.names(__path__)
 
 
@@ -20,5 +23,15 @@ def names() -> tuple[str, ...]:
 
 def load(name: str) -> Measure:
     """The function `measure` of a metric's file."""
-    measure: Measure = importlib.import_module(f"{__name__}.{name.replace('-', '_')}").measure
+    measure: Measure = _module(name).measure
     return measure
+
+
+def compared(name: str) -> Compared:
+    """What a metric compares with the reference: features of samples, unless its file says other in `COMPARED`."""
+    found: Compared = getattr(_module(name), "COMPARED", "features")
+    return found
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")

@@ -1,95 +1,142 @@
-"""The inputs of a metric: the images of one seed, and real images with a classifier whose features it may compare."""
+"""The inputs of a metric: the images of one seed, and real images with an extractor to compare them in."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from models import extractors
 from models.datasets import Split
-from models.descent import descend
+from models.device import read
+from models.extractors.base import Extractor
 
-FEATURES = 64
-CHUNK = 500  # images classified together, to bound memory
+CHUNK = 500  # images in an extractor together, to bound memory
+
+_FITTED: dict[tuple[str, str, int | None], Extractor] = {}  # so that publication and evaluation in one process fit each once
 
 
-class Draws(NamedTuple):
+class Explained(NamedTuple):
+    """What a family that infers latents says of given images."""
+
+    images: Tensor  # (images, channels, height, width) in [-1, 1], the ones given; `Draws.images` are their reconstructions
+    anomaly: Tensor  # (images,) scores, higher where an image is stranger to the model
+    strange: Tensor | None = None  # (images,) whether it is of a class that the model never saw; None if it saw all
+
+
+@dataclass(frozen=True)
+class Draws:
     """The images and energies that a sampler made from one seed."""
 
     images: Tensor  # (images, channels, height, width) in [-1, 1]
-    energies: Tensor | None  # (ticks + 1, images) of the chains, in nats; None for `prior`, which has no chains
+    energies: Tensor | None = None  # (ticks + 1, images) of the chains, in nats; None for `prior`, which has no chains
+    explained: Explained | None = None  # where the images are reconstructions of given ones
+    known: dict[Extractor, Tensor] = field(default_factory=dict)
+
+    def features(self, extractor: Extractor) -> Tensor:
+        """Of all images, (images, num_features), on the CPU; computed once for each extractor."""
+        if extractor not in self.known:
+            self.known[extractor] = features_of(self.images, extractor)
+        return self.known[extractor]
+
+    def log_probabilities(self, extractor: Extractor) -> Tensor:
+        """Of the classes, (images, classes), on the CPU."""
+        return log_probabilities_of(self.features(extractor), extractor)
 
 
 class Measure(Protocol):
     """The function `measure` of a metric's file."""
 
-    def __call__(self, draws: Draws, reference: Reference) -> float | None:
-        """The figure of these draws; None where the metric does not apply to them."""
+    def __call__(self, draws: Draws, reference: Reference) -> dict[str, float]:
+        """Figures of these draws by name; none where the metric does not apply to them."""
         ...
 
 
-class Classifier(nn.Module):
-    """Images in [-1, 1], (rows, channels, height, width), to features, (rows, FEATURES); `head` makes class logits of them."""
-
-    num_features = FEATURES
-
-    def __init__(self, channels: int, classes: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(channels, 32, 3, 1, 1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(32, 64, 3, 1, 1),
-            nn.ReLU(),
-            nn.AdaptiveAvgPool2d(4),
-            nn.Flatten(),
-            nn.Dropout(0.3),
-            nn.Linear(64 * 16, FEATURES),
-            nn.ReLU(),
-        )
-        self.head = nn.Linear(FEATURES, classes)
-
-    def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.layers(images)
-        return features
-
-
 class Evaluator:
-    """A feature network of a dataset, trained on the split that nothing else uses; figures are comparable within one `description` only.
+    """The extractors of a dataset, fitted on the split that nothing else uses, each when it is first asked for.
 
-    It is trained afresh from a fixed seed, on the CPU, so every machine and device compares with the same one.
+    They are fitted from fixed seeds, on the CPU, so that every machine and device compares in the same ones.
     """
 
-    def __init__(self, split: Split, dataset: str, *, device: torch.device | str = "cpu", epochs: int = 12) -> None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            self.classifier = _trained(split, epochs)
-        self.description = f"{dataset} classifier, {FEATURES} features, seed 0, {epochs} epochs, {len(split.images)} images"
-        self.classifier.to(device)
-        self.device = device
+    def __init__(self, split: Split, dataset: str, *, device: torch.device | str = "cpu", epochs: int | None = None) -> None:
+        self.split, self.dataset, self.device, self.epochs = split, dataset, device, epochs
+        self.names = extractors.suitable(split)
 
-    def against(self, split: Split) -> Reference:
-        """What to compare with: a split's images."""
-        return Reference(split.images.to(self.device), split.labels.to(self.device), self)
+    @cached_property
+    def _digest(self) -> str:
+        """Of the images and labels that extractors are fitted on."""
+        return hashlib.sha256(read(self.split.images).numpy().tobytes() + read(self.split.labels).numpy().tobytes()).hexdigest()
+
+    def extractor(self, name: str) -> Extractor:
+        """The extractor of that name, on the evaluator's device."""
+        key = (self._digest, name, self.epochs)
+        if key not in _FITTED:
+            _FITTED[key] = extractors.fit(name, Split(read(self.split.images), read(self.split.labels)), self.epochs)
+        return _FITTED[key].to(self.device)
+
+    def against(self, split: Split, name: str | None = None) -> Reference:
+        """What to compare with: a split's images in the extractor of that name, the first if none is named."""
+        return Reference(split.images.to(self.device), split.labels.to(self.device), self, name or self.names[0])
+
+    def references(self, split: Split) -> tuple[Reference, ...]:
+        """The same images in each extractor."""
+        return tuple(self.against(split, name) for name in self.names)
+
+    def describe(self, name: str) -> str:
+        """An extractor and what it was fitted on; figures are comparable within one description only."""
+        rounds = "" if self.epochs is None else f", {self.epochs} epochs"
+        return f"{self.dataset} {name}, {len(self.split.images)} images{rounds}"
 
 
 @dataclass(frozen=True)
 class Reference:
     """Real images that samples are compared with, and what compares them."""
 
-    images: Tensor
-    labels: Tensor
+    images: Tensor  # (images, channels, height, width) in [-1, 1]
+    labels: Tensor  # (images,) int64
     evaluator: Evaluator
+    name: str  # of the extractor
+    kept: dict[str, Tensor] = field(default_factory=dict)  # what metrics compute from the reference alone
+
+    @cached_property
+    def extractor(self) -> Extractor:
+        return self.evaluator.extractor(self.name)
+
+    @property
+    def description(self) -> str:
+        """What measured a figure."""
+        return self.evaluator.describe(self.name)
+
+    @cached_property
+    def features(self) -> Tensor:
+        """Of all images, (images, num_features), on the CPU."""
+        return features_of(self.images, self.extractor)
+
+    @property
+    def classes(self) -> int:
+        """How many classes the extractor tells apart; 0 if fewer than two."""
+        return self.extractor.classes if self.extractor.classes > 1 else 0
+
+    def once(self, key: str, compute: Callable[[], Tensor]) -> Tensor:
+        """What `compute` gives, computed at the first call with that key."""
+        if key not in self.kept:
+            self.kept[key] = compute()
+        return self.kept[key]
 
 
-def _trained(split: Split, epochs: int) -> Classifier:
-    """Adam with weight decay, batches of 64, in eval mode afterwards."""
-    classifier = Classifier(split.images.shape[1], int(split.labels.max()) + 1)
-    optimizer = torch.optim.AdamW(classifier.parameters(), lr=1e-3, weight_decay=1e-2)
-    for _ in range(epochs):
-        for rows in torch.randperm(len(split.images)).split(64):
-            descend(optimizer, F.cross_entropy(classifier.head(classifier(split.images[rows])), split.labels[rows]))
-    return classifier.eval().requires_grad_(False)
+def features_of(images: Tensor, extractor: Extractor) -> Tensor:
+    """Chunk by chunk, then on the CPU, where statistics are computed: (rows, channels, height, width) to (rows, num_features)."""
+    with torch.no_grad():
+        return torch.cat([read(extractor(part)) for part in images.split(CHUNK)])
+
+
+def log_probabilities_of(features: Tensor, extractor: Extractor) -> Tensor:
+    """Features on the CPU, (rows, num_features), to log-probabilities of the classes on the CPU, (rows, classes)."""
+    place = next((tensor.device for tensor in (*extractor.parameters(), *extractor.buffers())), features.device)
+    with torch.no_grad():
+        return read(extractor.log_probabilities(features.to(place)))

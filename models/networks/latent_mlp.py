@@ -8,6 +8,7 @@ class LatentMlp(nn.Module):
 
     def __init__(self, latent: int, hidden: int) -> None:
         super().__init__()
+        self.latent = latent
         self.layers = nn.Sequential(nn.Linear(latent, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, 1))
 
     def forward(self, z: Tensor) -> Tensor:

@@ -1,26 +1,26 @@
-"""Measures a trained model: draws images with each sampler, computes every metric, and searches for the best kernel settings."""
+"""A trained model under measurement: draws images with each of its samplers, reproducibly from a seed, and knows what they cost."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from models import metrics, sampling
-from models.cards import Metric, Training
-from models.device import send
+from models import sampling
+from models.cards import Training
+from models.datasets import Split
+from models.device import read, send
 from models.families.base import Family, Size, Space, in_turn, spaces
 from models.inference.prepared import prepare
 from models.kernels import Chains, Kernel
-from models.metrics.base import Draws, Reference
-from models.metrics.fid import distance
+from models.metrics.base import Draws, Explained
 from models.targets.base import Target
 
 SEEDS = (0, 1, 2)
-TUNING_SEED = 100
 CHUNK = 250  # chains run together, to bound memory
 
 
@@ -41,6 +41,19 @@ def over_seeds(measure: Callable[[int], float]) -> tuple[float, float]:
     """Mean and standard deviation of a figure over the seeds."""
     values = [measure(seed) for seed in SEEDS]
     return mean(values), stdev(values)
+
+
+def operations_of(target: Target, z: Tensor) -> int:
+    """Floating-point operations of the energy of latents, (rows, ...); the gradient takes about as many again."""
+    data = torch.zeros(len(z), dtype=torch.int64, device=z.device) if target.data == "class" else None
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        target.energy(z, data)
+    return max(int(counter.get_total_flops()), 1)
+
+
+def affordable(budget: float, each: float, fewest: int, most: int) -> int:
+    """How many of something the budget buys at that price, within bounds."""
+    return int(min(max(budget / each, fewest), most))
 
 
 @dataclass
@@ -66,56 +79,59 @@ class Subject:
     targets: dict[str, Target]
     images: int
     device: torch.device
+    kind: Family
+    plain: nn.ModuleDict  # the networks as trained
+    operations: dict[str, int]  # floating-point operations of one energy of each target, without its gradient
 
     @classmethod
     def of(cls, trained: Trained, images: int) -> Subject:
         """Builds the subject from a trained model."""
-        networks = prepare(trained.networks, trained.device)
-        return cls(spaces(trained.kind, networks, trained.size), trained.kind.targets(networks), images, trained.device)
-
-    def figures(self, sampler: str, kernel: Kernel | None, reference: Reference) -> Iterator[Metric]:
-        """Every metric of a sampler, over the seeds; skips a metric that is None for any seed."""
-        found: dict[str, list[float | None]] = {name: [] for name in metrics.names()}
-        for seed in SEEDS:
-            draws = self.draws(sampler, kernel, seed)
-            for name, values in found.items():
-                values.append(metrics.load(name)(draws, reference))
-        for name, values in found.items():
-            if None not in values:
-                known = [value for value in values if value is not None]
-                yield Metric(
-                    name=name,
-                    sampler=sampler,
-                    value=round(mean(known), 3),
-                    spread=round(stdev(known), 3),
-                    evaluator=reference.evaluator.description,
-                    images=self.images,
-                    seeds=SEEDS,
-                )
+        kind, networks = trained.kind, prepare(trained.networks, trained.device)
+        found, plain = spaces(kind, networks, trained.size), kind.targets(trained.networks)
+        operations = {
+            name: operations_of(target, torch.zeros(1, *found[name].shape, device=trained.device))
+            for name, target in plain.items()
+            if target.data != "image"
+        }
+        return cls(found, kind.targets(networks), images, trained.device, kind, trained.networks, operations)
 
     def draws(self, sampler: str, kernel: Kernel | None, seed: int) -> Draws:
         """Images of a sampler and, where it runs chains, their energies."""
         if kernel is None:
-            return Draws(self.images_of(sampler, torch.cat(list(self._starts(sampler, seed)))), None)
+            return Draws(self.images_of(sampler, self.points(sampler, seed)), None)
         ran = list(self._chains(sampler, kernel, seed))
         points, energies = torch.cat([part.chains.z for part in ran]), torch.cat([part.energies for part in ran], dim=1)
         return Draws(self.images_of(sampler, points), energies)
 
-    def tuned(self, sampler: str, kernel: Kernel, reference: Reference) -> Kernel:
-        """The kernel with its step size and steps halved, kept or doubled: the cheapest whose FID is within 2 % of the best."""
-        fids: dict[tuple[int, float], float] = {}
-        step_size = float(getattr(kernel, "step_size"))  # noqa: B009
-        counts = {max(kernel.steps // 2, 1), kernel.steps, 2 * kernel.steps}
-        for size in (step_size / 2, step_size, 2 * step_size):
-            longest = kernel.model_copy(update={"steps": 2 * kernel.steps, "step_size": size})
-            seen: dict[int, list[Tensor]] = {count: [] for count in counts}
-            for _ in self._chains(sampler, longest, TUNING_SEED, seen):
-                pass
-            for steps, points in seen.items():
-                fids[steps, size] = distance(self.images_of(sampler, torch.cat(points)), reference)
-        best = min(fids.values())
-        steps, size = min(setting for setting, fid in fids.items() if fid <= 1.02 * best)
-        return kernel.model_copy(update={"steps": steps, "step_size": size})
+    def passed(self, sampler: str, kernel: Kernel, seed: int, steps: Sequence[int]) -> dict[int, list[Tensor]]:
+        """Where the kernel's chains stand after each of these numbers of steps, in chunks, (rows, ...)."""
+        seen: dict[int, list[Tensor]] = {count: [] for count in steps}
+        for _ in self._chains(sampler, kernel, seed, seen):
+            pass
+        return seen
+
+    def explain(self, split: Split, seen: Tensor, seed: int) -> Draws:
+        """Reconstructions of a split's images and their anomaly scores, by a family that infers latents; `seen` are the classes it saw."""
+        random, explained = torch.Generator().manual_seed(seed), list[tuple[Tensor, Tensor]]()
+        for part in split.images.split(CHUNK):
+            explained.append((self.kind.reconstruct(self.plain, part, random), self.kind.anomaly(self.plain, part, random)))
+        strange = torch.isin(read(split.labels), seen, invert=True)
+        scores = read(torch.cat([scores for _, scores in explained]))
+        given = Explained(split.images, scores, strange if bool(strange.any()) else None)
+        return Draws(torch.cat([images for images, _ in explained]), explained=given)
+
+    def points(self, sampler: str, seed: int) -> Tensor:
+        """First points of a seed's chains, (images, ...)."""
+        return torch.cat(list(self._starts(sampler, seed)))
+
+    def energies(self, sampler: str, points: Tensor) -> Tensor:
+        """Energies of a sampler's target in nats, (rows,), chunk by chunk; without gradient."""
+        target, energies = self.targets[sampler], list[Tensor]()
+        with torch.no_grad():
+            for number, part in enumerate(points.split(CHUNK)):
+                (classes,) = self._classes(number, len(part)) or (None,)
+                energies.append(target.energy(part, classes if target.data == "class" else None))
+        return torch.cat(energies)
 
     def images_of(self, sampler: str, points: Tensor) -> Tensor:
         """Points, (rows, ...), to images, chunk by chunk."""

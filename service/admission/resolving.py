@@ -7,17 +7,19 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from models import datasets, families
+from models.calibration.settings import METHODS
 from models.cards import ModelCard
 from models.checkpoints import Store, UnknownModel
 from models.families import FAMILIES
 from models.kernels import KERNELS, Kernel
 from service.protocol.errors import Refusal
-from service.protocol.schemas import Fault, GenerateRequest, TrainRequest
+from service.protocol.schemas import CalibrateRequest, Fault, GenerateRequest, TrainRequest
 from service.protocol.validation import faults_of, shown, summary
-from workers.jobs import ClassData, GenerateJob, TrainJob
+from workers.jobs import CalibrateJob, ClassData, GenerateJob, TrainJob
 
 REFERENCE = re.compile(r"([a-z0-9][a-z0-9-]{0,62})(?:@([1-9][0-9]{0,8}))?")
 SHOWN_CLASSES = 20  # a refusal names so many choices one by one
+SEED_BITS = 63  # so many that two seeds drawn in a lifetime hardly meet, and as many as a signed word holds
 Settings = TypeVar("Settings", bound=BaseModel)
 
 
@@ -60,11 +62,29 @@ def generate_job(request: GenerateRequest, store: Store, max_images: int, caller
 
 def train_job(request: TrainRequest) -> TrainJob:
     """The training job of a request. Raises Refusal naming the field."""
-    for field, value, choices in (("family", request.family, families.names()), ("dataset", request.dataset, datasets.names())):
-        if value not in choices:
-            raise _refuse(field, value, f"unknown {field}", choices)
+    if request.family not in families.names():
+        raise _refuse("family", request.family, "unknown family", families.names())
+    if not datasets.is_name(request.dataset):
+        raise _refuse("dataset", request.dataset, "unknown dataset", datasets.choices())
     options = _validated(FAMILIES[request.family], request.options, "options").model_dump(mode="json")
     return TrainJob(**request.model_dump(exclude={"seed", "options"}), options=options, seed=_seed(request.seed))
+
+
+def calibrate_job(reference: str, request: CalibrateRequest, store: Store) -> CalibrateJob:
+    """The calibration job of a request for `name` or `name@version`. Raises UnknownModel, or Refusal naming the field."""
+    card = find(store, reference)
+    dataset = request.dataset or card.training.dataset
+    if dataset not in datasets.names():
+        raise _refuse("dataset", dataset, "unknown dataset", datasets.names())
+    if not card.needs_calibration:
+        choices = tuple(other.name for other in store.cards() if other.needs_calibration)
+        raise _refuse("name", card.name, f"its family, {card.family}, has no sampler that rests on a calibration", choices)
+    if request.method not in METHODS:
+        raise _refuse("method", request.method, "unknown method", tuple(METHODS))
+    settings = _validated(METHODS[request.method], {"method": request.method, **request.options}, "options")
+    return CalibrateJob(
+        model=card.name, version=card.version, digest=card.digest, settings=settings, dataset=dataset, seed=_seed(request.seed)
+    )
 
 
 def _kernel(given: dict[str, Any] | None, sampler: str, card: ModelCard) -> Kernel | None:
@@ -113,7 +133,7 @@ def _validated(model: type[Settings], given: dict[str, Any], field: str) -> Sett
 
 
 def _seed(given: int | None) -> int:
-    return secrets.randbits(32) if given is None else given
+    return secrets.randbits(SEED_BITS) if given is None else given
 
 
 def _refuse(field: str, value: object, reason: str, choices: tuple[str, ...] = ()) -> Refusal:

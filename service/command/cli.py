@@ -6,13 +6,15 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 from rich.table import Column, Table
 
+from models.calibration.settings import METHODS
 from service.client import DEFAULT_ADDRESS, Client, ClientError
 from service.command.kernel_settings import list_settings, parse_settings
 from service.protocol.schemas import JobReply
-from workers.jobs import Event, Status, TrainResult
+from workers.jobs import CalibrateResult, Event, Progress, Status, TrainResult
 from workers.training.options import describe_options
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Samples images from GANs and energy-based models.")
@@ -79,24 +81,46 @@ def generate(  # typer makes an option of each parameter
 def train(
     name: Annotated[str, typer.Argument(help="Name of the model.")],
     family: Annotated[str, typer.Option()] = "sngan",
-    dataset: Annotated[str, typer.Option()] = "digits",
+    dataset: Annotated[str, typer.Option(help="Such as digits, mnist:without-1 or folder:NAME.")] = "digits",
     steps: Annotated[int | None, typer.Option()] = None,
     batch_size: Annotated[int | None, typer.Option()] = None,
     width: Annotated[int | None, typer.Option(help="Channels of the widest layers.")] = None,
     latent_size: Annotated[int | None, typer.Option()] = None,
     seed: Annotated[int | None, typer.Option(help="Default: random; it is printed.")] = None,
+    evaluations: Annotated[int | None, typer.Option(help="Times FID to validation is measured; the best weights are published.")] = None,
     calibrate: Annotated[bool | None, typer.Option(help="Calibrate afterwards, where the family has samplers that need it.")] = None,
     given: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help=describe_options())] = None,
     url: Address = DEFAULT_ADDRESS,
 ) -> None:
     """Trains a model and publishes it as a new version."""
-    settings = _given(steps=steps, batch_size=batch_size, width=width, latent_size=latent_size, seed=seed, calibrate=calibrate)
+    settings = _given(steps=steps, batch_size=batch_size, width=width, latent_size=latent_size, seed=seed)
+    settings |= _given(evaluations=evaluations, calibrate=calibrate)
     settings["options"] = parse_settings(given or [], {})
     with Client(url) as client:
         job = _followed(client, client.train(name, family, dataset, **settings))
     if not isinstance(job.result, TrainResult):
         raise ClientError(_failure(job))
     out.print(f"{job.result.model}@{job.result.version} in {job.result.seconds:.0f} s", highlight=False)
+
+
+@app.command()
+def calibrate(
+    name: Annotated[str, typer.Argument(help="A checkpoint: name or name@version.")],
+    method: Annotated[str | None, typer.Option(help=f"One of {', '.join(METHODS)}; default: {next(iter(METHODS))}.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Default: the one it was trained on.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Default: random; the card names it.")] = None,
+    given: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Option of the method, repeatable.")] = None,
+    url: Address = DEFAULT_ADDRESS,
+) -> None:
+    """Fits a model's density ratio anew and, if samples get better by it, publishes a new version."""
+    settings = _given(method=method, dataset=dataset, seed=seed)
+    settings["options"] = parse_settings(given or [], {})
+    with Client(url) as client:
+        job = _followed(client, client.calibrate(name, **settings))
+    if not isinstance(job.result, CalibrateResult):
+        raise ClientError(_failure(job))
+    done = job.result
+    out.print(f"{done.model}@{done.version}: FID {done.fid_prior:g} -> {done.fid_reweighted:g} by reweighting", highlight=False)
 
 
 @app.command()
@@ -110,13 +134,37 @@ def models(url: Address = DEFAULT_ADDRESS) -> None:
     out.print(table)
 
 
+@app.command()
+def evaluate(  # typer makes an option of each parameter
+    model: Annotated[str, typer.Argument(help="A checkpoint: name or name@version.")],
+    samplers: Annotated[str | None, typer.Option(help="Those to measure, with commas between. Default: all of the card.")] = None,
+    images: Annotated[int, typer.Option(help="Images of each sampler and seed.")] = 2000,
+    seeds: Annotated[int, typer.Option(help="How many seeds.")] = 3,
+    oracle: Annotated[bool, typer.Option(help="Add exact reweighting and, without any head, balanced classes.")] = False,
+    out_file: Annotated[Path | None, typer.Option("--out", help="A JSON file to write besides.")] = None,
+    data: Annotated[Path, typer.Option(envvar="EBBTIDE_DATA", help="Folder of checkpoints.")] = Path("data"),
+) -> None:
+    """Measures a checkpoint on this machine, on images that chose nothing; needs no API."""
+    from service.command import evaluation
+
+    arguments = [model, "--images", str(images), "--seeds", str(seeds), *(["--oracle"] if oracle else [])]
+    try:
+        found = evaluation.run([*arguments, *(["--samplers", samplers] if samplers else [])], data)
+    except evaluation.EvaluationError as error:
+        _fail(error)
+    if out_file is not None:
+        out_file.write_text(found.model_dump_json(indent=2) + "\n")
+    for table in evaluation.tables(found):
+        out.print(table)
+
+
 @jobs_app.command("list")
 def jobs_list(limit: Annotated[int, typer.Option("-n", min=1, max=200)] = 20, url: Address = DEFAULT_ADDRESS) -> None:
     """Lists recent jobs, newest first."""
     table = Table(Column("job", no_wrap=True, min_width=32), "status", "request", "progress", box=None)
     with Client(url) as client:
         for job in client.jobs(limit):
-            table.add_row(job.id, job.status, job.job.describe(), f"{job.progress.done}/{job.progress.total}" if job.progress else "")
+            table.add_row(job.id, job.status, job.job.describe(), _describe(job.progress) if job.progress else "")
     out.print(table)
 
 
@@ -138,7 +186,7 @@ def jobs_cancel(job_id: str, url: Address = DEFAULT_ADDRESS) -> None:
 def _followed(client: Client, job: JobReply) -> JobReply:
     """Shows a job's progress until it is over; Ctrl-C cancels it."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True) as progress:
+    with Bar(*columns, console=err, transient=True) as progress:
         task = progress.add_task("waiting", total=None)
         try:
             ended = client.wait(job.id, lambda event: _show(progress, task, event))
@@ -150,15 +198,22 @@ def _followed(client: Client, job: JobReply) -> JobReply:
     return ended
 
 
-def _show(progress: Progress, task: TaskID, event: Event) -> None:
+def _show(progress: Bar, task: TaskID, event: Event) -> None:
     match event.name:
         case "started":
             progress.update(task, description="running")
         case "progress":
-            progress.update(task, completed=_number(event.data.get("done")), total=_number(event.data.get("total")))
+            stage, done, total = (event.data.get(key) for key in ("stage", "done", "total"))
+            progress.update(task, description=str(stage or "running"), completed=_number(done), total=_number(total))
+        case "note":
+            progress.console.print(str(event.data.get("text")), markup=False, highlight=False)
         case "metrics":
             figures = (f"{name} {value:.3g}" for name, value in event.data.items() if isinstance(value, float) and name != "step")
-            progress.update(task, description=" ".join(figures))
+            progress.update(task, description=" ".join(("training", *figures)))
+
+
+def _describe(progress: Progress) -> str:
+    return f"{progress.stage or ''} {progress.done}/{progress.total}".strip()
 
 
 def _number(value: object) -> float | None:

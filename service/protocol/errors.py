@@ -55,6 +55,7 @@ KINDS = {
     "canceled": Kind(409, "The job was canceled"),
     "abandoned": Kind(500, "The job lost its worker too often"),
     "unavailable": Kind(503, "The checkpoint cannot be used"),
+    "no-gain": Kind(422, "The calibration does not help"),
     "internal": Kind(500, "Internal error"),
 }
 

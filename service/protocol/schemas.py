@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field, JsonValue, WrapValidator
 from pydantic_core import PydanticCustomError
 
 from models import datasets, families
+from models.calibration.settings import METHODS, Method
 from models.cards import SAMPLERS, Frozen, ModelCard, ModelName
 from models.families import FAMILIES
 from models.kernels import AnyKernel
@@ -24,11 +25,14 @@ def _as_given(value: object, _: object) -> dict[str, Any]:
 if TYPE_CHECKING:
     GivenSettings = dict[str, Any]
     GivenOptions = dict[str, Any]
+    GivenMethod = dict[str, Any]
 else:  # /docs shows the settings of every kernel and the options of every family
     GivenSettings = Annotated[AnyKernel, WrapValidator(_as_given)]
     GivenOptions = Annotated[reduce(or_, FAMILIES.values()), WrapValidator(_as_given)]
+    GivenMethod = Annotated[Method, WrapValidator(_as_given)]
 
 
+DEFAULT_SEED = "default: 63 random bits; the answer names it, in `X-Ebbtide-Seed` as text, since numbers of JavaScript hold 53"
 AnySampler = Annotated[str, Field(max_length=100, json_schema_extra={"enum": list(SAMPLERS)})]
 
 Label = Annotated[int, Field(ge=0, lt=2**31)]
@@ -52,7 +56,7 @@ class GenerateRequest(Body):
         None, description="kernel and its settings; missing ones come from the checkpoint's default kernel. None for `prior`"
     )
     num_images: int = Field(1, ge=1, le=MAX_IMAGES)
-    seed: Seed | None = Field(None, description="default: random, below 2**32; the answer names it")
+    seed: Seed | None = Field(None, description=DEFAULT_SEED)
     class_: ChosenClasses | None = Field(
         None,
         alias="class",
@@ -70,14 +74,37 @@ class TrainRequest(Body):
 
     name: ModelName
     family: str = Field(max_length=100, json_schema_extra={"enum": list(families.names())})
-    dataset: str = Field(max_length=100, json_schema_extra={"enum": list(datasets.names())})
+    dataset: str = Field(
+        max_length=100,
+        description=f"one of {', '.join(datasets.choices())}; the training worker has the data",
+        json_schema_extra={"pattern": datasets.pattern()},
+    )
     steps: int = Field(2000, ge=1, le=1_000_000)
     batch_size: int = Field(64, ge=2, le=4096)
     width: int = Field(64, ge=4, le=1024, description="channels of the widest layers; sets the size of the networks")
     latent_size: int = Field(64, ge=1, le=4096)
-    seed: Seed | None = Field(None, description="default: random, below 2**32; the answer names it")
+    seed: Seed | None = Field(None, description=DEFAULT_SEED)
+    evaluations: int = Field(
+        10,
+        ge=0,
+        le=1000,
+        description="times in the run that FID to `validation` is measured; the best weights are published, at 0 the last",
+    )
     calibrate: bool = Field(True, description="calibrate afterwards, where the family has samplers that need it")
     options: GivenOptions = Field({}, description="the family's own options; missing ones have their defaults")
+
+
+class CalibrateRequest(Body):
+    """How to calibrate a model anew; nothing is required."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"method": "ratio-head", "options": {"steps": 1200}}})
+
+    method: str = Field("ratio-head", max_length=100, json_schema_extra={"enum": list(METHODS)})
+    options: GivenMethod = Field({}, description="of the method; missing ones have their defaults")
+    dataset: str | None = Field(
+        None, max_length=100, description="default: the one it was trained on", json_schema_extra={"enum": [*datasets.names(), None]}
+    )
+    seed: Seed | None = Field(None, description="default: random, below 2**32; the answer names it")
 
 
 class JobLinks(Frozen):
@@ -108,6 +135,7 @@ class ModelReply(ModelCard):
 
     versions: tuple[int, ...]
     samples: str = Field(description="path of a picture of its samples")
+    reliability: str | None = Field(description="path of a plot of what its density ratio says against what is true; None without one")
 
 
 class ModelList(Frozen):

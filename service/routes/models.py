@@ -1,17 +1,19 @@
-"""The published models, their cards and samples."""
+"""The published models: their cards, samples and calibration."""
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import FileResponse
 
 from models.cards import ModelCard
 from models.checkpoints import Store
 from service.admission.dependencies import Injected
-from service.admission.resolving import find
+from service.admission.resolving import calibrate_job, find
+from service.protocol import delivery
+from service.protocol.bodies import documented, read
 from service.protocol.errors import Refusal
-from service.protocol.negotiation import PNG
-from service.protocol.schemas import ModelList, ModelReply
+from service.protocol.negotiation import JSON, PNG
+from service.protocol.schemas import CalibrateRequest, JobReply, ModelList, ModelReply
 
 router = APIRouter(tags=["models"], prefix="/models")
 Reference = Annotated[str, Path(max_length=100, description="name, or name@version")]
@@ -40,6 +42,39 @@ async def samples(reference: Reference, dependencies: Injected) -> FileResponse:
     return FileResponse(path, media_type=PNG)
 
 
+@router.get("/{reference}/reliability.png", response_class=FileResponse, responses={200: {"content": {PNG: {}}}})
+async def reliability(reference: Reference, dependencies: Injected) -> FileResponse:
+    """A plot of what the model's density ratio says against what is true, on test images."""
+    path = await dependencies.off_loop(lambda: dependencies.store.folder(find(dependencies.store, reference)) / "reliability.png")
+    if not path.is_file():
+        raise Refusal("no-image", f"{reference} has no calibration that was measured")
+    return FileResponse(path, media_type=PNG)
+
+
+@router.post(
+    "/{reference}/calibrate",
+    status_code=202,
+    openapi_extra=documented(CalibrateRequest),
+    response_class=Response,
+    responses={202: {"description": "Accepted; `Location` is the job", "model": JobReply}},
+)
+async def calibrate(reference: Reference, request: Request, dependencies: Injected) -> Response:
+    """Calibrates a model anew. The job publishes a new version, or fails with the reason `no-gain` if samples get no better by it."""
+    asked = await read(request, CalibrateRequest, dependencies.settings.max_body_bytes)
+    job = await dependencies.off_loop(lambda: calibrate_job(reference, asked, dependencies.store))
+    job_id = await dependencies.enqueue(job)
+    view = await dependencies.job(job_id)
+    headers = {"Location": delivery.address(job_id), "X-Ebbtide-Job": job_id, "X-Ebbtide-Seed": str(job.seed)}
+    return Response(delivery.reply(view).model_dump_json(), 202, headers, media_type=JSON)
+
+
 def _reply(card: ModelCard, store: Store) -> ModelReply:
     fields = {name: getattr(card, name) for name in ModelCard.model_fields}
-    return ModelReply(**fields, versions=tuple(store.versions(card.name)), samples=f"/models/{card.name}@{card.version}/samples.png")
+    here = f"/models/{card.name}@{card.version}"
+    plotted = (store.folder(card) / "reliability.png").is_file()
+    return ModelReply(
+        **fields,
+        versions=tuple(store.versions(card.name)),
+        samples=f"{here}/samples.png",
+        reliability=f"{here}/reliability.png" if plotted else None,
+    )

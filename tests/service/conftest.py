@@ -21,7 +21,18 @@ from models.checkpoints import Store
 from service.app import create_app
 from service.client import Client
 from service.settings import Settings
-from workers.jobs import AnyResult, ChainReport, Diagnostics, GenerateJob, GenerateResult, Timings, TrainJob, TrainResult
+from workers.jobs import (
+    AnyResult,
+    CalibrateJob,
+    CalibrateResult,
+    ChainReport,
+    Diagnostics,
+    GenerateJob,
+    GenerateResult,
+    Timings,
+    TrainJob,
+    TrainResult,
+)
 from workers.queue import keys
 from workers.queue.artifacts import Artifacts
 from workers.queue.broker import Broker
@@ -96,7 +107,8 @@ class Painter:
             Result.create_failure(job, 60, self.failure)
             self._end(job, JobStatus.FAILED)
             return
-        result = self._paint(job.id, asked) if isinstance(asked, GenerateJob) else self._train(job.id, asked)
+        makers = {GenerateJob: self._paint, TrainJob: self._train, CalibrateJob: self._calibrate}
+        result = makers[type(asked)](job.id, asked)
         Result.create(job, Result.Type.SUCCESSFUL, 60, return_value=result.model_dump(mode="json"))
         self._end(job, JobStatus.FINISHED)
 
@@ -119,6 +131,9 @@ class Painter:
         self._broker.publish(job_id, "metrics", {"step": asked.steps, "loss": 0.5})
         self._artifacts.put(job_id, "sample-1.png", png(), 60)
         return TrainResult(model=asked.name, version=1, digest="0" * 64, seconds=1, artifacts=("sample-1.png",))
+
+    def _calibrate(self, job_id: str, asked: CalibrateJob) -> AnyResult:
+        return CalibrateResult(model=asked.model, version=asked.version + 1, digest="0" * 64, fid_prior=9, fid_reweighted=6)
 
     def _end(self, job: Job, status: JobStatus) -> None:
         job.set_status(status)
@@ -157,12 +172,14 @@ def settings(valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Setti
 
 @pytest.fixture(scope="session")
 def store(settings: Settings) -> Store:
-    """Two versions of `toy`, the second with samples."""
+    """Two versions of `toy`, the second with samples and a calibration."""
     for version in (1, 2):
         folder = settings.checkpoints / "toy" / str(version)
         folder.mkdir(parents=True)
-        (folder / "card.json").write_text(json.dumps(CARD | {"version": version}))
+        needed = {"ddls": "never calibrated"} if version == 2 else {}
+        (folder / "card.json").write_text(json.dumps(CARD | {"version": version, "needs_calibration": needed}))
     (folder / "samples.png").write_bytes(png(3))
+    (folder / "reliability.png").write_bytes(png(2))
     return Store(settings.checkpoints, settings.data / "nothing-shipped")
 
 

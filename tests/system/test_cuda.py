@@ -12,8 +12,8 @@ import torch
 from models import device
 from models.checkpoints import Store
 from models.kernels import KERNELS
-from models.sampling import run
-from tests.models.kernels.test_kernels import Gaussian, assert_mean, assert_variance
+from tests.models.closed_forms import assert_gaussian, ran
+from tests.models.test_closed_forms import EXACT, NARROW, settled
 from workers.engine.engine import Engine, EngineSettings
 from workers.jobs import GenerateJob
 from workers.messages import Finished
@@ -62,15 +62,11 @@ def test_a_request_gives_the_same_bytes_in_any_company(model: str, kernel: str, 
     assert pixels(gpu, company | {"wanted": job(model, kernel, 1)})["wanted"] == alone["wanted"]
 
 
-@pytest.mark.parametrize("name", [name for name, kernel in KERNELS.items() if kernel.exact])
-@pytest.mark.parametrize(("temperature", "variance"), [(1.0, 1.0), (0.5, 1.0), (2.0, 0.3)])
-def test_an_exact_kernel_has_exactly_the_targets_moments(name: str, temperature: float, variance: float, gpu: torch.device) -> None:
-    kernel = KERNELS[name](steps=120 // KERNELS[name](steps=1).ticks, step_size=0.6 * variance, temperature=temperature)
-    random = torch.Generator(gpu).manual_seed(11)
-    start = torch.randn(20_000, 2, generator=random, device=gpu)
-    draws = run(kernel, Gaussian(torch.full((2,), 0.8, device=gpu), variance), start, random=random).chains.z
-    assert_mean(draws.cpu(), 0.8, temperature * variance)
-    assert_variance(draws.cpu(), temperature * variance)
+@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_an_exact_kernel_is_exactly_its_target(name: str, temperature: float, gpu: torch.device) -> None:
+    row = settled(name, NARROW, temperature=temperature)
+    assert_gaussian(ran(row, device=gpu).chains.z, row.answer)
 
 
 @pytest.mark.parametrize("family", TRAINED)

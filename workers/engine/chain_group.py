@@ -14,7 +14,7 @@ from torch import Tensor
 from models import device, noise
 from models.kernels import Chains, Evaluated, Kernel, tempered
 from models.noise import Draws, Streams
-from workers.engine.chains import Block, Chain, Departed, data_of, streams_of
+from workers.engine.chains import Block, Chain, Departed, Traces, data_of, streams_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -63,7 +63,7 @@ class ChainGroup:
         self._streams = Streams(*torch.empty(2, 0, dtype=torch.int64, device=on))
         self._began = self._streams.seed  # (chains,) int64
         self._data: Tensor | None = None  # (chains, ...)
-        self._energies: list[Tensor] = []  # each (chains,), since chains last joined or left
+        self._traces = Traces.empty()  # each (chains,), since chains last joined or left
         self._draws: Draws | None = None
         self._drawn_at = 0
         self._noise: TickNoise | None = None
@@ -77,7 +77,7 @@ class ChainGroup:
         chains = Chains(*(tempered(points, settings["beta"]) if _any_tempered(newcomers) else points), settings)
         self.kernel.begin(chains)
         for chain, energy in zip(newcomers, points.energy.unsqueeze(1).unbind(), strict=True):
-            chain.energies.append(energy)
+            chain.traces.energies.append(energy)
         self._add([Block(newcomers, chains, torch.zeros_like(points.energy), 0 * points.energy, done=0)])
 
     def resume(self, parked: Sequence[Block]) -> None:
@@ -132,10 +132,12 @@ class ChainGroup:
         if self._tempered:
             points = tempered(points, self._of_points(chains.settings["beta"]))
         assert self._noise is not None
+        log_ratio = self.kernel.log_ratio(chains, points)
         info = self.kernel.update(chains, points, self._noise)
         self._accepted = self._accepted + info.accepted
         self.health = self.health + 0 * chains.energy
-        self._energies.append(chains.energy)
+        for trace, seen in zip(self._traces, (chains.energy, info.jumped, log_ratio), strict=True):
+            trace += [] if seen is None else [seen]
         self.now += 1
 
     @property
@@ -196,11 +198,12 @@ class ChainGroup:
         self._tempered = _any_tempered(self.members)
 
     def _settle(self) -> None:
-        """Hands the energies since the last change of members to the chains they belong to."""
-        if self._energies:
-            for chain, energies in zip(self.members, torch.stack(self._energies, dim=1).unbind(), strict=True):
-                chain.energies.append(energies)
-            self._energies = []
+        """Hands the traces since the last change of members to the chains they belong to."""
+        for place, ticks in enumerate(self._traces):
+            if ticks:
+                for chain, trace in zip(self.members, torch.stack(ticks, dim=1).unbind(), strict=True):
+                    chain.traces[place].append(trace)
+                ticks.clear()
 
     def _draw(self, streams: Streams, began: Tensor) -> Draws:
         """Noise from the tick last drawn at; a chain that had not begun by then draws some unused numbers."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -22,9 +22,21 @@ if TYPE_CHECKING:
     from workers.jobs import GenerateJob
 
 
+class Traces(NamedTuple):
+    """What is kept of consecutive ticks, on the device: of one chain, or of all chains of a group."""
+
+    energies: list[Tensor]
+    jumps: list[Tensor]  # of kernels that offer fresh points
+    log_ratios: list[Tensor]  # of kernels that accept every point
+
+    @classmethod
+    def empty(cls) -> Traces:
+        return cls([], [], [])
+
+
 @dataclass
 class Chain:
-    """One chain's identity, and the energies it has had; `began_at` counts the ticks of its group."""
+    """One chain's identity, and the traces it has left; `began_at` counts the ticks of its group."""
 
     job_id: str
     index: int
@@ -32,7 +44,7 @@ class Chain:
     kernel: Kernel
     data: Tensor | None = None  # (channels, height, width) or (), what its target is conditioned on
     began_at: int = 0
-    energies: list[Tensor] = field(default_factory=list)  # on the device, of consecutive ticks
+    traces: Traces = field(default_factory=Traces.empty)
 
     @property
     def name(self) -> ChainName:
@@ -65,28 +77,32 @@ class Departed:
 
 @dataclass(frozen=True)
 class Retired:
-    """A chain that left the batch for good, with its energies up to the first that is not finite."""
+    """A chain that left the batch for good, with its energies up to the first that is not finite; `jumps` and `log_ratios` may be empty."""
 
     chain: Chain
     z: Tensor  # (*latent), on the device
     energies: np.ndarray  # (ticks + 1,)
     accepted: float
     finite: bool
+    jumps: np.ndarray  # (ticks,), 1 where a fresh point was taken
+    log_ratios: np.ndarray  # (ticks,), of MALA for the moves made, times the temperature
 
 
 def retire(departed: Sequence[Departed], *more: Tensor) -> tuple[list[Retired], list[np.ndarray]]:
     """Reads what departed chains leave, and `more` columns of float32 along with it, from the device in one go."""
-    blocks = [*(torch.cat([one.accepted, *one.chain.energies]) for one in departed), *more]
+    left = [(one.accepted, *(part for trace in one.chain.traces for part in trace)) for one in departed]
+    blocks = [*(torch.cat(parts) for parts in left), *more]
     lengths = np.cumsum([len(block) for block in blocks])
     columns = np.split(device.read(torch.cat(blocks)).numpy(), lengths[:-1])
     return [_retired(one, column) for one, column in zip(departed, columns, strict=False)], columns[len(departed) :]
 
 
 def _retired(departed: Departed, column: np.ndarray) -> Retired:
-    accepted, energies = float(column[0]), column[1:]
+    lengths = [sum(map(len, trace)) for trace in departed.chain.traces]
+    accepted, energies, jumps, log_ratios = np.split(column, np.cumsum([1, *lengths[:-1]]))
     broken = np.flatnonzero(~np.isfinite(energies))
     seen = energies[: broken[0] + 1] if len(broken) else energies
-    return Retired(departed.chain, departed.z, seen, accepted, finite=not len(broken))
+    return Retired(departed.chain, departed.z, seen, float(accepted[0]), not len(broken), jumps, log_ratios)
 
 
 def streams_of(chains: Sequence[Chain], on: torch.device) -> Streams:

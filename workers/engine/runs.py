@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import get_args
 
 import numpy as np
 import torch
@@ -12,7 +14,7 @@ from torch import Tensor
 
 from models.cards import ModelCard
 from models.device import instructions_of, name_of
-from models.diagnostics import MIN_DRAWS, effective_sample_size, r_hat
+from models.diagnostics import convergence
 from models.inference.prepared import Prepared
 from models.kernels import Kernel
 from workers.capacity import Flow
@@ -23,6 +25,10 @@ from workers.jobs import ChainReport, Contract, Diagnostics, GenerateJob
 from workers.messages import Finished
 
 TRACE = 64  # energies reported of one chain
+MOST_DRAWS = 1000  # of a chain that the figures of convergence are made from, so that no job holds up others at its end
+LEAST_ACCEPTANCE = 0.01  # below it there is a warning
+LEAST_REVERSIBLE = 0.5  # of Langevin's steps; likewise
+NULLABLE = tuple(name for name, field in Diagnostics.model_fields.items() if type(None) in get_args(field.annotation))
 
 
 @dataclass
@@ -97,6 +103,7 @@ def chain_report(retired: Retired) -> ChainReport:
         energy_last=float(energies[-1]),
         acceptance=retired.accepted / decisions if decisions else None,
         energy_trace=tuple(round(float(energy), 4) for energy in energies[chosen]),
+        moved=moved(energies),
     )
 
 
@@ -106,32 +113,102 @@ def transitions(retired: Retired) -> np.ndarray:
     return retired.energies[:: kernel.ticks // kernel.steps]
 
 
+def moved(energies: np.ndarray) -> bool:
+    """Whether a chain's energy, (steps + 1,), changed in the second half of its steps."""
+    late = energies[(len(energies) - 1) // 2 :]
+    return bool((late != late[0]).any())
+
+
+class Missing(str):
+    """In place of a figure: why there is none."""
+
+
 def diagnostics(card: ModelCard, sampler: str, kernel: Kernel | None, retired: Sequence[Retired]) -> Diagnostics:
     """What can be said of a job whose chains are all done; `retired` is empty for `prior`."""
     if kernel is None:
-        return Diagnostics(exact=None, effective_temperature=1.0)
-    calibration = card.calibration.method if card.calibration and sampler in card.needs_calibration else None
-    warnings = []
-    if calibration is None and sampler in card.needs_calibration:
-        warnings.append(card.needs_calibration[sampler])
-    if kernel.effective_temperature != 1:
-        warnings.append(f"samples are drawn at temperature {kernel.effective_temperature:g}, not 1")
-    if kernel.beta != 1:
-        warnings.append(f"samples follow p(z)^β N(z; 0, I)^(1-β) with β = {kernel.beta:g}, not p(z)")
+        return Diagnostics(exact=None, effective_temperature=1.0, reasons=dict.fromkeys(NULLABLE, "`prior` runs no chain"))
     energies = np.stack([transitions(chain) for chain in retired])
-    late = energies[:, energies.shape[1] // 2 :]
-    enough = late.shape[1] >= MIN_DRAWS
-    return Diagnostics(
-        exact=kernel.exact,
-        effective_temperature=kernel.effective_temperature,
-        acceptance=sum(chain.accepted for chain in retired) / (len(retired) * kernel.decisions) if kernel.decisions else None,
-        energy_first=float(energies[:, 0].mean()),
-        energy_last=float(energies[:, -1].mean()),
-        ess=effective_sample_size(late) if enough else None,
-        r_hat=r_hat(late) if enough and len(late) > 1 else None,
-        calibration=calibration,
-        warnings=tuple(warnings),
+    late = energies[:, energies.shape[1] // 2 :][:, -MOST_DRAWS:]
+    figures: dict[str, object] = {
+        "acceptance": acceptance(kernel, retired),
+        "jump_rate": jump_rate(kernel, retired),
+        "mala_acceptance": mala_acceptance(kernel, retired),
+        "energy_first": float(energies[:, 0].mean()),
+        "energy_last": float(energies[:, -1].mean()),
+        "stuck_chains": sum(not moved(column) for column in energies),
+        "draws": late.shape[1],
+        "calibration": calibration(card, sampler),
+        **converged(late),
+    }
+    return Diagnostics.model_validate(
+        {name: value for name, value in figures.items() if not isinstance(value, Missing)}
+        | {"exact": kernel.exact, "effective_temperature": kernel.effective_temperature}
+        | {"reasons": {name: str(value) for name, value in figures.items() if isinstance(value, Missing)}}
+        | {"warnings": tuple(warnings(card, sampler, kernel, figures, len(retired)))}
     )
+
+
+def acceptance(kernel: Kernel, retired: Sequence[Retired]) -> float | Missing:
+    """The fraction of proposals that the chains accepted."""
+    if not kernel.decisions:
+        return Missing("the kernel accepts every proposal")
+    return sum(chain.accepted for chain in retired) / (len(retired) * kernel.decisions)
+
+
+def jump_rate(kernel: Kernel, retired: Sequence[Retired]) -> float | Missing:
+    """How often chains took one of the fresh points that they were offered."""
+    if not kernel.offers:
+        return Missing("the kernel offers no fresh points")
+    return float(sum(chain.jumps.sum() for chain in retired)) / (len(retired) * kernel.offers)
+
+
+def mala_acceptance(kernel: Kernel, retired: Sequence[Retired]) -> float | Missing:
+    """The mean of min(α, 1/α) over the last half of the moves, α being MALA's ratio for a move: 1 where nothing is biased.
+
+    The mean of min(1, α) alone would not do: however long its step, Langevin is all but reversible where it stands, so that log α is
+    as often positive as negative and the mean never far below a half.
+    """
+    ratios = [chain.log_ratios[len(chain.log_ratios) // 2 :] for chain in retired]
+    if not len(ratios[0]):
+        return Missing("the kernel rejects by itself")
+    if kernel.effective_temperature == 0:
+        return Missing("temperature 0 is gradient descent and samples nothing")
+    shares = np.exp(-np.abs(np.stack(ratios).astype(np.float64)) / kernel.effective_temperature)
+    return float(shares.mean()) if np.isfinite(shares).all() else Missing("the moves are too long for float32")
+
+
+def calibration(card: ModelCard, sampler: str) -> str:
+    """The method by which the density ratio was calibrated that the sampler rests on."""
+    if sampler not in card.needs_calibration:
+        return Missing("the sampler rests on no density ratio")
+    return card.calibration.method if card.calibration else Missing("the density ratio was never calibrated")
+
+
+def converged(draws: np.ndarray) -> dict[str, object]:
+    """The figures of convergence of (chains, draws), or why there are none."""
+    found = convergence(draws)
+    figures = {name: getattr(found, name) for name in found._fields if name != "reasons" and name not in found.reasons}
+    figures = {name: "Infinity" if value == math.inf else value for name, value in figures.items()}
+    return figures | {name: Missing(reason) for name, reason in found.reasons.items()}
+
+
+def warnings(card: ModelCard, sampler: str, kernel: Kernel, figures: Mapping[str, object], chains: int) -> Iterator[str]:
+    """What a reader should know before using the images."""
+    if isinstance(figures["calibration"], Missing) and sampler in card.needs_calibration:
+        yield card.needs_calibration[sampler]
+    if sampler in card.remarks:
+        yield card.remarks[sampler]
+    if kernel.effective_temperature != 1:
+        yield f"samples are drawn at temperature {kernel.effective_temperature:g}, not 1"
+    if kernel.beta != 1:
+        yield f"samples follow p(z)^β N(z; 0, I)^(1-β) with β = {kernel.beta:g}, not p(z)"
+    if figures["stuck_chains"]:
+        yield f"{figures['stuck_chains']} of {chains} chains never moved in the second half of their steps"
+    accepted, reversible = figures["acceptance"], figures["mala_acceptance"]
+    if isinstance(accepted, float) and accepted < LEAST_ACCEPTANCE:
+        yield f"only {accepted:.2%} of the proposals were accepted: the step is too long for this density"
+    if isinstance(reversible, float) and reversible < LEAST_REVERSIBLE:
+        yield f"the step is too long: MALA would accept only {reversible:.0%} of these steps and their reverses, so the samples are biased"
 
 
 def contract(device: torch.device, *, sampling: Table | None, decoding: Table) -> Contract:

@@ -10,6 +10,7 @@ from pydantic import Field, TypeAdapter
 from models.cards import Frozen
 from models.registry import classes
 from workers.jobs.base import EVENT_ID, Event, Job, Problem, Progress, Result, Seed, Status
+from workers.jobs.calibrate import CalibrateJob, CalibrateResult
 from workers.jobs.generate import (
     MAX_IMAGES,
     ChainReport,
@@ -74,6 +75,8 @@ __all__ = [
     "RESULT",
     "AnyJob",
     "AnyResult",
+    "CalibrateJob",
+    "CalibrateResult",
     "ChainReport",
     "ClassData",
     "Contract",

@@ -83,7 +83,7 @@ class Job(Frozen):
 class Problem(Frozen):
     """Why a job has no result."""
 
-    reason: Literal["diverged", "expired", "canceled", "abandoned", "unavailable", "internal"]
+    reason: Literal["diverged", "expired", "canceled", "abandoned", "unavailable", "no-gain", "internal"]
     detail: str
 
 
@@ -93,11 +93,14 @@ class Progress(Frozen):
     done: int
     total: int
     unit: Literal["chain-steps", "steps"] = "chain-steps"
+    stage: str | None = Field(
+        None, exclude_if=lambda stage: stage is None, description="of a job with several: `training`, `calibrating`, `measuring`"
+    )
 
 
 class Event(Frozen):
     """One thing that happened to a job, in the order it happened."""
 
     id: str = Field(description="its place among the job's events; resume after it with Last-Event-ID")
-    name: Literal["queued", "started", "progress", "metrics", "sample", "end"]
+    name: Literal["queued", "started", "progress", "metrics", "sample", "note", "end"]
     data: dict[str, object]

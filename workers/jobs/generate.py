@@ -78,20 +78,33 @@ class ChainReport(Frozen):
     energy_last: float | None
     acceptance: float | None = Field(description="fraction of proposals accepted; None for kernels that accept everything")
     energy_trace: tuple[float, ...] = Field((), description="at most 64 energies, evenly spaced from the first to the last")
+    moved: bool | None = Field(None, description="whether its energy changed in the second half of its steps; None for `prior`")
+
+
+RHat = float | Literal["Infinity"]  # a string, since JSON has no such number: float() of Python and Number() of JavaScript read it
 
 
 class Diagnostics(Frozen):
-    """What can honestly be said of a job's samples."""
+    """What can honestly be said of a job's samples. ESS and R-hat are of the chains' energies; `reasons` says why a field is null."""
 
     exact: bool | None = Field(description="whether the kernel leaves its target invariant; None for `prior`")
     effective_temperature: float
-    acceptance: float | None = None
+    acceptance: float | None = Field(None, description="fraction of proposals accepted, of all chains")
+    jump_rate: float | None = Field(None, description="fraction of i-SIR draws that took a fresh point, of `local-global`")
+    mala_acceptance: float | None = Field(
+        None, description="of `langevin`: how often MALA would accept a step and its reverse, mean of the second half; low where bias shows"
+    )
     energy_first: float | None = Field(None, description="mean over the chains")
     energy_last: float | None = Field(None, description="mean over the chains")
     nonfinite_chains: int = 0
-    ess: float | None = Field(None, description="effective sample size of all chains' energies, second half; None under 100 draws a chain")
-    r_hat: float | None = Field(None, description="split R-hat of the energies, second half; None under 100 draws a chain or 2 chains")
+    stuck_chains: int = Field(0, description="chains whose energy never changed in the second half of their steps")
+    draws: int = Field(0, description="draws of each chain: energies after each of its last steps, half of all, at most 1000")
+    ess_bulk: float | None = Field(None, description="effective sample size for the centre, of all chains together")
+    ess_tail: float | None = Field(None, description="the smaller effective sample size for the 5 % and the 95 % quantile")
+    r_hat: RHat | None = Field(None, description="split R-hat, rank-normalised and folded; of one chain it compares the halves")
+    nested_r_hat: RHat | None = Field(None, description="nested R-hat with each chain a superchain of its own")
     calibration: str | None = Field(None, description="method of the calibration that the sampler rests on; None where there is none")
+    reasons: dict[str, str] = Field({}, description="for each field that is null, why")
     warnings: tuple[str, ...] = ()
 
 

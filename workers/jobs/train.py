@@ -30,6 +30,7 @@ class TrainJob(Job):
     width: int = Field(ge=4, le=1024, description="channels of the widest layers; sets the size of the networks")
     latent_size: int = Field(ge=1, le=4096)
     seed: Seed
+    evaluations: int = Field(10, ge=0, le=1000, description="times the weights are scored; 0 publishes the last ones")
     calibrate: bool = Field(True, description="calibrate afterwards, where the family has samplers that need it")
     options: dict[str, JsonValue] = Field({}, description="the family's own options; missing ones have their defaults")
 

@@ -225,9 +225,9 @@ class Broker:
             found.append(views.last_event(self.view(job_id)))
         return [event for event in found if views.order(event.id) > views.order(after)]
 
-    def report_progress(self, job_id: str, *, done: int, total: int) -> None:
-        """Stores and publishes how far a running job is, in steps; generation workers do so with their heartbeats."""
-        progress = Progress(done=done, total=total, unit="steps")
+    def report_progress(self, job_id: str, *, done: int, total: int, stage: str | None = None) -> None:
+        """Stores and publishes how far a running job is, in steps of a stage; generation workers do so with their heartbeats."""
+        progress = Progress(done=done, total=total, unit="steps", stage=stage)
         with guarded(), self.redis.pipeline(transaction=False) as pipe:
             pipe.set(keys.progress(job_id), progress.model_dump_json(), ex=self.limits.failure_ttl_s)
             self._add_event(pipe, job_id, "progress", progress.model_dump())

@@ -26,7 +26,7 @@ _STATUSES = {
     b"stopped": Status.CANCELED,
     b"canceled": Status.CANCELED,
 }
-_REASON = re.compile(r"(?:[\w.]+: )?(diverged|expired|canceled|abandoned|unavailable|internal): (.+)")
+_REASON = re.compile(r"(?:[\w.]+: )?(diverged|expired|canceled|abandoned|unavailable|no-gain|internal): (.+)")
 _LOST = ("AbandonedJobError", "Work-horse terminated unexpectedly", "stuck in intermediate queue")
 
 

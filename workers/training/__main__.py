@@ -57,7 +57,9 @@ def require_device(name: str) -> None:
 def train_here(given: argparse.Namespace, settings: WorkerSettings) -> int:
     """Trains in the foreground and publishes into `--checkpoints`; Ctrl-C saves, and the same command goes on."""
     device = computing.begin(settings)
-    from models.training.trainer import TrainingStopped, TrainSettings, train
+    from models.datasets import DatasetUnavailable
+    from models.training.run import TrainingStopped, TrainSettings
+    from models.training.trainer import train
     from workers.training.reports import StopFlag, Terminal
 
     stop = StopFlag()
@@ -70,7 +72,11 @@ def train_here(given: argparse.Namespace, settings: WorkerSettings) -> int:
     try:
         with training_lock.holding(settings.training_lock):
             store, reporter = Store(given.checkpoints), Terminal(stop)
-            card = train(wanted, run_folder=run_folder, store=store, command=command, reporter=reporter, device=device)
+            card = train(
+                wanted, run_folder=run_folder, store=store, command=command, reporter=reporter, device=device, data=settings.datasets
+            )
+    except DatasetUnavailable as error:
+        raise SystemExit(str(error)) from None
     except TrainingStopped as stopped:
         print(f"{stopped}; the same command goes on from {run_folder}")
         return 130
@@ -78,16 +84,24 @@ def train_here(given: argparse.Namespace, settings: WorkerSettings) -> int:
     return 0
 
 
+def dataset_name(given: str) -> str:
+    """A name that there is. Raises ArgumentTypeError with the choices."""
+    if not datasets.is_name(given):
+        raise argparse.ArgumentTypeError(f"unknown dataset {given!r} (choose from {', '.join(datasets.choices())})")
+    return given
+
+
 def _parser(settings: WorkerSettings) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m workers.training", description=__doc__)
     parser.add_argument("--name", help="train this model in the foreground; without it, serve the queues")
     parser.add_argument("--family", choices=families.names(), default="sngan")
-    parser.add_argument("--dataset", choices=datasets.names(), default="mnist")
+    parser.add_argument("--dataset", type=dataset_name, default="mnist", help=", ".join(datasets.choices()))
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--width", type=int, default=64, help="channels of the widest layers")
     parser.add_argument("--latent-size", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--evaluations", type=int, default=10, help="times the weights are scored; 0 publishes the last ones")
     parser.add_argument("--no-calibrate", dest="calibrate", action="store_false", help="leave samplers that need it uncalibrated")
     parser.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], help=describe_options().replace("%", "%%"))
     parser.add_argument("--checkpoints", type=Path, default=settings.checkpoints, help="folder to publish into (%(default)s)")

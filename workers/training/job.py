@@ -15,7 +15,7 @@ from workers.training.process import JobFailed, current_events, end_early
 if TYPE_CHECKING:
     import torch
 
-    from models.training.trainer import TrainSettings
+    from models.training.run import TrainSettings
 
 NO_SETTINGS = {"kind", "caller"}  # fields of a job that do not say how to train
 
@@ -36,17 +36,29 @@ def train_job(wanted: TrainJob) -> TrainResult | Retry:
 
 
 def _run(wanted: TrainJob, settings: WorkerSettings, device: "torch.device") -> TrainResult | Retry:
-    from models.training.trainer import Diverged, TrainingStopped, TrainSettings, train
+    from models.datasets import DatasetUnavailable
+    from models.training.run import Diverged, TrainingStopped, TrainSettings
+    from models.training.trainer import train
 
     events = current_events(settings)
     run_folder, store = settings.runs_folder / events.job_id, Store(settings.checkpoints)
     train_settings = TrainSettings.model_validate(wanted.model_dump(exclude=NO_SETTINGS))
     try:
-        card = train(train_settings, run_folder=run_folder, store=store, command=command_line(wanted), reporter=events, device=device)
+        card = train(
+            train_settings,
+            run_folder=run_folder,
+            store=store,
+            command=command_line(wanted),
+            reporter=events,
+            device=device,
+            data=settings.datasets,
+        )
     except TrainingStopped:
         return end_early(events)
     except Diverged as error:
         raise JobFailed(Problem(reason="diverged", detail=str(error))) from error
+    except DatasetUnavailable as error:
+        raise JobFailed(Problem(reason="unavailable", detail=str(error))) from error
     return TrainResult(
         model=card.name, version=card.version, digest=card.digest, seconds=card.training.seconds, artifacts=tuple(events.samples)
     )

@@ -39,6 +39,7 @@ class TrainingCollector(Collector):
         try:
             published = [event.data for event in self._worker.broker.events(job_id) if event.name == "metrics"]
             if published:
-                yield self._worker.broker.view(job_id).job.model_name, dict(published[-1])
+                last = {name: value for data in published for name, value in data.items()}  # not every event has every figure
+                yield self._worker.broker.view(job_id).job.model_name, last
         except BrokerUnavailable:
             return  # a scrape without figures says it all

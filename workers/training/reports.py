@@ -38,11 +38,17 @@ class Terminal:
         self._started = time.monotonic()
         self._line = ""
 
-    def progress(self, step: int, total: int) -> None:
-        self._line = f"step {step}/{total}  {time.monotonic() - self._started:7.1f} s"
+    def progress(self, done: int, total: int, stage: str) -> None:
+        if stage == "training":  # its figures follow on the same line
+            self._line = f"step {done}/{total}  {time.monotonic() - self._started:7.1f} s"
+        else:
+            print(f"{stage} {done / total:4.0%}  {time.monotonic() - self._started:7.1f} s", file=self._out, flush=True)
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
         print(self._line, *(f"{name} {value:.4g}" for name, value in values.items()), sep="  ", file=self._out, flush=True)
+
+    def note(self, step: int, text: str) -> None:
+        print(f"step {step}: {text}", file=self._out, flush=True)
 
     def sample(self, step: int, images: "np.ndarray") -> None:
         """Prints nothing: the published version has samples.png."""
@@ -60,8 +66,8 @@ class JobEvents:
         self._worker_pid = os.getppid()
         self._look_at = 0.0
 
-    def progress(self, step: int, total: int) -> None:
-        self._broker.report_progress(self.job_id, done=step, total=total)
+    def progress(self, done: int, total: int, stage: str) -> None:
+        self._broker.report_progress(self.job_id, done=done, total=total, stage=stage)
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
         self._broker.publish(self.job_id, "metrics", {"step": step, **values})
@@ -71,6 +77,9 @@ class JobEvents:
         self._artifacts.put(self.job_id, name, encode_png(grid(images), {"step": str(step)}), self._broker.limits.failure_ttl_s)
         self._broker.publish(self.job_id, "sample", {"step": step, "artifact": name})
         self.samples.append(name)
+
+    def note(self, step: int, text: str) -> None:
+        self._broker.publish(self.job_id, "note", {"step": step, "text": text})
 
     def should_stop(self) -> bool:
         """Sets `lost` where another worker has the job or will get it: two must not train in one folder, nor publish one version twice."""

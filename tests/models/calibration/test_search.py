@@ -24,8 +24,8 @@ ALL = {
     "logistic": Logistic(),
     "isotonic": Isotonic(),
     "one head": RatioHead(steps=40),
-    "two heads": RatioHead(steps=24, heads=2, noise=((0.1, 0.2), (0, 0))),
-    "two stages": RatioHead(steps=24, stages=2, noise=((0.1, 0.2),)),
+    "two heads": RatioHead(steps=24, heads=2, noise_first=0.2),
+    "two stages": RatioHead(steps=24, stages=2),
 }
 
 
@@ -90,7 +90,7 @@ def test_the_same_seed_makes_the_same_ratio(name, bench, evidence):
 
 
 def test_a_head_has_slope_one_on_what_judged_it_and_lowers_the_distance(bench, evidence):
-    fitted = fit(RatioHead(steps=120), bench, evidence)
+    fitted = fit(RatioHead(steps=120, noise_first=0), bench, evidence)
     line = fit_line(bench.log_ratios(fitted.ratio, evidence.real), bench.log_ratios(fitted.ratio, evidence.fake))
     assert line.slope == pytest.approx(1, abs=1e-3)
     assert line.intercept == pytest.approx(0, abs=1e-3)
@@ -141,5 +141,8 @@ def test_a_shift_moves_each_image_by_whole_pixels_and_noise_has_its_strength():
     places = {tuple(place) for place in (moved[:, 0] == 1).nonzero()[:, 1:].tolist()}
     assert places == {(down, right) for down in range(2, 7) for right in range(2, 7)}
     assert ((moved == 1).sum(dim=(1, 2, 3)) == 1).all()
-    noisy = Disturbance((0.5, 0.5))(torch.zeros(100, 1, 8, 8), torch.Generator().manual_seed(1))
-    assert float(noisy.std()) == pytest.approx(0.5, rel=4 / (2 * 6400) ** 0.5)
+    noisy = Disturbance(0.6)(torch.zeros(2000, 1, 8, 8), torch.Generator().manual_seed(1)).flatten(1).std(1)
+    # The strength of each image is uniform on (0, 0.6), seen through 64 pixels.
+    assert float(noisy.mean()) == pytest.approx(0.3, abs=4 * 0.6 / 12**0.5 / 2000**0.5 + 0.003)
+    assert float(noisy.min()) < 0.01
+    assert 0.55 < float(noisy.max()) < 0.75

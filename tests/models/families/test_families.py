@@ -6,10 +6,13 @@ from pydantic import ValidationError
 from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import FakeTensorDeviceMismatchError
 
-from models import targets
+from models import sampling, targets
+from models.checkpoints import Store
 from models.families import FAMILIES, family, names
 from models.families.base import Size, published, spaces
-from models.training.state import restore, save
+from models.inference.prepared import load
+from models.training.state import Account, restore, save
+from tests.tiny_models import publish_tiny
 
 SIZE = Size(image_shape=(1, 8, 8), latent_size=6, width=8)
 LABELS = torch.arange(16) % 10
@@ -71,9 +74,9 @@ def test_a_resumed_run_goes_on_bit_for_bit(kind, tmp_path):
         kind.train_step(straight, real, LABELS)
     for real in images[:3]:
         kind.train_step(first, real, LABELS)
-    save(first, tmp_path, "same", 12.5)
+    save(first, tmp_path, "same", Account(seconds=12.5))
     second = kind.begin(SIZE, 99)
-    assert restore(second, tmp_path, "same") == 12.5
+    assert restore(second, tmp_path, "same").seconds == 12.5
     assert second.step == 3
     for real in images[3:]:
         kind.train_step(second, real, LABELS)
@@ -82,7 +85,7 @@ def test_a_resumed_run_goes_on_bit_for_bit(kind, tmp_path):
 
 
 def test_another_runs_state_is_refused(kind, tmp_path):
-    save(kind.begin(SIZE, 1), tmp_path, "one", 0)
+    save(kind.begin(SIZE, 1), tmp_path, "one", Account())
     with pytest.raises(ValueError, match="another run"):
         restore(kind.begin(SIZE, 1), tmp_path, "two")
 
@@ -108,6 +111,64 @@ def test_a_step_neither_mixes_devices_nor_waits_for_one(kind):
         assert all(figure.shape == () and not figure.requires_grad for figure in figures.values())
         with pytest.raises(FakeTensorDeviceMismatchError):  # the rehearsal sees what it is for
             images + torch.zeros(16, *SIZE.image_shape)
+
+
+def test_a_few_steps_have_finite_figures_and_move_what_is_trained(kind):
+    state = kind.begin(SIZE, 0)
+    before = {name: tensor.clone() for name, tensor in state.networks.named_parameters()}
+    for real in batches(4):
+        figures = kind.train_step(state, real, LABELS)
+        assert all(figure.isfinite() for figure in figures.values()), figures
+    moved = {name.partition(".")[0] for name, tensor in state.networks.named_parameters() if not torch.equal(tensor, before[name])}
+    assert moved == set(state.networks) - {"ratio"}
+
+
+def test_a_published_version_samples_with_everything_that_it_offers(kind, tmp_path):
+    store = Store(tmp_path, tmp_path / "none")
+    prepared = load(store, publish_tiny(store, kind_name(kind), "tiny"), torch.device("cpu"))
+    normals = torch.randn(3, *prepared.spaces["prior"].shape, generator=torch.Generator().manual_seed(0))
+    for sampler, kernel in kind.samplers().items():
+        space = prepared.spaces[sampler]
+        points = space.start(normals)
+        if kernel is not None:
+            random = torch.Generator().manual_seed(1)
+            few = kernel.model_copy(update={"steps": 4, "step_size": 1e-4})
+            ran = sampling.run(few, prepared.targets[sampler], points, random=random)
+            assert ran.energies.isfinite().all()
+            assert not torch.equal(ran.chains.z, points)
+            points = ran.chains.z
+        assert space.decode(points).isfinite().all()
+
+
+def test_in_eval_mode_no_image_or_energy_depends_on_its_batch(kind):
+    state = kind.begin(SIZE, 0)
+    kind.train_step(state, batches(1)[0], LABELS)  # so that averages of batches are none of the first weights
+    networks = published(kind, state)
+    normals = torch.randn(6, SIZE.latent_size, generator=torch.Generator().manual_seed(0))
+    others = torch.cat([normals[:2], 5 * normals[2:]])
+    for name, space in spaces(kind, networks, SIZE).items():
+        first, second = space.start(normals), space.start(others)
+        assert torch.allclose(space.decode(first)[:2], space.decode(second)[:2], atol=1e-6), name
+        target = kind.targets(networks).get(name)
+        if target is not None and target.data is None:
+            assert torch.allclose(target.energy(first)[:2], target.energy(second)[:2], rtol=1e-5, atol=1e-4), name
+
+
+def test_what_reconstructs_gives_images_and_finds_noise_stranger_than_its_own(kind):
+    networks = published(kind, kind.begin(SIZE, 0))
+    random = torch.Generator().manual_seed(0)
+    images = batches(1)[0][:4]
+    if not kind.reconstructs:
+        with pytest.raises(NotImplementedError):
+            kind.reconstruct(networks, images, random)
+        return
+    own = kind.reconstruct(networks, images, random)
+    assert own.shape == images.shape
+    assert not own.requires_grad
+    scores = kind.anomaly(networks, torch.cat([own, images]), random)
+    assert scores.shape == (8,)
+    assert not scores.requires_grad
+    assert scores[:4].max() < scores[4:].min()  # uniform noise is far from what freshly made networks paint
 
 
 def test_options_change_the_networks_and_the_targets():

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from models import datasets
+from models.calibration.assessment import needed_gain
 from models.calibration.evidence import Evidence
 from models.calibration.settings import Isotonic, Logistic, RatioHead
 from models.cards import Training
@@ -89,7 +90,7 @@ def test_the_same_plan_makes_the_same_weights_and_figures(few, judges, helped):
 def test_a_calibration_that_does_not_help_is_undone(few, judges):
     known = outcome(few, judges, Logistic())  # the critic was never trained: its output says nothing
     assert known.calibration is None
-    assert known.validation.fid_reweighted >= known.validation.fid_prior - known.validation.fid_prior_spread
+    assert known.validation.fid_reweighted >= known.validation.fid_prior - needed_gain(known.validation)
     assert known.files == {}
     critic = known.trained.networks["critic"].state_dict()
     assert all(torch.equal(weight, critic[key]) for key, weight in known.trained.networks["ratio"].state_dict().items())
@@ -100,7 +101,7 @@ def test_what_is_published_is_what_was_assessed(few, judges, tmp_path, monkeypat
     known = outcome(few, judges, Isotonic())
     assert known.trained.size.ratio_heads == 0
     store = Store(tmp_path, tmp_path / "none")
-    card = place(known, judges, store, lambda: None)
+    card = place(known, judges.validation.evaluator, few, store, lambda: None)
     assert (store.folder(card) / "reliability.png").read_bytes() == known.files["reliability.png"]
     served = load(store, card, CPU)
     images = few.test.images

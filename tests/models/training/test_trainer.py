@@ -1,7 +1,5 @@
 """A run: figures are read now and then, what diverged is never saved nor published, and a state goes on on any device."""
 
-import time
-
 import pytest
 import torch
 from safetensors import safe_open
@@ -9,8 +7,9 @@ from safetensors import safe_open
 from models.checkpoints import Store
 from models.families import family
 from models.families.base import Size
-from models.training.state import restore, save
-from models.training.trainer import REPORT_EVERY, Diverged, Run, TrainingStopped, TrainSettings, train
+from models.training.run import REPORT_EVERY, Diverged, Run, TrainingStopped, TrainSettings
+from models.training.state import Account, restore, save
+from models.training.trainer import train
 from tests.models.training.reporters import Silent
 
 SETTINGS = TrainSettings(
@@ -30,20 +29,20 @@ def kind(request):
 
 @pytest.fixture
 def run(kind, tmp_path):
-    return Run(SETTINGS, tmp_path / "run", Silent(), kind.begin(SIZE, 1), started=time.monotonic())
+    return Run(SETTINGS, tmp_path / "run", Silent(), kind, kind.begin(SIZE, 1))
 
 
 def test_figures_are_reported_every_few_steps_and_after_the_last(kind, run):
-    run.fit(kind, images(), torch.zeros(20))
+    run.fit(images(), torch.zeros(20))
     assert list(run.reporter.figures) == [REPORT_EVERY, 2 * REPORT_EVERY, 45]
-    assert all(len(values) == 2 for values in run.reporter.figures.values())
+    assert all(len(values) == 3 for values in run.reporter.figures.values())
     assert {sample.shape for sample in run.reporter.samples} == {(25, 8, 8, 1)}
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_by_name_and_step_and_is_not_saved(kind, run):
     run.state.step = 3
-    with pytest.raises(Diverged, match="is nan at training step 4"):
-        run.fit(kind, images(torch.nan), torch.zeros(20))
+    with pytest.raises(Diverged, match="is nan at training step 1; went back 3 times before: .* is nan at training step 4"):
+        run.fit(images(torch.nan), torch.zeros(20))
     assert run.state.step <= 3 + REPORT_EVERY
     assert not run.folder.exists()
 
@@ -51,17 +50,19 @@ def test_a_loss_that_is_not_finite_ends_the_run_by_name_and_step_and_is_not_save
 def test_a_run_asked_to_stop_does_not_save_what_diverged_since_the_last_look(kind, run):
     run.reporter.stop_at = 0
     with pytest.raises(Diverged, match="training step 1"):
-        run.fit(kind, images(torch.nan), torch.zeros(20))
+        run.fit(images(torch.nan), torch.zeros(20))
     assert not run.folder.exists()
 
 
-def test_a_weight_that_is_not_finite_is_not_saved(kind, run):
+def test_a_weight_that_is_not_finite_is_noticed_though_no_loss_shows_it(kind, run):
     run.state.step = SETTINGS.steps  # no step is left that would show it in a loss
     with torch.no_grad():
         next(run.state.networks.parameters()).fill_(torch.inf)
-    with pytest.raises(Diverged, match="not finite"):
-        run.fit(kind, images(), torch.zeros(20))
-    assert not run.folder.exists()
+    run.reporter.stop_at = 1
+    with pytest.raises(TrainingStopped):  # it began again
+        run.fit(images(), torch.zeros(20))
+    assert [step for step, text in run.reporter.notes if "not finite after training step 45" in text] == [0]
+    assert all(weight.isfinite().all() for weight in run.state.networks.state_dict().values())
 
 
 def test_nothing_that_diverged_is_published(tmp_path):
@@ -90,7 +91,7 @@ def test_an_option_that_the_family_has_not_is_refused_before_the_first_step(tmp_
 def test_a_state_goes_on_on_another_device(kind, tmp_path):
     before = kind.begin(SIZE, 1)
     kind.train_step(before, images(), torch.zeros(20))
-    save(before, tmp_path, "same", 0)
+    save(before, tmp_path, "same", Account())
     after = kind.begin(SIZE, 2, "meta")
     restore(after, tmp_path, "same")
     assert {parameter.device.type for parameter in after.networks.parameters()} == {"meta"}

@@ -127,3 +127,16 @@ def test_models_and_jobs_are_listed(command: Command, painter, ebbtide: Client) 
 
 def test_a_queued_job_is_canceled(command: Command, ebbtide: Client) -> None:
     assert "canceled" in command("jobs", "cancel", ebbtide.submit("toy").id)[1]
+
+
+def test_calibrate_names_the_new_version(command: Command, painter, ebbtide: Client) -> None:
+    code, said, _ = command("calibrate", "toy", "--seed", "3", "--set", "steps=50", "--set", "noise_first=0.5")
+    assert (code, said.strip()) == (0, "toy@3: FID 9 -> 6 by reweighting")
+    job = ebbtide.jobs()[0].job
+    assert (job.kind, job.seed, job.settings.steps, job.settings.noise_first) == ("calibrate", 3, 50, 0.5)
+
+
+def test_calibrate_says_why_there_is_no_new_version(command: Command, painter) -> None:
+    painter.failure = "workers.training.process.JobFailed: no-gain: FID stays at 14.5"
+    code, _, said = command("calibrate", "toy")
+    assert (code, said.strip()) == (1, "ebbtide: no-gain: FID stays at 14.5")

@@ -153,6 +153,10 @@ def test_requests_from_pages_of_other_origins_are_refused(api: httpx.Client, add
     [
         ({"family": "diffusion"}, "family"),
         ({"dataset": "../mnist"}, "dataset"),
+        ({"dataset": "folder:../mnist"}, "dataset"),
+        ({"dataset": "folder"}, "dataset"),
+        ({"dataset": "mnist:without-10"}, "dataset"),
+        ({"dataset": "swiss-roll:1"}, "dataset"),
         ({"name": "No Spaces"}, "name"),
         ({"steps": 0}, "steps"),
         ({"width": 10**6}, "width"),

@@ -87,10 +87,19 @@ def test_a_media_type_that_is_not_offered_is_refused_before_the_queue(api: httpx
 
 
 def test_a_random_seed_is_in_the_answer(api: httpx.Client, painter) -> None:
-    seeds = [int(api.post("/generate", json={"model": "toy"}).headers["x-ebbtide-seed"]) for _ in range(2)]
-    assert len(set(seeds)) == 2
-    assert all(0 <= seed < 2**32 for seed in seeds)
+    seeds = [int(api.post("/generate", json={"model": "toy"}).headers["x-ebbtide-seed"]) for _ in range(8)]
+    assert len(set(seeds)) == 8
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert max(seeds) > 2**53  # less with a chance of 2**-80
     assert api.post("/generate", json={"model": "toy", "seed": 7}).headers["x-ebbtide-seed"] == "7"
+
+
+@pytest.mark.parametrize("seed", [2**53 + 1, 2**63 - 1])
+def test_a_seed_keeps_all_its_digits_on_its_way_through_the_queue(api: httpx.Client, painter, seed: int) -> None:
+    answer = api.post("/generate", json={"model": "toy", "seed": seed}, headers={"Accept": "application/json"})
+    assert answer.headers["x-ebbtide-seed"] == str(seed)
+    job = api.get(f"/jobs/{answer.headers['x-ebbtide-job']}").json()["job"]
+    assert job["seed"] == seed
 
 
 def submitted(api: httpx.Client, body: dict) -> dict:

@@ -12,7 +12,7 @@ from models.families.base import Space
 from models.inference.prepared import load as load_prepared
 from models.kernels import KERNELS
 from tests.tiny_models import publish_tiny
-from tests.workers.engine.engines import engine, job, run
+from tests.workers.engine.engines import engine, job, prior, run
 from workers.engine import checkpoint_cache
 
 IMAGE = (1, 8, 8)
@@ -66,6 +66,41 @@ def test_chains_among_images_have_the_bits_of_chains_among_rows_and_their_own_in
     assert together["images"].chains == together["rows"].chains == apart.chains
     assert np.array_equal(together["images"].images, together["rows"].images)
     assert len(np.unique(apart.images.reshape(3, -1), axis=0)) == 3
+
+
+@pytest.mark.parametrize("family", ["ebgan", "wgan-gp"])
+@pytest.mark.parametrize("kernel", ["langevin", "mala"])
+def test_chains_on_the_critics_energy_begin_at_the_generators_images_and_keep_their_bytes_in_any_company(tmp_path, family, kernel):
+    store = Store(tmp_path, tmp_path / "none")
+    card = publish_tiny(store, family, "critic")
+    few = KERNELS[kernel](steps=5, step_size=1e-4)
+    pixel = job(store, "critic", images=3).model_copy(update={"sampler": "pixel", "mcmc": few})
+    busy, alone = engine(store), engine(store)
+    busy.admit("ddls", job(store, "critic", images=2, seed=7), None)
+    busy.admit("others", pixel.model_copy(update={"seed": 8, "num_images": 4}), None)
+    busy.admit("pixel", pixel, None)
+    alone.admit("pixel", pixel, None)
+    alone.admit("prior", prior(store, "critic", images=3), None)
+    together, apart = run(busy)["pixel"], run(alone)
+    assert together.images.shape == (3, 8, 8, card.image_shape[0])
+    assert np.array_equal(together.images, apart["pixel"].images)
+    assert together.chains == apart["pixel"].chains
+    moved = np.abs(together.images.astype(int) - apart["prior"].images)
+    assert 0 < moved.mean() < 16  # five short steps from the generator's images
+
+
+def test_a_remark_of_the_card_is_a_warning_of_its_samplers_results(tmp_path):
+    store = Store(tmp_path, tmp_path / "none")
+    publish_tiny(store, "ebgan", "plain")
+    card = store.card("plain").model_copy(update={"name": "flat", "remarks": {"pixel": "the critic is nearly flat"}})
+    store.publish(card, store.weights(store.card("plain")), b"")
+    pixel = job(store, "flat").model_copy(update={"sampler": "pixel", "mcmc": KERNELS["mala"](steps=2, step_size=1e-4)})
+    only = engine(store)
+    only.admit("pixel", pixel, None)
+    only.admit("ddls", job(store, "flat"), None)
+    warnings = {name: outcome.diagnostics.warnings for name, outcome in run(only).items()}
+    assert "the critic is nearly flat" in warnings["pixel"]
+    assert "the critic is nearly flat" not in warnings["ddls"]
 
 
 def test_samplers_that_decode_alike_share_one_decoder(store):

@@ -50,7 +50,7 @@ def test_the_command_in_a_card_trains_the_same_again():
     line = command_line(TINY)
     assert line == (
         "python -m workers.training --name toy --family sngan --dataset digits --steps 40 --batch-size 8 --width 8"
-        " --latent-size 4 --seed 1 --no-calibrate"
+        " --latent-size 4 --seed 1 --evaluations 10 --no-calibrate"
     )
 
 
@@ -71,10 +71,12 @@ def test_a_wrong_option_ends_the_command_at_once(wrong, capsys):
 def test_a_terminal_hears_steps_and_figures():
     out = io.StringIO()
     terminal = Terminal(StopFlag(), out)
-    terminal.progress(20, 100)
+    terminal.progress(20, 100, "training")
     terminal.metrics(20, {"loss": 1.25})
+    terminal.progress(3, 10, "calibrating")
     assert "step 20/100" in out.getvalue()
     assert "loss 1.25" in out.getvalue()
+    assert "calibrating  30%" in out.getvalue()
 
 
 def test_a_job_hears_everything_and_can_be_stopped(broker, redis):
@@ -82,10 +84,11 @@ def test_a_job_hears_everything_and_can_be_stopped(broker, redis):
     flag = StopFlag()
     redis.hset(Job.key_for(job_id), mapping={"status": "started", "worker_name": "w"})
     events = JobEvents(job_id, "w", broker, Artifacts.open("", redis), flag)
-    events.progress(5, 40)
+    events.progress(5, 40, "training")
     events.metrics(5, {"loss": 0.5})
     events.sample(5, np.zeros((4, 8, 8, 1), np.uint8))
     assert [event.name for event in broker.events(job_id)] == ["queued", "progress", "metrics", "sample"]
+    assert broker.events(job_id)[1].data == {"done": 5, "total": 40, "unit": "steps", "stage": "training"}
     assert broker.events(job_id)[-1].data == {"step": 5, "artifact": "sample-5.png"}
     assert Artifacts.open("", redis).get(job_id, "sample-5.png").startswith(b"\x89PNG")
     assert not events.should_stop()
@@ -126,12 +129,39 @@ def test_a_queued_training_is_published_and_told(start, broker, redis, settings,
     card = Store(settings.checkpoints).card("toy")
     assert (card.version, card.digest) == (view.result.version, view.result.digest)
     assert card.training.command == command_line(TINY)
+    assert card.training.best_step in range(4, 41, 4)
+    assert card.training.validation_fid > 0
+    assert card.training.images_per_second > 0
     names = [event.name for event in broker.events(job_id)]
     assert (names[0], names[1], names[-1]) == ("queued", "started", "end")
     assert {"progress", "metrics", "sample"} <= set(names)
     assert Artifacts.open("", redis).get(job_id, view.result.artifacts[-1]).startswith(b"\x89PNG")
     assert all(redis.ttl(key) > 0 for key in redis.scan_iter(f"*{job_id}*"))
     assert not (settings.runs_folder / job_id).exists()
+
+
+@pytest.mark.system
+def test_a_job_whose_data_is_not_here_fails_and_says_where_to_put_it(start, broker, settings):
+    job_id = broker.submit(TINY.model_copy(update={"dataset": "folder:flowers"}))
+    assert start("--burst").wait(200) == 0
+    problem = broker.view(job_id).problem
+    assert problem.reason == "unavailable"
+    assert str(settings.data / "datasets" / "flowers") in problem.detail
+
+
+@pytest.mark.system
+def test_a_run_in_the_foreground_without_its_data_says_where_to_put_it(start, settings):
+    run = start("--name", "toy", "--dataset", "folder:flowers")
+    said, _ = run.communicate(timeout=100)
+    assert run.returncode == 1
+    assert str(settings.data / "datasets" / "flowers") in said
+    assert "Traceback" not in said
+
+
+def test_a_dataset_that_does_not_exist_ends_the_command_with_the_choices(capsys):
+    with pytest.raises(SystemExit):
+        main(["--name", "toy", "--dataset", "folder:../flowers"])
+    assert "folder:NAME" in capsys.readouterr().err
 
 
 @pytest.mark.system
@@ -162,7 +192,7 @@ def test_a_trainer_told_to_leave_puts_its_job_back_to_be_resumed(start, broker, 
     eventually(lambda: _last_progress(broker, job_id) > done, limit_s=60)
     events = broker.events(job_id)
     again = max(index for index, event in enumerate(events) if event.name == "started")
-    assert min(event.data["done"] for event in events[again:] if event.name == "progress") > done
+    assert min(event.data["done"] for event in events[again:] if event.data.get("stage") == "training") > done
     broker.cancel(job_id)
     eventually(lambda: broker.view(job_id).status is Status.CANCELED, limit_s=20)
 
@@ -245,4 +275,4 @@ def test_a_trainer_told_to_leave_while_it_publishes_leaves_and_the_next_one_publ
 
 
 def _last_progress(broker: Any, job_id: str) -> int:
-    return max((event.data["done"] for event in broker.events(job_id) if event.name == "progress"), default=0)
+    return max((event.data["done"] for event in broker.events(job_id) if event.data.get("stage") == "training"), default=0)

@@ -1,0 +1,44 @@
+"""Calibration jobs: a new version of a model with the same weights but another log density ratio."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from models.calibration.settings import Method
+from models.cards import Digest, ModelName
+from workers.jobs.base import Job, Result, Seed
+
+
+class CalibrateResult(Result):
+    """The version that a finished CalibrateJob published."""
+
+    kind: Literal["calibrate"] = "calibrate"
+    model: ModelName
+    version: int
+    digest: Digest
+    fid_prior: float = Field(description="on `test`")
+    fid_reweighted: float = Field(description="on `test`, of the prior's images reweighted by the new ratio")
+
+
+class CalibrateJob(Job):
+    """A request to calibrate a version of a model anew. It fails with the reason `no-gain`, publishing nothing, if that does not help."""
+
+    kind: Literal["calibrate"] = "calibrate"
+    model: ModelName
+    version: int = Field(ge=1)
+    digest: Digest
+    settings: Method
+    dataset: str
+    seed: Seed
+
+    queues: ClassVar[tuple[str, ...]] = ("calibrate",)
+    result: ClassVar[type[Result]] = CalibrateResult
+    handler: ClassVar[str | None] = "workers.training.calibrate:calibrate_job"
+    timeout_s: ClassVar[int | None] = -1
+
+    @property
+    def model_name(self) -> str:
+        return self.model
+
+    def describe(self) -> str:
+        return f"calibrate {self.model} v{self.version} by {self.settings.method} on {self.dataset}, seed {self.seed}"
