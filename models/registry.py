@@ -1,4 +1,4 @@
-"""A folder as a registry: each file but `base.py` is one entry, named like the file with hyphens for underscores."""
+"""A folder as a registry: each file but `base.py` and `*_base.py` is one entry, named like the file with hyphens for underscores."""
 
 import importlib
 import pkgutil
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 def names(path: Iterable[str]) -> tuple[str, ...]:
     """The entries of a package with that `__path__`; imports none of them."""
-    return tuple(sorted(file.name.replace("_", "-") for file in pkgutil.iter_modules(path) if file.name != "base"))
+    return tuple(sorted(file.name.replace("_", "-") for file in pkgutil.iter_modules(path) if file.name.rpartition("_")[2] != "base"))
 
 
 def classes(package: str, path: Iterable[str], kind: type[T]) -> dict[str, type[T]]:

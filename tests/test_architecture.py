@@ -29,7 +29,7 @@ PARTS: dict[str, dict[str, set[str]]] = {
         "checkpoints": {"cards"},
         "sampling": {"device", "kernels", "targets"},
         "families": {"registry", "cards", "datasets", "descent", "device", "kernels", "networks", "sampling", "targets"},
-        "extractors": {"registry", "datasets", "descent"},
+        "extractors": {"datasets", "descent"},
         "metrics": {"registry", "datasets", "device", "extractors"},
         "inference": {"cards", "checkpoints", "device", "families", "networks", "targets"},
         "calibration": {"cards", "datasets", "descent", "device", "families", "images", "metrics", "networks"},

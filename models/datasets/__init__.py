@@ -113,6 +113,13 @@ def points(name: str) -> Points | None:
     return found
 
 
+def stacked(name: str) -> int | None:
+    """Classes of each channel of a dataset that stacks pictures as channels, its file's `STACKED`; None for any other."""
+    kind = name.partition(":")[0]
+    found: int | None = getattr(_module(kind), "STACKED", None) if kind in names() else None
+    return found
+
+
 def load(name: str, root: Path = HERE) -> Splits:
     """The dataset of that name, `kind` or `kind:detail`, on the CPU; `root` is the folder of what no package brings.
 

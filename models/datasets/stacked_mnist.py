@@ -8,6 +8,7 @@ from pathlib import Path
 from models.datasets import Split, Splits
 from models.datasets import load as dataset
 
+STACKED = 10  # classes of each channel
 COUNTS = (30_000, 5_000, 10_000, 10_000)  # images of train, validation, test and evaluator
 
 

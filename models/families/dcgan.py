@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from models.families.base import Adversarial, Size, TrainState
+from models.families.adversarial_base import Adversarial
+from models.families.base import Size, TrainState
 from models.families.gan import discrimination_loss, non_saturating_loss
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from models.families.base import Adversarial, Size, TrainState
+from models.families.adversarial_base import Adversarial
+from models.families.base import Size, TrainState
 
 if TYPE_CHECKING:
     import torch

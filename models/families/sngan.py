@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from models.families.base import Adversarial, Size, Space, TrainState
+from models.families.adversarial_base import Adversarial
+from models.families.base import Size, Space, TrainState
 
 if TYPE_CHECKING:
     import torch

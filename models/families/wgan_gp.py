@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from models.families.base import Adversarial, Size, Space, TrainState, unchanged
+from models.families.adversarial_base import Adversarial
+from models.families.base import Size, Space, TrainState, unchanged
 
 if TYPE_CHECKING:
     import torch

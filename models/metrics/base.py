@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from models import extractors
+from models import datasets, extractors
 from models.datasets import Split
 from models.device import read
 from models.extractors.base import Extractor
@@ -76,7 +76,8 @@ class Evaluator:
         """The extractor of that name, on the evaluator's device."""
         key = (self._digest, name, self.epochs)
         if key not in _FITTED:
-            _FITTED[key] = extractors.fit(name, Split(read(self.split.images), read(self.split.labels)), self.epochs)
+            split, stacked = Split(read(self.split.images), read(self.split.labels)), datasets.stacked(self.dataset)
+            _FITTED[key] = extractors.fit(name, split, self.epochs, stacked=stacked)
         return _FITTED[key].to(self.device)
 
     def against(self, split: Split, name: str | None = None) -> Reference:

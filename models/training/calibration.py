@@ -14,14 +14,16 @@ from models.calibration.assessment import assess, helps
 from models.calibration.bench import Bench, Fitted
 from models.calibration.evidence import Evidence
 from models.calibration.methods import fit
+from models.calibration.ratio_head import LOOK_EVERY
 from models.calibration.reliability import Reliability
-from models.calibration.settings import Method
+from models.calibration.settings import Method, RatioHead
 from models.cards import Assessment, Calibration
 from models.datasets import Split, Splits
 from models.device import send
 from models.inference.prepared import prepare
 from models.metrics.base import Reference
 from models.training.measurement import SEEDS, Subject, Trained
+from models.training.progress import Stages
 
 MOST = 10_000  # generated images for one judgement: they are held in memory
 CHOOSING, KEEPING, REPORTING = 1_000, 2_000, 3_000  # random streams of the generated images that choose, keep and report
@@ -63,13 +65,14 @@ def uncalibrated(trained: Trained) -> Outcome:
     return Outcome(replace(trained, networks=networks.to(trained.device), size=size))
 
 
-def calibrated(trained: Trained, plan: Plan, splits: Splits, judges: Judges, go_on: Callable[[], None]) -> Outcome:
+def calibrated(trained: Trained, plan: Plan, splits: Splits, judges: Judges, stages: Stages) -> Outcome:
     """A model calibrated as planned, or uncalibrated if that does not lower FID on `validation` by more than its spread.
 
-    `splits` are on the networks' device; `go_on` is called every few seconds and may raise. The same plan gives the same weights.
+    `splits` are on the networks' device; `stages` hears every few seconds and may raise. The same plan gives the same weights.
     """
+    stages.stage("calibrating", parts_of(plan.settings))
     before = uncalibrated(trained)
-    attempt = Attempt(before.trained, plan, splits.train, go_on)
+    attempt = Attempt(before.trained, plan, splits.train, stages.advance)
     fitted = fit(plan.settings, attempt.bench, next(attempt.evidences(judges.validation, CHOOSING)))
     decided, _ = attempt.assessed(fitted, judges.validation, KEEPING)
     if not helps(decided):
@@ -81,6 +84,16 @@ def calibrated(trained: Trained, plan: Plan, splits: Splits, judges: Judges, go_
         _calibration(plan, fitted, decided, reported),
         {RELIABILITY: reliability.png(f"{trained.name}: {plan.settings.method}, error {reliability.calibration_error:.3f}")},
         decided,
+    )
+
+
+def parts_of(settings: Method) -> int:
+    """Calls of `go_on` in a calibration by this method."""
+    judgements = 1 + 2 * len(SEEDS)
+    return (
+        judgements + (settings.heads + settings.stages - 1) * (settings.steps // LOOK_EVERY)
+        if isinstance(settings, RatioHead)
+        else judgements
     )
 
 

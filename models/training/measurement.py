@@ -51,6 +51,11 @@ def operations_of(target: Target, z: Tensor) -> int:
     return max(int(counter.get_total_flops()), 1)
 
 
+def evaluations(kernel: Kernel) -> int:
+    """Energies with gradient that a chain takes after that of its first latent: a tick of several points counts as many."""
+    return sum(kernel.points_per_chain if kernel.is_wide(tick) else 1 for tick in range(kernel.ticks))
+
+
 def affordable(budget: float, each: float, fewest: int, most: int) -> int:
     """How many of something the budget buys at that price, within bounds."""
     return int(min(max(budget / each, fewest), most))

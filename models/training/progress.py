@@ -16,7 +16,7 @@ class Report(Protocol):
     def __call__(self, done: int, total: int, stage: str) -> None: ...
 
 
-def _untold(done: int, total: int, stage: str) -> None:
+def untold(done: int, total: int, stage: str) -> None:
     """Reports nothing."""
 
 
@@ -24,7 +24,7 @@ def _untold(done: int, total: int, stage: str) -> None:
 class Stages:
     """The stages of a run. Calling it asks whether to go on; what `go_on` raises ends the run there. Without arguments it does neither."""
 
-    report: Report = _untold
+    report: Report = untold
     go_on: Callable[[], None] = lambda: None
     name: str = ""
     done: int = 0

@@ -12,69 +12,77 @@ from models.checkpoints import Store
 from models.datasets import Split, Splits
 from models.images import encode_png, grid, to_pixels
 from models.kernels import Kernel
-from models.metrics.base import Evaluator
+from models.metrics.base import Draws, Evaluator
 from models.training.calibration import Judges, Outcome, Plan, calibrated, uncalibrated
 from models.training.judging import Judge
-from models.training.measurement import SEEDS, Subject, Trained, affordable
-from models.training.tuning import tuned
+from models.training.measurement import SEEDS, Subject, Trained, affordable, evaluations
+from models.training.progress import Stages
+from models.training.tuning import TRIALS, tuned
 
 SHOWN = 36  # images of samples.png
 BUDGET = 9e12  # floating-point operations of the energies of all seeds: about two minutes on two cores
 FEWEST, MOST = 500, 10_000  # images of a seed that metrics see
-EXPLAINED = 300  # images that reconstructions are measured on, at most
+EXPLAINED = 200  # images that reconstructions are measured on, at most
 
 
-def publish(trained: Trained, splits: Splits, store: Store, go_on: Callable[[], None], *, calibrate: bool) -> ModelCard:
+def publish(trained: Trained, splits: Splits, store: Store, stages: Stages, *, calibrate: bool) -> ModelCard:
     """Publishes the next version of the model with its measured metrics, calibrated first where it needs that and gets better by it.
 
-    `splits` are on the CPU. It takes minutes: `go_on` is called between its parts, and last before the version appears; what it
-    raises ends it there.
+    `splits` are on the CPU. It takes minutes: `stages` hears how far it is, last before the version appears, and may raise, which
+    ends it there.
     """
     evaluator = Evaluator(splits.evaluator, trained.origin.dataset, device=trained.device)
     if calibrate and trained.kind.needs_calibration:
         judges = Judges(evaluator.against(splits.validation), evaluator.against(splits.test))
         plan = Plan(RatioHead(), trained.origin.dataset, trained.origin.seed)
-        outcome = calibrated(trained, plan, splits.to(trained.device), judges, go_on)
+        outcome = calibrated(trained, plan, splits.to(trained.device), judges, stages)
     else:
         outcome = uncalibrated(trained)
-    return place(outcome, evaluator, splits, store, go_on)
+    return place(outcome, evaluator, splits, store, stages)
 
 
-def place(outcome: Outcome, evaluator: Evaluator, splits: Splits, store: Store, go_on: Callable[[], None]) -> ModelCard:
+def place(outcome: Outcome, evaluator: Evaluator, splits: Splits, store: Store, stages: Stages) -> ModelCard:
     """Chooses kernel settings for a model as it is, measures it, and publishes it as the next version."""
     trained, kind, validation = outcome.trained, outcome.trained.kind, evaluator.against(splits.validation)
     subject, samplers = Subject.of(trained, 0), dict[str, Kernel | None]()
-    for name, kernel in kind.samplers().items():
-        if outcome.calibration is None and name in kind.only_calibrated:
-            continue
-        go_on()
-        samplers[name] = tuned(subject, name, kernel, validation) if kernel else None
+    offered = {name: kernel for name, kernel in kind.samplers().items() if outcome.calibration or name not in kind.only_calibrated}
+    stages.stage("tuning", TRIALS * sum(kernel is not None for kernel in offered.values()))
+    for name, kernel in offered.items():
+        samplers[name] = tuned(subject, name, kernel, validation, advance=stages.advance) if kernel else None
     subject = replace(subject, images=images_to_draw(subject, samplers, 2 * len(splits.test.images)))
     card = described(outcome, subject, samplers)
-    figures = measured(subject, samplers, Judge.on_test(evaluator, splits, subject.images), go_on)
+    stages.stage("measuring", len(SEEDS) * (len(samplers) + kind.reconstructs))
+    figures = measured(subject, samplers, Judge.on_test(evaluator, splits, subject.images), stages.advance)
     card = card.model_copy(update={"metrics": figures, "remarks": remarked(trained, subject, samplers, splits.validation)})
     shown = grid(to_pixels(replace(subject, images=SHOWN).draws(card.default_sampler, samplers[card.default_sampler], SEEDS[0]).images))
-    go_on()
+    stages()
     return store.publish(card, dict(trained.networks.state_dict()), encode_png(shown, {"Software": "Ebbtide"}), outcome.files)
 
 
 def images_to_draw(subject: Subject, samplers: Mapping[str, Kernel | None], enough: int) -> int:
     """How many images of each seed the budget allows for the dearest sampler; the others draw as many, so that figures compare."""
-    costs = [subject.operations[name] * kernel.ticks * len(SEEDS) for name, kernel in samplers.items() if kernel]
+    costs = [subject.operations[name] * evaluations(kernel) * len(SEEDS) for name, kernel in samplers.items() if kernel]
     return min(affordable(BUDGET, max(costs, default=1), FEWEST, MOST), enough)
 
 
 def measured(
-    subject: Subject, samplers: Mapping[str, Kernel | None], judge: Judge, go_on: Callable[[], None] = lambda: None
+    subject: Subject, samplers: Mapping[str, Kernel | None], judge: Judge, advance: Callable[[], None] = lambda: None
 ) -> tuple[Metric, ...]:
-    """Every figure of every sampler, then those of reconstructions where the family infers latents."""
+    """Every figure of every sampler, then those of reconstructions where the family infers latents; `advance` hears of each seed."""
+
+    def counted(draw: Callable[[int], Draws]) -> Callable[[int], Draws]:
+        def drawn(seed: int) -> Draws:
+            draws = draw(seed)
+            advance()
+            return draws
+
+        return drawn
+
     figures: list[Metric] = []
     for name, kernel in samplers.items():
-        go_on()
-        figures += judge.judged(name, partial(subject.draws, name, kernel), SEEDS)
+        figures += judge.judged(name, counted(partial(subject.draws, name, kernel)), SEEDS)
     if subject.kind.reconstructs:
-        go_on()
-        figures += judge.judged("posterior", partial(subject.explain, judge.some(EXPLAINED), judge.seen), SEEDS)
+        figures += judge.judged("posterior", counted(partial(subject.explain, judge.some(EXPLAINED), judge.seen)), SEEDS)
     return tuple(figures)
 
 

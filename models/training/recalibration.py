@@ -16,6 +16,7 @@ from models.families.base import Size
 from models.metrics.base import Evaluator
 from models.training.calibration import Judges, Plan, calibrated
 from models.training.measurement import Trained
+from models.training.progress import Report, Stages, untold
 from models.training.publication import place
 
 
@@ -38,6 +39,7 @@ def recalibrate(
     store: Store,
     device: torch.device,
     should_stop: Callable[[], bool],
+    report: Report = untold,
     data: Path = datasets.HERE,
 ) -> ModelCard:
     """Calibrates a version as planned, and publishes and returns the model's next version.
@@ -52,9 +54,10 @@ def recalibrate(
         if should_stop():
             raise CalibrationStopped(f"the calibration of {card.name}@{card.version} was stopped")
 
+    stages = Stages(report, go_on)
     evaluator = Evaluator(splits.evaluator, plan.dataset, device=device)
     judges = Judges(evaluator.against(splits.validation), evaluator.against(splits.test))
-    outcome = calibrated(trained, plan, splits.to(device), judges, go_on)
+    outcome = calibrated(trained, plan, splits.to(device), judges, stages)
     if outcome.calibration is None:
         seen = outcome.validation
         assert seen is not None
@@ -62,7 +65,7 @@ def recalibrate(
             f"{plan.settings.method} on {plan.dataset}: reweighting takes FID on validation from {seen.fid_prior:g} to "
             f"{seen.fid_reweighted:g}, and it has to be lower by {needed_gain(seen):.3g}; nothing was published"
         )
-    return place(outcome, evaluator, splits, store, go_on)
+    return place(outcome, evaluator, splits, store, stages)
 
 
 def _read(card: ModelCard, store: Store, device: torch.device) -> Trained:

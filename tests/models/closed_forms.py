@@ -182,13 +182,12 @@ def posterior() -> Problem:
 
 
 def pixel() -> Problem:
-    """A critic's energy (x - m)ᵀQ(x - m)/2, low well within [-1, 1], where the wall about images is not felt: N(m, (βQ)⁻¹)."""
+    """A critic's score -(x - m)ᵀQ(x - m)/2, high well within [-1, 1], where the wall about images is not felt: N(m, (βQ)⁻¹)."""
     half, m, scale = matrix(PIXELS, PIXELS, 16), torch.tensor([0.3, -0.2, 0.0, 0.1]), 40.0
     q = 0.35 * half @ half.T + torch.eye(PIXELS)
     answer = Gaussian(m.unsqueeze(0), torch.linalg.inv(scale * q))
-    energy = Quadratic(q @ m, q)
     near = Gaussian(torch.zeros(1, PIXELS), 0.01 * torch.eye(PIXELS))
-    return Problem(Pixel(lambda x: -energy(x), scale), answer, 0.0145, 100, near=near)
+    return Problem(Pixel(Quadratic(q @ m, q), scale), answer, 0.0145, 100, near=near)
 
 
 PROBLEMS: dict[str, Callable[[], Problem]] = {

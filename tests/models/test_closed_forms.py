@@ -27,7 +27,7 @@ from tests.models.closed_forms import (
 )
 
 EXACT = [name for name, kernel in KERNELS.items() if kernel.exact]
-EVALUATIONS = 1_200_000  # of all chains of a row that begins at the prior
+EVALUATIONS = 800_000  # of all chains of a row that begins at the prior
 
 
 def settled(name: str, problem: Problem, **settings: float) -> Row:

@@ -23,8 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         wanted = EvaluationSettings(samplers=given.samplers, images=given.images, seeds=given.seeds, oracle=given.oracle)
         store = Store(given.checkpoints)
-        name, _, version = given.model.partition("@")
-        card = store.card(name, int(version) if version else None)
+        card = store.card(*_version(given.model))
         splits = datasets.load(card.training.dataset, settings.datasets)
         found = evaluate(store, card, splits, wanted, device=device, report=_say)
     except (CheckpointError, datasets.DatasetUnavailable) as error:
@@ -38,6 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(content, end="")
     else:
         given.out.write_text(content)
+
+
+def _version(model: str) -> tuple[str, int | None]:
+    """Name and version; None is the newest. Raises ValueError."""
+    name, at, version = model.partition("@")
+    if at and not version.isdecimal():
+        raise ValueError(f"model: {model!r} is no name or name@version")
+    return name, int(version) if at else None
 
 
 def _say(row: str) -> None:

@@ -30,7 +30,15 @@ def _run(wanted: CalibrateJob, settings: WorkerSettings, device: "torch.device")
     plan = Plan(wanted.settings, wanted.dataset, wanted.seed)
     try:
         card = store.card(wanted.model, wanted.version)
-        card = recalibrate(card, plan, store=store, device=device, should_stop=events.should_stop, data=settings.datasets)
+        card = recalibrate(
+            card,
+            plan,
+            store=store,
+            device=device,
+            should_stop=events.should_stop,
+            report=events.progress,
+            data=settings.datasets,
+        )
     except CalibrationStopped:
         return end_early(events)
     except NoGain as error:

@@ -21,7 +21,7 @@ def test_classifiers_learn_the_digits(name, least, splits):
     assert (found == splits.test.labels).float().mean() > least
 
 
-@pytest.mark.parametrize("name", [name for name in extractors.names() if name != "coordinates"])
+@pytest.mark.parametrize("name", ["convolutional", "perceptron", "autoencoder", "components"])
 def test_a_fit_repeats_to_the_bit_scales_its_features_and_leaves_the_random_numbers_alone(name, splits):
     few = splits.evaluator.first(100)
     torch.manual_seed(1)
@@ -60,6 +60,20 @@ def test_coordinates_know_the_nearest_mode():
     assert network.spread == pytest.approx(0.1, abs=4 * 0.1 / (600 * 2) ** 0.5)
 
 
+def test_stacked_pictures_are_classified_channel_by_channel(splits):
+    rows = torch.randint(300, (200, 3), generator=torch.Generator().manual_seed(0))
+    images, labels = splits.evaluator.images[rows].squeeze(2), splits.evaluator.labels[rows]
+    network = extractors.fit("perceptron", Split(images, labels @ torch.tensor([100, 10, 1])), 10, stacked=10)
+    assert (network.classes, network.num_features) == (1000, 3 * 128)
+    few = splits.test.images[:60].reshape(20, 3, 8, 8)
+    found = log_probabilities_of(features_of(few, network), network)
+    single = log_probabilities_of(features_of(few.reshape(60, 1, 8, 8), network.single), network.single).argmax(1).reshape(20, 3)
+    assert torch.equal(found.argmax(1), single @ torch.tensor([100, 10, 1]))
+    assert torch.allclose(found.exp().sum(1), torch.ones(20), atol=1e-4)
+    truth = splits.test.labels[:60].reshape(20, 3) @ torch.tensor([100, 10, 1])
+    assert (found.argmax(1) == truth).float().mean() > 0.3  # chance is .001
+
+
 def test_a_shift_moves_a_whole_image_by_at_most_a_pixel_in_28():
     images = torch.full((64, 2, 56, 56), -1.0)
     images[:, :, 14, 14] = 1.0
@@ -76,7 +90,7 @@ def test_a_shift_moves_a_whole_image_by_at_most_a_pixel_in_28():
 def test_an_evaluator_fits_an_extractor_when_it_is_asked_for_and_once_in_a_process(splits, monkeypatch):
     fitted = []
     fit = extractors.fit
-    monkeypatch.setattr(extractors, "fit", lambda name, *arguments: fitted.append(name) or fit(name, *arguments))
+    monkeypatch.setattr(extractors, "fit", lambda name, *arguments, **named: fitted.append(name) or fit(name, *arguments, **named))
     few = splits.evaluator.first(64)
     first, second = Evaluator(few, "digits", epochs=2), Evaluator(few, "digits", epochs=2)
     assert fitted == []

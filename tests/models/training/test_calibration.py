@@ -18,6 +18,7 @@ from models.metrics.base import Evaluator
 from models.metrics.fid import distance
 from models.training.calibration import Judges, Outcome, Plan, calibrated, uncalibrated
 from models.training.measurement import Trained
+from models.training.progress import Stages
 from models.training.publication import place
 
 SIZE = Size(image_shape=(1, 8, 8), latent_size=4, width=8)
@@ -58,8 +59,9 @@ def trained(generator: nn.Module | None = None) -> Trained:
     return Trained("tiny", "sngan", kind, networks, SIZE, origin, CPU)
 
 
-def outcome(few, judges, settings, *, seed=1, generator=None) -> Outcome:
-    return calibrated(trained(generator), Plan(settings, "digits", seed), few, judges, lambda: None)
+def outcome(few, judges, settings, *, seed=1, generator=None, told=None) -> Outcome:
+    stages = Stages(lambda *what: told is None or told.append(what))
+    return calibrated(trained(generator), Plan(settings, "digits", seed), few, judges, stages)
 
 
 @pytest.fixture(scope="module")
@@ -98,10 +100,12 @@ def test_a_calibration_that_does_not_help_is_undone(few, judges):
 
 def test_what_is_published_is_what_was_assessed(few, judges, tmp_path, monkeypatch):
     monkeypatch.setattr("models.training.calibration.helps", lambda assessment: True)  # of a generator that was never trained
-    known = outcome(few, judges, Isotonic())
+    told = []
+    known = outcome(few, judges, Isotonic(), told=told)
+    assert told[-1] == (7, 7, "calibrating")  # the evidence that chooses, that keeps and that reports
     assert known.trained.size.ratio_heads == 0
     store = Store(tmp_path, tmp_path / "none")
-    card = place(known, judges.validation.evaluator, few, store, lambda: None)
+    card = place(known, judges.validation.evaluator, few, store, Stages())
     assert (store.folder(card) / "reliability.png").read_bytes() == known.files["reliability.png"]
     served = load(store, card, CPU)
     images = few.test.images

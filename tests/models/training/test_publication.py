@@ -9,6 +9,7 @@ from models.checkpoints import Store
 from models.families import family, names
 from models.families.base import Family, Size, published
 from models.training.measurement import Trained
+from models.training.progress import Stages
 from models.training.publication import publish
 
 SIZE = Size(image_shape=(1, 8, 8), latent_size=4, width=8)
@@ -33,9 +34,12 @@ def test_every_family_publishes_what_it_may_offer_without_a_calibration(name, fe
     networks = published(kind, kind.begin(SIZE, 0))
     origin = Training(command="", dataset="digits", steps=0, seed=0, seconds=0, torch="")
     trained = Trained("tiny", name, kind, networks, SIZE, origin, torch.device("cpu"))
-    card = publish(trained, few, Store(tmp_path, tmp_path / "none"), lambda: None, calibrate=False)
+    told = []
+    card = publish(trained, few, Store(tmp_path, tmp_path / "none"), Stages(lambda *what: told.append(what)), calibrate=False)
     offered = set(kind.samplers()) - set(kind.only_calibrated)
     assert set(card.samplers) == offered
+    done, total, stage = told[-1]
+    assert (done, stage) == (total, "measuring")
     assert {metric.sampler for metric in card.metrics} == offered
     assert card.default_sampler in offered
     assert set(card.remarks) <= offered

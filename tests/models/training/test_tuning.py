@@ -5,10 +5,11 @@ from statistics import mean
 import torch
 from torch import nn
 
+from models.kernels.local_global import LocalGlobal
 from models.kernels.mala import Mala
 from models.targets.latent_ebm import LatentEbm
 from models.training import tuning
-from models.training.measurement import affordable, operations_of
+from models.training.measurement import affordable, evaluations, operations_of
 from models.training.tuning import Setting, chosen, tuned
 
 START = Setting(40, 0.3)
@@ -65,6 +66,8 @@ def test_the_price_of_an_energy_counts_its_networks():
             return (z @ torch.ones(6, 5)).sum(1)
 
     assert operations_of(LatentEbm(Product()), torch.zeros(1, 6)) == 2 * 6 * 5
+    assert evaluations(LocalGlobal(steps=5, mala_steps=3)) == 5 * (10 + 3)
+    assert evaluations(Mala(steps=5)) == 5
     assert affordable(1000, 60, 1, 100) == 16
     assert affordable(1000, 60, 20, 100) == 20
     assert affordable(1e9, 60, 20, 100) == 100
