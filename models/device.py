@@ -22,13 +22,16 @@ def choices() -> list[str]:
     return ["cpu", *(f"cuda:{index}" for index in range(gpus)), *mps]
 
 
-def resolve(wanted: str) -> torch.device:
-    """The device of that name: one of `choices()`, `cuda` for the first GPU, or `auto` for the first GPU or else the CPU.
+def resolve(wanted: str, process: int = 0) -> torch.device:
+    """The device of that name: one of `choices()`, `cuda` for a GPU, or `auto` for a GPU or else the CPU.
+
+    Of several processes that train together, each has the GPU of its own number; any other process has the first.
 
     Raises ValueError if it is not here. It may start CUDA, and a process forked afterwards could use no GPU.
     """
     here = choices()
-    name = "cuda:0" if wanted == "cuda" or (wanted == "auto" and "cuda:0" in here) else "cpu" if wanted == "auto" else wanted
+    gpu = f"cuda:{process}"
+    name = gpu if wanted == "cuda" or (wanted == "auto" and "cuda:0" in here) else "cpu" if wanted == "auto" else wanted
     if name not in here:
         raise ValueError(f"EBBTIDE_DEVICE={wanted!r}: torch sees no such device here; choices: auto, {', '.join(here)}")
     return torch.device(name)

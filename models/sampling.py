@@ -6,13 +6,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from models import joint
 from models.device import send
 from models.kernels import Chains, Evaluated, Kernel, tempered
 from models.targets.base import Target, evaluate
 
 
 class GeneratorNoise:
-    """Noise from one torch.Generator of the CPU: a tick's numbers, drawn when first asked for, the same on every device."""
+    """Noise from one torch.Generator of the CPU: a tick's numbers, drawn when first asked for, the same on every device.
+
+    Where several processes train, each has its rows of the joint batch's noise.
+    """
 
     def __init__(self, like: Tensor, random: torch.Generator, normals: int = 1) -> None:
         self._like = like  # (chains, *latent)
@@ -26,13 +30,15 @@ class GeneratorNoise:
 
     def normals(self) -> Tensor:
         if self._normals is None:
-            self._normals = send(torch.randn(self._shape, generator=self._random, dtype=self._like.dtype), self._like.device)
+            rows, *rest = self._shape
+            drawn = torch.randn(rows * joint.ranks(), *rest, generator=self._random, dtype=self._like.dtype)
+            self._normals = send(joint.own(drawn), self._like.device)
         return self._normals
 
     def log_uniform(self) -> Tensor:
         if self._log_uniform is None:
-            exponential = torch.empty(len(self._like), dtype=self._like.dtype).exponential_(generator=self._random)
-            self._log_uniform = send(-exponential, self._like.device)
+            exponential = torch.empty(len(self._like) * joint.ranks(), dtype=self._like.dtype).exponential_(generator=self._random)
+            self._log_uniform = send(-joint.own(exponential), self._like.device)
         return self._log_uniform
 
 

@@ -39,6 +39,11 @@ class Bench:
     def device(self) -> torch.device:
         return self.train.images.device
 
+    @property
+    def classes(self) -> int:
+        """How many classes the labels of the real images tell apart."""
+        return int(read(self.train.labels.max())) + 1
+
     def random(self, purpose: int) -> torch.Generator:
         """A random stream of the seed's own for each purpose, on the CPU."""
         return torch.Generator().manual_seed((self.seed * 1_000_003 + purpose) % 2**63)

@@ -6,13 +6,14 @@ chain in between: FID compares the weighted mean and covariance of the features 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from models.datasets import Split
+from models.device import read
 from models.metrics.base import Reference, features_of, log_probabilities_of
 
 
@@ -56,20 +57,26 @@ class Evidence:
     real: Split
     fake: Split
     real_moments: Moments
+    real_weight: Tensor  # (real,) float64, sums to 1
     real_classes: Tensor  # (classes,) float64: mean probability that the extractor gives each class
     fake_features: Tensor  # (fake, features)
     fake_classes: Tensor  # (fake, classes) float64: the classifier's probabilities
 
     @classmethod
-    def gather(cls, reference: Reference, fake: Split) -> Evidence:
-        """What `reference` compares with, and such images of the prior; all on one device."""
+    def gather(cls, reference: Reference, fake: Split, labels: Tensor | None = None) -> Evidence:
+        """What `reference` compares with, and such images of the prior; all on one device.
+
+        `labels`, (images,), are of many more real images: the classes of those compared with then weigh as much as they do there.
+        """
         real = Split(reference.images, reference.labels)
         features, classes = _seen(reference, real.images)
-        return cls(real, fake, Moments.of(features), classes.mean(0), *_seen(reference, fake.images))
+        weight = proportional(read(real.labels), read(real.labels if labels is None else labels))
+        return cls(real, fake, Moments.of(features, weight), weight, weight @ classes, *_seen(reference, fake.images))
 
     def with_fake(self, reference: Reference, fake: Split) -> Evidence:
         """The same real images beside other generated ones."""
-        return Evidence(self.real, fake, self.real_moments, self.real_classes, *_seen(reference, fake.images))
+        features, classes = _seen(reference, fake.images)
+        return replace(self, fake=fake, fake_features=features, fake_classes=classes)
 
     def fid(self, log_ratio: Tensor | None = None) -> float:
         """FID of the prior's images, reweighted by log ratios, (fake,), where they are given."""
@@ -79,6 +86,14 @@ class Evidence:
         """Total variation between the classes' proportions, as the classifier sees them: ½ Σ |real - reweighted|, 0 to 1."""
         shares = self.fake_classes.mean(0) if log_ratio is None else weights_of(log_ratio) @ self.fake_classes
         return float(0.5 * (shares - self.real_classes).abs().sum())
+
+
+def proportional(labels: Tensor, wanted: Tensor) -> Tensor:
+    """Weights, (rows,) float64 with sum 1, under which labels, (rows,), have the proportions of the wanted ones."""
+    count = int(torch.cat([labels, wanted]).max()) + 1
+    have, want = (torch.bincount(each, minlength=count).double() / len(each) for each in (labels, wanted))
+    weight = (want / have.clamp_min(1 / (2 * len(labels))))[labels]
+    return weight / weight.sum()
 
 
 def _seen(reference: Reference, images: Tensor) -> tuple[Tensor, Tensor]:

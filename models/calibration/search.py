@@ -6,7 +6,7 @@ The held-out loss alone chooses the wrong head: one that tells single images apa
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from models.calibration.bench import Bench, Draw, Fitted
 from models.calibration.evidence import Evidence, weights_of
-from models.calibration.logistic import Line, fit_line
+from models.calibration.logistic import Line, fit_line, fit_plane
+from models.calibration.proportions import MOST_CLASSES, SHRINKAGE, add, class_scores, tilt, widened
 from models.calibration.ratio_head import Disturbance, train_head
 from models.calibration.settings import RatioHead
 from models.datasets import Split
-from models.device import send
+from models.device import read, send
 from models.networks.ratio import Sum, rescale
 
 SNAPSHOTS = 8  # of a head, that are looked at
@@ -65,11 +66,10 @@ class Search:
         members = [self._best_snapshot(self._disturbance, member, self.bench.draw) for member in range(self.settings.heads)]
         if len(members) == 1:
             return members[0]
-        together = self._judged(
-            [rescale(copy.deepcopy(head), 1 / len(members), 0) for member in members for head in member.heads],
-            torch.stack([member.real for member in members]).mean(0),
-            torch.stack([member.fake for member in members]).mean(0),
-        )
+        real, fake = (torch.stack(parts).mean(0) for parts in ([each.real for each in members], [each.fake for each in members]))
+        line, share = fit_line(real, fake, self.evidence.real_weight), 1 / len(members)
+        heads = [rescale(copy.deepcopy(head), share * line.slope, share * line.intercept) for each in members for head in each.heads]
+        together = self._candidate(heads, line.slope * real + line.intercept, line.slope * fake + line.intercept, line)
         made = "mean of " + "; ".join(member.made for member in members)
         return min(together._replace(made=made, optimum=members[0].optimum), *members, key=self._rank)
 
@@ -105,21 +105,47 @@ class Search:
         return best if before is None else best._replace(made=f"{before.made}, then {best.made} on what those leave")
 
     def _judged_after(self, before: Candidate | None, head: nn.Module) -> Candidate:
-        heads = [copy.deepcopy(part) for part in (*(before.heads if before else ()), head)]
-        real, fake = self.bench.log_ratios(head, self.evidence.real), self.bench.log_ratios(head, self.evidence.fake)
-        return self._judged(heads, before.real + real, before.fake + fake) if before else self._judged(heads, real, fake)
+        """A candidate of a head, after those before it: slope, class proportions and intercept corrected within last layers."""
+        head = rescale(copy.deepcopy(head).eval(), 1.0, 0.0)
+        heads = [*(copy.deepcopy(part) for part in (before.heads if before else ())), head]
+        scores = class_scores(head, self.bench) if self._corrects_classes else None
+        wide = widened(head, scores) if scores else head
+        real, fake = (_columns(self.bench.log_ratios(wide, split)) for split in (self.evidence.real, self.evidence.fake))
+        if before:
+            real[:, 0] += before.real
+            fake[:, 0] += before.fake
+        slopes = self._slopes(real, fake)
+        real, fake = real @ slopes, fake @ slopes
+        line = fit_line(real, fake, self.evidence.real_weight)
+        for part in heads:
+            rescale(part, float(slopes[0]), 0.0)
+        add(head, scores, slopes[1:])
+        for part in heads:
+            rescale(part, line.slope, line.intercept / len(heads))
+        raw = Line(float(slopes[0]) * line.slope, line.intercept)
+        return self._candidate(heads, line.slope * real + line.intercept, line.slope * fake + line.intercept, raw)
 
-    def _judged(self, heads: list[nn.Module], real: Tensor, fake: Tensor) -> Candidate:
-        """A candidate of heads with that sum, (real,) and (fake,): rescales them in place by the line they have on `validation`."""
-        raw = fit_line(real, fake)
-        for head in heads:
-            rescale(head.eval(), raw.slope, raw.intercept / len(heads))
-        fake = raw.slope * fake + raw.intercept
-        fid, class_distance = self.evidence.fid(fake), self.evidence.class_distance(fake)
-        return Candidate(tuple(heads), raw.slope * real + raw.intercept, fake, raw, fid, class_distance, "", "")
+    def _slopes(self, real: Tensor, fake: Tensor) -> Tensor:
+        """For the output of a head, and for the scores of classes beside it if there are any: (real, columns) and (fake, columns)."""
+        plane, _ = fit_plane(real, fake, real_weight=self.evidence.real_weight, shrinkage=SHRINKAGE)
+        wanted = self.evidence.real_weight @ real[:, 1:].double()
+        return torch.cat([plane[:1], tilt(plane[0] * fake[:, 0].double(), fake[:, 1:], wanted)]).float()
+
+    @property
+    def _corrects_classes(self) -> bool:
+        """Whether there are classes, and not too many for the real images at hand, that the head does not see anyway."""
+        return 1 < self.bench.classes <= MOST_CLASSES and not bool(read(self.evidence.fake.labels).any())
+
+    def _candidate(self, heads: Sequence[nn.Module], real: Tensor, fake: Tensor, raw: Line) -> Candidate:
+        return Candidate(tuple(heads), real, fake, raw, self.evidence.fid(fake), self.evidence.class_distance(fake), "", "")
 
     def _fresh(self, purpose: int) -> nn.Module:
         """A head with first weights of its own."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.bench.random(purpose).initial_seed())
             return self.bench.kind.build(self.bench.size)["ratio"].to(self.bench.device)
+
+
+def _columns(said: Tensor) -> Tensor:
+    """The output of a head, (rows,) or (rows, scores), as (rows, scores)."""
+    return said.reshape(len(said), -1).clone()

@@ -44,12 +44,13 @@ class TrainState:
     averages: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # of `Family.averaged`: network to its averaged weights
 
     def normals(self, rows: int, *shape: int) -> Tensor:
-        """Standard normals for so many rows of the batch, (rows, *shape), on the device."""
+        """Standard normals for so many rows of the batch, (rows, *shape), on the device; several processes have their own rows each."""
         import torch
 
+        from models import joint
         from models.device import send
 
-        return send(torch.randn(rows, *shape, generator=self.random), self.device)
+        return send(joint.own(torch.randn(rows * joint.ranks(), *shape, generator=self.random)), self.device)
 
     def network(self, name: str) -> nn.Module:
         """A network under training, in bfloat16 where the device is faster with it, with the classes of its rows filled in."""
@@ -151,10 +152,15 @@ class Family(Frozen):
         """Freshly initialised networks, dressed for training, with their optimisers; the same ones on every device."""
         import torch
 
+        from models import joint
+        from models.networks.joint_batch_norm import share_batch_norm
+
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             networks = self.build(size)
             self.dress(networks)
+        if joint.ranks() > 1:
+            share_batch_norm(networks)
         networks.to(device)
         averages = {name: {key: weight.clone() for key, weight in networks[name].state_dict().items()} for name in self.averaged}
         random = torch.Generator().manual_seed(seed)

@@ -66,11 +66,12 @@ class Ebgan(Adversarial):
         return margin_loss(real_energy, fake_energy, self.margin)
 
     def generator_loss(self, state: TrainState, fake: Tensor) -> Tensor:
+        from models.joint import gathered
         from models.networks.reconstruction import reconstruction_error
 
         codes = state.network("encoder")(fake)
         energy = reconstruction_error(state.network("decoder")(codes), fake).mean()
-        return energy + self.pulling_away * pulling_away(codes) if self.pulling_away else energy
+        return energy + self.pulling_away * pulling_away(gathered(codes)) if self.pulling_away else energy
 
     def samplers(self) -> dict[str, Kernel | None]:
         from models.kernels.mala import Mala

@@ -41,8 +41,8 @@ class ProjectionCritic(nn.Module):
         return logits
 
     def rescale(self, slope: float, intercept: float) -> None:
-        """Makes the logit slope · logit + intercept, where `critic` can; each logit is the sum of two outputs, with half of it each."""
-        rescale(self.critic, slope, intercept / 2)
+        """Makes the logit slope · logit + intercept, within the critic's last layer."""
+        rescale(self.critic, slope, intercept)
 
 
 class OfClasses(nn.Module):

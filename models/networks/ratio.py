@@ -12,7 +12,7 @@ class Rescalable(Protocol):
     """A head that takes a line into its own weights."""
 
     def rescale(self, slope: float, intercept: float) -> None:
-        """Makes the output slope · output + intercept."""
+        """Makes the output slope · output + intercept; of several outputs the first has the intercept."""
         ...
 
 
@@ -20,17 +20,25 @@ class Rescalable(Protocol):
 def rescale(head: nn.Module, slope: float, intercept: float) -> nn.Module:
     """Makes a head's output slope · output + intercept, in place, within its last layer: it costs nothing more to compute.
 
-    A head without a method `rescale` must end in a linear layer whose outputs are its own. Raises TypeError where it ends otherwise.
+    Of several outputs the first has the intercept. Afterwards the output is that of the last layer itself. Raises TypeError where there
+    is neither such a layer nor a method `rescale`.
     """
     if isinstance(head, Rescalable):
         head.rescale(slope, intercept)
         return head
+    last = last_layer(head)
+    last.weight *= slope
+    last.bias.mul_(slope)
+    last.bias[0] += intercept
+    return head
+
+
+def last_layer(head: nn.Module) -> nn.Linear:
+    """The linear layer that a head ends in. Raises TypeError where it ends otherwise."""
     last = list(head.modules())[-1]
     if not isinstance(last, nn.Linear) or last.bias is None:
         raise TypeError(f"{type(head).__name__} must end in a linear layer with a bias, or have a method `rescale`")
-    last.weight *= slope
-    last.bias.mul_(slope).add_(intercept)
-    return head
+    return last
 
 
 class Sum(nn.Module):

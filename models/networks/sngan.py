@@ -63,9 +63,10 @@ class Critic(nn.Module):
 
     @torch.no_grad()
     def rescale(self, slope: float, intercept: float) -> None:
-        """Makes the logit slope · logit + intercept, within the last layer: it costs nothing more to compute."""
+        """Makes outputs slope · output, plus the intercept for the first, within the last layer: it costs nothing more to compute."""
         last, factor = self.layers[-1], self.scale * slope
         assert isinstance(last, nn.Linear)
         last.weight *= factor
-        last.bias.mul_(factor).add_(intercept)
+        last.bias.mul_(factor)
+        last.bias[0] += intercept
         self.scale.fill_(1.0)

@@ -25,7 +25,7 @@ from models.metrics.base import Reference
 from models.training.measurement import SEEDS, Subject, Trained
 from models.training.progress import Stages
 
-MOST = 10_000  # generated images for one judgement: they are held in memory
+LEAST, MOST = 4_000, 10_000  # generated images for one judgement, two for every real one in between: they are held in memory
 CHOOSING, KEEPING, REPORTING = 1_000, 2_000, 3_000  # random streams of the generated images that choose, keep and report
 RELIABILITY = "reliability.png"
 
@@ -73,8 +73,9 @@ def calibrated(trained: Trained, plan: Plan, splits: Splits, judges: Judges, sta
     stages.stage("calibrating", parts_of(plan.settings))
     before = uncalibrated(trained)
     attempt = Attempt(before.trained, plan, splits.train, stages.advance)
-    fitted = fit(plan.settings, attempt.bench, next(attempt.evidences(judges.validation, CHOOSING)))
-    decided, _ = attempt.assessed(fitted, judges.validation, KEEPING)
+    labels = torch.cat([splits.train.labels, splits.validation.labels])  # the proportions of classes in few images are noise
+    fitted = fit(plan.settings, attempt.bench, next(attempt.evidences(judges.validation, CHOOSING, labels)))
+    decided, _ = attempt.assessed(fitted, judges.validation, KEEPING, labels)
     if not helps(decided):
         return before._replace(validation=decided)
     reported, reliability = attempt.assessed(fitted, judges.test, REPORTING)
@@ -121,16 +122,16 @@ class Attempt:
 
         return Bench(self.trained.kind, self.trained.networks, self.trained.size, self.train, draw, self.plan.seed, self.go_on)
 
-    def evidences(self, reference: Reference, purpose: int) -> Iterator[Evidence]:
-        """The same real images beside those of the prior from each seed, two for every real one."""
+    def evidences(self, reference: Reference, purpose: int, labels: Tensor | None = None) -> Iterator[Evidence]:
+        """The same real images beside those of the prior from each seed; `labels` as in `Evidence.gather`."""
         bench, evidence = self.bench, None
         for seed in SEEDS:
             self.go_on()
-            fake = bench.fakes(min(2 * len(reference.images), MOST), bench.random(purpose + seed))
-            evidence = evidence.with_fake(reference, fake) if evidence else Evidence.gather(reference, fake)
+            fake = bench.fakes(min(max(2 * len(reference.images), LEAST), MOST), bench.random(purpose + seed))
+            evidence = evidence.with_fake(reference, fake) if evidence else Evidence.gather(reference, fake, labels)
             yield evidence
 
-    def assessed(self, fitted: Fitted, reference: Reference, purpose: int) -> tuple[Assessment, Reliability]:
+    def assessed(self, fitted: Fitted, reference: Reference, purpose: int, labels: Tensor | None = None) -> tuple[Assessment, Reliability]:
         """Figures of a log ratio as it will be served."""
         served = prepare(nn.ModuleDict({"ratio": fitted.ratio}), self.trained.device)["ratio"]
         bench = self.bench
@@ -138,7 +139,7 @@ class Attempt:
         def log_ratios(evidence: Evidence) -> tuple[Tensor, Tensor]:
             return bench.log_ratios(served, evidence.real), bench.log_ratios(served, evidence.fake)
 
-        return assess(self.evidences(reference, purpose), log_ratios)
+        return assess(self.evidences(reference, purpose, labels), log_ratios)
 
 
 def _calibration(plan: Plan, fitted: Fitted, validation: Assessment, test: Assessment) -> Calibration:

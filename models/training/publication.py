@@ -20,7 +20,7 @@ from models.training.progress import Stages
 from models.training.tuning import TRIALS, tuned
 
 SHOWN = 36  # images of samples.png
-BUDGET = 9e12  # floating-point operations of the energies of all seeds: about two minutes on two cores
+BUDGET = 6e12  # floating-point operations of the energies of all seeds: one to two minutes on two cores
 FEWEST, MOST = 500, 10_000  # images of a seed that metrics see
 EXPLAINED = 200  # images that reconstructions are measured on, at most
 

@@ -15,6 +15,7 @@ import torch
 from pydantic import Field, JsonValue
 from torch import Tensor, nn
 
+from models import joint
 from models.cards import Frozen, ModelName
 from models.device import read, send
 from models.families.base import Family, TrainState, published
@@ -110,6 +111,11 @@ class Run:
         return self.account.stepping_s + time.monotonic() - self.started - self.aside_s
 
     @property
+    def is_first(self) -> bool:
+        """Whether this process writes and reports: the others only compute."""
+        return joint.rank() == 0
+
+    @property
     def images_per_step(self) -> int:
         return self.kind.batches_per_step * self.settings.batch_size
 
@@ -147,7 +153,8 @@ class Run:
         if not self.unread:
             return {}
         names, first = tuple(self.unread[0]), self.state.step - len(self.unread) + 1
-        looked: list[list[float]] = read(torch.stack([torch.stack([figures[name] for name in names]) for figures in self.unread])).tolist()
+        figures = read(torch.stack([torch.stack([figures[name] for name in names]) for figures in self.unread]))  # (steps, names)
+        looked: list[list[float]] = joint.mean(figures).tolist()
         self.unread.clear()
         for step, values in enumerate(looked, first):
             for name, value in zip(names, values, strict=True):
@@ -158,12 +165,16 @@ class Run:
     def go_on(self) -> None:
         """Raises TrainingStopped if the reporter asks to stop."""
         if self.reporter.should_stop():
-            raise TrainingStopped(f"stopped after step {self.state.step} of {self.settings.steps}")
+            raise self._stopped()
+
+    def _stopped(self) -> TrainingStopped:
+        return TrainingStopped(f"stopped after step {self.state.step} of {self.settings.steps}")
 
     def _take_steps(self, images: Tensor, labels: Tensor) -> None:
         state = self.state
         while state.step < self.settings.steps:
-            rows = send(torch.randint(len(images), (self.images_per_step,), generator=state.random), state.device)
+            drawn = torch.randint(len(images), (self.images_per_step,), generator=state.random)
+            rows = send(joint.own(drawn, self.kind.batches_per_step), state.device)
             self.unread.append(self.kind.train_step(state, images[rows], labels[rows]))
             state.average(self.kind.averaged)
             self.taken += 1
@@ -197,7 +208,7 @@ class Run:
         if checked:
             self._save(SOUND)
             self._save()
-        if self._is_due(max(self.settings.steps // PREVIEWS, 1)):
+        if self.is_first and self._is_due(max(self.settings.steps // PREVIEWS, 1)):
             with self._aside():
                 images = preview(self.kind, self.state.size, self._published(), SAMPLES)
                 self.reporter.sample(self.state.step, to_pixels(images))
@@ -217,9 +228,11 @@ class Run:
         self._check_weights()
         with self._aside():
             networks = self._published()
-            fid = self.judge.score(networks)
-            if not math.isfinite(fid):
-                raise Diverged(f"the FID to validation is {fid} at training step {self.state.step}")
+            fid = self.judge.score(networks) if self.is_first else 0.0
+        (fid,) = joint.agreed([fid])
+        if not math.isfinite(fid):
+            raise Diverged(f"the FID to validation is {fid} at training step {self.state.step}")
+        if self.is_first:
             self.kept.offer(Best(fid, self.state.step), networks)
         return {"validation_fid": fid}
 
@@ -228,19 +241,21 @@ class Run:
 
     @contextmanager
     def _aside(self) -> Iterator[None]:
-        """Time in here is not spent on steps."""
+        """What is done in here is no step, and each process's own business."""
         began = time.monotonic()
-        yield
+        with joint.alone():
+            yield
         self.aside_s += time.monotonic() - began
 
     def _save_or_stop(self) -> None:
-        try:
-            self.go_on()
-        except TrainingStopped:
+        """Where several processes train, the first one decides for all, now and then."""
+        if joint.ranks() > 1 and not self._is_due(REPORT_EVERY):
+            return
+        stop, save = joint.agreed([self.reporter.should_stop(), time.monotonic() - self.saved > SAVE_EVERY_S])
+        if stop or save:
             self._save()
-            raise
-        if time.monotonic() - self.saved > SAVE_EVERY_S:
-            self._save()
+        if stop:
+            raise self._stopped()
 
     def _save(self, file: str = LAST) -> None:
         """Saves a state that has not diverged. Raises Diverged."""
@@ -248,7 +263,8 @@ class Run:
         self._check_weights()
         steps = self.account.steps + self.taken
         account = self.account.model_copy(update={"seconds": self.seconds, "stepping_s": self.stepping_s, "steps": steps})
-        save(self.state, self.folder, self.fingerprint, account, file=file)
+        if self.is_first:
+            save(self.state, self.folder, self.fingerprint, account, file=file)
         self.saved = time.monotonic()
 
     def _check_weights(self) -> None:

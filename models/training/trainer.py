@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from models import datasets
+from models import datasets, joint
 from models.cards import ModelCard, Training
 from models.checkpoints import Store
 from models.families import family
@@ -30,8 +30,10 @@ def train(
     reporter: Reporter,
     device: torch.device = CPU,
     data: Path = datasets.HERE,
-) -> ModelCard:
+) -> ModelCard | None:
     """Trains, or goes on where `run_folder` stopped, and publishes a new version; all of it computes on the device.
+
+    Where `torchrun` started several processes, they train together on the joint batch; the first one publishes, and only it returns a card.
 
     The version has the weights with the lowest FID to `validation`, or the last ones where nothing is evaluated. Raises ValueError
     for an unknown family, option or dataset, Diverged for losses that stay non-finite, TrainingStopped when asked to stop,
@@ -44,10 +46,16 @@ def train(
         width=settings.width,
         classes=splits.classes,
     )
+    if settings.batch_size % joint.ranks():
+        raise ValueError(f"batch_size={settings.batch_size} cannot be shared evenly by {joint.ranks()} processes")
     judge = Judge(kind, size, settings.dataset, splits, device) if settings.evaluations else None
     run = Run(settings, run_folder, reporter, kind, kind.begin(size, settings.seed, device), judge)
     run.resume()
     run.fit(*splits.train.to(device))
+    first = run.is_first
+    joint.end()
+    if not first:
+        return None
     networks, best = run.outcome()
     trained = Trained(settings.name, settings.family, kind, networks.to(device), size, _origin(run, command, best), device)
     card = publish(trained, splits, store, Stages(reporter.progress, run.go_on), calibrate=settings.calibrate)

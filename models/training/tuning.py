@@ -18,7 +18,7 @@ from models.training.measurement import Subject, affordable, evaluations
 SEEDS = (100, 101, 102, 103)
 TRIALS = 3 * len(SEEDS)  # runs of a search
 STUDENT = 3.18  # a mean difference over four seeds beyond so many of its standard errors is no noise (95 %, Student's t)
-BUDGET = 6e12  # floating-point operations of energies: about 100 s on two cores
+BUDGET = 4e12  # floating-point operations of energies: about a minute on two cores
 FEWEST, MOST = 64, 250  # chains of a seed
 
 

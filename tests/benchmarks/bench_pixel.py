@@ -13,10 +13,10 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import torch
-from torch import Tensor
 
 from models import datasets
 from models.checkpoints import Store
+from models.kernels import Kernel
 from models.metrics import neighbours
 from models.metrics.base import Draws, Evaluator, Reference
 from models.metrics.fid import distance
@@ -41,16 +41,16 @@ def main() -> None:
     print(f"{model}, {images} images a seed, {threads} threads: FID {mean(prior):.3f} ± {stdev(prior):.3f} of the prior")
     print(f"{'sampler':<8} {'kernel':<13} {'evaluations':>11} {'ms an image':>12} {'FID':>16}", end=" ")
     print(f"{'precision':>10} {'moved':>6} {'classes changed':>16}")
-    for sampler in (name for name in SAMPLERS if card.samplers.get(name)):
-        for budget in BUDGETS:
-            print(measured(subject, sampler, budget, reference), flush=True)
+    for sampler in SAMPLERS:
+        if kernel := card.samplers.get(sampler):
+            once = evaluations(kernel.model_copy(update={"steps": 1}))
+            for budget in BUDGETS:
+                cut = kernel.model_copy(update={"steps": max(budget // once, 1)})
+                print(measured(subject, sampler, cut, reference), flush=True)
 
 
-def measured(subject: Subject, sampler: str, budget: int, reference: Reference) -> str:
-    """One line: a sampler with as many steps of its kernel as the budget allows."""
-    kernel = subject.kind.samplers()[sampler]
-    assert kernel is not None
-    kernel = kernel.model_copy(update={"steps": max(budget // evaluations(kernel.model_copy(update={"steps": 1})), 1)})
+def measured(subject: Subject, sampler: str, kernel: Kernel, reference: Reference) -> str:
+    """One line."""
     rows, seconds = [], 0.0
     for seed in SEEDS:
         began = time.perf_counter()
@@ -69,16 +69,12 @@ def measured(subject: Subject, sampler: str, budget: int, reference: Reference) 
 
 def progress(before: Draws, after: Draws, reference: Reference) -> tuple[float, float]:
     """How far features went, and the share of chains in another class."""
-    first, last = (standardised(draws.features(reference.extractor)) for draws in (before, after))
+    first, last = (draws.features(reference.extractor) for draws in (before, after))
+    varying = (first.std(0) > 0) & (last.std(0) > 0)
+    first, last = (features[:, varying] - features[:, varying].mean(0) for features in (first, last))
+    correlation = (first * last).sum(0) / (first.square().sum(0) * last.square().sum(0)).sqrt()
     classes = [draws.log_probabilities(reference.extractor).argmax(1) for draws in (before, after)]
-    return 1 - float((first * last).mean()), float((classes[0] != classes[1]).double().mean())
-
-
-def standardised(features: Tensor) -> Tensor:
-    """Each column with mean 0 and mean square 1; columns that are constant are left out."""
-    varying = features[:, features.std(0) > 0]
-    centred = varying - varying.mean(0)
-    return centred / centred.square().mean(0).sqrt()
+    return 1 - float(correlation.mean()), float((classes[0] != classes[1]).double().mean())
 
 
 if __name__ == "__main__":

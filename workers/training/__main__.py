@@ -1,6 +1,7 @@
 """`python -m workers.training` runs queued jobs that get a process each; with `--name` it trains one model here and now, without Redis."""
 
 import argparse
+import io
 import signal
 import subprocess
 import sys
@@ -55,32 +56,39 @@ def require_device(name: str) -> None:
 
 
 def train_here(given: argparse.Namespace, settings: WorkerSettings) -> int:
-    """Trains in the foreground and publishes into `--checkpoints`; Ctrl-C saves, and the same command goes on."""
+    """Trains in the foreground and publishes into `--checkpoints`; Ctrl-C saves, and the same command goes on.
+
+    Of the processes that `torchrun` starts, the first one speaks and publishes.
+    """
     device = computing.begin(settings)
+    from models import joint
     from models.datasets import DatasetUnavailable
     from models.training.run import TrainingStopped, TrainSettings
     from models.training.trainer import train
     from workers.training.reports import StopFlag, Terminal
 
+    joint.begin(device)
+    out = sys.stdout if joint.rank() == 0 else io.StringIO()
     stop = StopFlag()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop.note)
     wanted = TrainSettings.model_validate({name: getattr(given, name) for name in TrainSettings.model_fields})
     run_folder = settings.runs_folder / given.name
     command = command_line(wanted)
-    print(command, flush=True)
+    print(command, file=out, flush=True)
     try:
         with training_lock.holding(settings.training_lock):
-            store, reporter = Store(given.checkpoints), Terminal(stop)
+            store, reporter = Store(given.checkpoints), Terminal(stop, out)
             card = train(
                 wanted, run_folder=run_folder, store=store, command=command, reporter=reporter, device=device, data=settings.datasets
             )
     except DatasetUnavailable as error:
         raise SystemExit(str(error)) from None
     except TrainingStopped as stopped:
-        print(f"{stopped}; the same command goes on from {run_folder}")
+        print(f"{stopped}; the same command goes on from {run_folder}", file=out)
         return 130
-    print(f"published {card.name} version {card.version} in {given.checkpoints / card.name / str(card.version)}")
+    if card is not None:
+        print(f"published {card.name} version {card.version} in {given.checkpoints / card.name / str(card.version)}")
     return 0
 
 

@@ -59,6 +59,7 @@ def _run(wanted: TrainJob, settings: WorkerSettings, device: "torch.device") -> 
         raise JobFailed(Problem(reason="diverged", detail=str(error))) from error
     except DatasetUnavailable as error:
         raise JobFailed(Problem(reason="unavailable", detail=str(error))) from error
+    assert card is not None  # a job trains in one process
     return TrainResult(
         model=card.name, version=card.version, digest=card.digest, seconds=card.training.seconds, artifacts=tuple(events.samples)
     )

@@ -9,6 +9,7 @@ from models.calibration.assessment import z_score
 from models.calibration.evidence import Moments, effective_share, frechet, weights_of
 from models.calibration.isotonic import fit_knots
 from models.calibration.logistic import fit_line
+from models.calibration.proportions import SHRINKAGE, tilt
 from models.calibration.reliability import BINS, Reliability
 
 COUNT = 50_000
@@ -112,3 +113,14 @@ def test_equal_weights_are_no_weights():
     assert torch.allclose(plain.mean, weighted.mean)
     assert torch.allclose(plain.covariance, weighted.covariance)
     assert torch.allclose(plain.covariance, features.double().T.cov())
+
+
+def test_a_tilt_gives_a_normal_the_wanted_mean():
+    # N(0, 1) tilted by exp(bx) is N(b, 1).
+    x = torch.randn(COUNT, generator=torch.Generator().manual_seed(10))
+    other = torch.randn(COUNT, generator=torch.Generator().manual_seed(11))
+    slopes = tilt(torch.zeros(COUNT), torch.stack([3 * x, other], 1), torch.tensor([3 * 0.7, 0.0]))
+    assert float(3 * slopes[0]) == pytest.approx(0.7, abs=0.7 * SHRINKAGE + 4 * math.sqrt(math.exp(0.49) / COUNT))
+    assert float(slopes[1]) == pytest.approx(0, abs=4 * math.sqrt(math.exp(0.49) / COUNT))
+    already = tilt(0.7 * x, (3 * x).unsqueeze(1), torch.tensor([3 * 0.7]))
+    assert float(already[0]) == pytest.approx(0, abs=4 * math.sqrt(math.exp(0.49) / COUNT))

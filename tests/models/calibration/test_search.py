@@ -13,10 +13,9 @@ from models.calibration.methods import fit
 from models.calibration.ratio_head import Disturbance
 from models.calibration.settings import Isotonic, Logistic, RatioHead
 from models.datasets import Split
-from models.families import family
+from models.families import FAMILIES, family
 from models.families.base import Size
 from models.networks.ratio import Recalibrated, rescale
-from models.networks.sngan import Critic
 
 SIZE = Size(image_shape=(1, 8, 8), latent_size=4, width=4)
 KIND = family("sngan")
@@ -56,7 +55,8 @@ def bench() -> Bench:
 def evidence() -> Evidence:
     """With the bar's brightness and the image's spread as features, and two classes: dark and bright bars."""
     here, there = real(400, 2), generated(800, torch.Generator().manual_seed(3))
-    return Evidence(here, there, Moments.of(features(here)), classes(here).mean(0), features(there), classes(there))
+    weight = torch.full((400,), 1 / 400, dtype=torch.float64)
+    return Evidence(here, there, Moments.of(features(here)), weight, classes(here).mean(0), features(there), classes(there))
 
 
 def features(split: Split) -> torch.Tensor:
@@ -111,11 +111,14 @@ def test_the_calibration_can_be_stopped_between_steps(bench, evidence):
         fit(ALL["one head"], Bench(KIND, bench.networks, SIZE, bench.train, generated, 7, stop), evidence)
 
 
-@pytest.mark.parametrize("head", [Critic(4, (1, 8, 8)), nn.Sequential(nn.Flatten(), nn.Linear(64, 1))])
-def test_a_line_goes_into_the_last_layer(head):
-    images = real(16, 4).images
-    before = head(images)
-    assert torch.allclose(rescale(head, -2.5, 0.75)(images), -2.5 * before + 0.75, atol=1e-5)
+@pytest.mark.parametrize(
+    "kind", [*(family(name) for name, kind in FAMILIES.items() if kind.needs_calibration), family("sngan", {"conditional": True})]
+)
+def test_a_line_goes_into_the_last_layer_of_every_familys_head(kind):
+    head = kind.build(SIZE.model_copy(update={"classes": 3})).eval()["ratio"]
+    images, labels = real(16, 4).images, torch.arange(16) % 3
+    before = kind.log_ratio(head, images, labels)
+    assert torch.allclose(kind.log_ratio(rescale(head, -2.5, 0.75), images, labels), -2.5 * before + 0.75, atol=1e-4)
 
 
 def test_a_head_that_cannot_take_a_line_says_so():

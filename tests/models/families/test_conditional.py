@@ -9,7 +9,7 @@ from models.families.base import Size, published, spaces
 from models.inference.prepared import prepare
 from models.networks.conditional import OfClasses, ProjectionCritic
 from models.targets.base import evaluate
-from models.training.state import restore, save
+from models.training.state import Account, restore, save
 
 SIZE = Size(image_shape=(1, 8, 8), latent_size=6, width=8, classes=10)
 LABELS = torch.arange(16) % 10
@@ -35,7 +35,7 @@ def test_a_step_has_finite_losses_and_a_resumed_run_goes_on_bit_for_bit(kind, tm
     for state, seed in ((straight, 1), (straight, 2), (first, 1)):
         figures = kind.train_step(state, images(seed), LABELS)
         assert all(figure.isfinite() for figure in figures.values())
-    save(first, tmp_path, "same", 0)
+    save(first, tmp_path, "same", Account())
     restore(second, tmp_path, "same")
     kind.train_step(second, images(2), LABELS)
     assert torch.equal(weights(straight), weights(second))
