@@ -20,7 +20,6 @@ from models.calibration.settings import Method, RatioHead
 from models.cards import Assessment, Calibration
 from models.datasets import Split, Splits
 from models.device import send
-from models.families.base import in_turn
 from models.inference.prepared import prepare
 from models.metrics.base import Reference
 from models.training.measurement import SEEDS, Subject, Trained
@@ -116,8 +115,10 @@ class Attempt:
 
         def draw(count: int, random: torch.Generator) -> Split:
             points = prior.start(send(torch.randn(count, *prior.shape, generator=random), device))
-            labels = in_turn(0, count, max(prior.classes, 1), device)
-            return Split(prior.decode(points, labels) if prior.classes else prior.decode(points), labels)
+            if not prior.classes:
+                return Split(prior.decode(points), torch.zeros(count, dtype=torch.int64, device=device))
+            labels = send(torch.randint(prior.classes, (count,), generator=random), device)
+            return Split(prior.decode(points, labels), labels)
 
         return Bench(self.trained.kind, self.trained.networks, self.trained.size, self.train, draw, self.plan.seed, self.go_on)
 

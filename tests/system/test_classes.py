@@ -4,22 +4,35 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from models import datasets
+from models.calibration.settings import RatioHead
+from models.cards import Training
 from models.checkpoints import Store
+from models.families import family
+from models.families.base import Size, published
 from models.images import read_text
-from models.training.trainer import TrainSettings, train
-from tests.models.training.reporters import Silent
+from models.training import publication
+from models.training.measurement import Trained
+from tests.models.training.test_publication import quick
 from tests.system.house import opened
 
 pytestmark = pytest.mark.system
-SETTINGS = TrainSettings(
-    name="tiny-classes", family="sngan", dataset="digits", steps=40, batch_size=16, width=8, latent_size=8, seed=1, calibrate=True
-).model_copy(update={"options": {"conditional": True}})
+SIZE = Size(image_shape=(1, 8, 8), latent_size=4, width=8, classes=10)
 
 
-def test_a_conditional_model_is_trained_published_and_served_by_class(valkey_url: str, redis: Any, tmp_path: Path) -> None:
-    store = Store(tmp_path / "checkpoints", tmp_path / "nothing-shipped")
-    card = train(SETTINGS, run_folder=tmp_path / "run", store=store, command="", reporter=Silent())
+def test_a_conditional_model_is_trained_calibrated_published_and_served_by_class(
+    valkey_url: str, redis: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    splits, kind = datasets.load("digits"), quick(family("sngan", {"conditional": True}))
+    few, state = type(splits)(*(split.first(70) for split in splits)), kind.begin(SIZE, 0)
+    for images, labels in zip(splits.train.images.split(64)[:10], splits.train.labels.split(64), strict=False):
+        kind.train_step(state, images, labels)
+    origin = Training(command="", dataset="digits", steps=10, seed=0, seconds=0, torch="")
+    trained = Trained("tiny-classes", "sngan", kind, published(kind, state), SIZE, origin, torch.device("cpu"))
+    monkeypatch.setattr(publication, "RatioHead", lambda: RatioHead(steps=8))
+    card = publication.publish(trained, few, Store(tmp_path / "checkpoints", tmp_path / "none"), lambda: None, calibrate=True)
     assert (card.classes, card.options["conditional"], set(card.samplers)) == (10, True, {"prior", "ddls"})
     with opened(valkey_url, tmp_path / "checkpoints", tmp_path / "data") as house:
         house.start_generation()

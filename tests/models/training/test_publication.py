@@ -25,7 +25,7 @@ def few():
 def quick(kind: Family) -> Family:
     """The same family with chains of one step."""
     samplers = {name: kernel and kernel.model_copy(update={"steps": 1, "step_size": 1e-3}) for name, kernel in kind.samplers().items()}
-    return type(f"Quick{type(kind).__name__}", (type(kind),), {"samplers": lambda self: samplers})()
+    return type(f"Quick{type(kind).__name__}", (type(kind),), {"samplers": lambda self: samplers})(**kind.model_dump())
 
 
 @pytest.mark.parametrize("name", names())

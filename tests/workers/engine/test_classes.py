@@ -37,8 +37,7 @@ def of_prior(store, *labels, **rest):
     return prior(store, "gan", **rest).model_copy(update={"data": ClassData(labels=labels)})
 
 
-@pytest.mark.parametrize("model", ["gan", "noisy"])
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(("kernel", "model"), [*((kernel, "gan") for kernel in KERNELS), ("mala", "noisy")])
 def test_jobs_of_different_classes_share_a_batch_and_have_the_bits_of_each_alone(store, kernel, model):
     wanted = {"3": job(store, 3, kernel=kernel, model=model, images=3), "7": job(store, 7, kernel=kernel, model=model, images=3)}
     wanted["turns"] = job(store, 3, 9, kernel=kernel, model=model, images=3, steps=9)

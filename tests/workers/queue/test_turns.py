@@ -54,7 +54,7 @@ def test_a_quick_job_is_taken_though_nothing_is_free_and_its_own_callers_long_on
     broker.submit(generate_job(caller="ann", mcmc={"kernel": "mala", "steps": 64}))
     assert take(Room(0, frozenset({ANN}), quick=63)) == []
     assert [job.request.mcmc.steps for job in take(Room(0, frozenset({ANN}), quick=64))] == [64]
-    assert broker.queues()[1].depth == 20
+    assert {queue.name: queue for queue in broker.queues()}["generate"].depth == 20
 
 
 def test_workers_are_told_at_once_of_a_quick_job_behind_long_ones(broker, redis, generate_job):
@@ -73,7 +73,7 @@ def test_no_more_quick_jobs_are_taken_than_a_few_and_none_twice(broker, take, ge
     broker.submit_many([generate_job(caller="ann", mcmc=SHORT) for _ in range(waiting)])
     taken = [job.id for _ in range(2) for job in take(QUICK_FULL)]
     assert len(taken) == len(set(taken)) == 2 * FURTHER_JOBS
-    assert broker.queues()[1].depth == waiting - len(taken)
+    assert {queue.name: queue for queue in broker.queues()}["generate"].depth == waiting - len(taken)
 
 
 def test_a_quick_job_is_taken_from_behind_more_jobs_than_one_look_sees(broker, take, generate_job):
@@ -162,7 +162,7 @@ def test_jobs_past_their_deadline_are_ended_even_when_nothing_is_free(broker, ta
     full = Room(0, frozenset(Flow(f"caller {number}") for number in range(FURTHER_JOBS)))
     assert [job.refused.reason for job in take(full)] == ["expired"]
     assert broker.view(job_id).problem.detail == "the deadline passed before a worker was free"
-    assert broker.queues()[1].backlog_chain_steps == 0
+    assert {queue.name: queue for queue in broker.queues()}["generate"].backlog_chain_steps == 0
 
 
 def test_a_canceled_job_has_no_turn_and_costs_its_caller_nothing(broker, take, generate_job, redis):
