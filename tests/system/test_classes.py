@@ -15,6 +15,7 @@ from models.families.base import Size, published
 from models.images import read_text
 from models.training import publication
 from models.training.measurement import Trained
+from models.training.progress import Stages
 from tests.models.training.test_publication import quick
 from tests.system.house import opened
 
@@ -32,7 +33,7 @@ def test_a_conditional_model_is_trained_calibrated_published_and_served_by_class
     origin = Training(command="", dataset="digits", steps=10, seed=0, seconds=0, torch="")
     trained = Trained("tiny-classes", "sngan", kind, published(kind, state), SIZE, origin, torch.device("cpu"))
     monkeypatch.setattr(publication, "RatioHead", lambda: RatioHead(steps=8))
-    card = publication.publish(trained, few, Store(tmp_path / "checkpoints", tmp_path / "none"), lambda: None, calibrate=True)
+    card = publication.publish(trained, few, Store(tmp_path / "checkpoints", tmp_path / "none"), Stages(), calibrate=True)
     assert (card.classes, card.options["conditional"], set(card.samplers)) == (10, True, {"prior", "ddls"})
     with opened(valkey_url, tmp_path / "checkpoints", tmp_path / "data") as house:
         house.start_generation()
