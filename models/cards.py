@@ -42,6 +42,7 @@ class Evaluation(Frozen):
     digest: Digest
     dataset: str
     torch: str
+    device: str = Field(description="what drew and measured the images: `cpu` or the name of a GPU")
     metrics: tuple[Metric, ...]
 
 
@@ -90,6 +91,7 @@ class Training(Frozen):
     seed: int
     seconds: float
     torch: str
+    device: str | None = Field(None, description="what trained it: `cpu` or the name of a GPU")
     images_per_second: float | None = Field(None, description="real images used a second while stepping")
     best_step: int | None = Field(None, description="the step whose weights these are: those with the lowest FID to `validation`")
     validation_fid: float | None = Field(None, description="of these weights, by the sampler of the previews")

@@ -18,7 +18,7 @@ from torch import Tensor
 from models.cards import Evaluation, Frozen, Metric, ModelCard, SamplerName
 from models.checkpoints import Store
 from models.datasets import Splits
-from models.device import read, send
+from models.device import name_of, read, send
 from models.families import family
 from models.families.base import Size
 from models.kernels import Kernel
@@ -61,6 +61,7 @@ def evaluate(
         digest=card.digest,
         dataset=card.training.dataset,
         torch=torch.__version__,
+        device=name_of(device),
         metrics=tuple(rows),
     )
 

@@ -10,6 +10,7 @@ import torch
 from models import datasets, joint
 from models.cards import ModelCard, Training
 from models.checkpoints import Store
+from models.device import name_of
 from models.families import family
 from models.families.base import Size
 from models.training.measurement import Trained
@@ -72,6 +73,7 @@ def _origin(run: Run, command: str, best: Best | None) -> Training:
         seed=run.settings.seed,
         seconds=round(run.seconds),
         torch=torch.__version__,
+        device=name_of(run.state.device),
         images_per_second=round(run.images_per_second, 1),
         best_step=best.step if best else None,
         validation_fid=round(best.fid, 3) if best else None,

@@ -4,15 +4,14 @@ Both begin at the same images of the prior and run the kernels of the card. "mov
 image before and after, so 0 is a chain that stands still and 1 one that has forgotten its start; "classes changed" is the share of chains
 whose image the extractor puts into another class.
 
-python tests/benchmarks/bench_pixel.py MODEL [IMAGES] [THREADS]
+EBBTIDE_DEVICE, EBBTIDE_CHECKPOINTS and EBBTIDE_DATASETS say where.
+
+python tests/benchmarks/bench_pixel.py [MODEL] [IMAGES]
 """
 
 import sys
 import time
-from pathlib import Path
 from statistics import mean, stdev
-
-import torch
 
 from models import datasets
 from models.checkpoints import Store
@@ -23,6 +22,8 @@ from models.metrics.fid import distance
 from models.training.evaluation import loaded
 from models.training.judging import REFERENCE
 from models.training.measurement import SEEDS, Subject, evaluations
+from workers import computing
+from workers.settings import WorkerSettings
 
 SAMPLERS = ("pixel", "ddls")
 BUDGETS = (20, 60, 200)  # evaluations a chain
@@ -30,15 +31,15 @@ BUDGETS = (20, 60, 200)  # evaluations a chain
 
 def main() -> None:
     """Prints one table."""
-    model, images, threads = (*sys.argv[1:], *("mnist-ebgan", "500", "2")[len(sys.argv) - 1 :])
-    torch.set_num_threads(int(threads))
-    store = Store(Path("data/checkpoints"))
+    model, images = (*sys.argv[1:], *("mnist-ebgan", "500")[len(sys.argv) - 1 :])
+    settings = WorkerSettings()
+    device, store = computing.begin(settings), Store(settings.checkpoints)
     card = store.card(model)
-    splits = datasets.load(card.training.dataset)
-    reference = Evaluator(splits.evaluator, card.training.dataset).against(splits.test.first(REFERENCE))
-    subject = Subject.of(loaded(store, card, torch.device("cpu")), int(images))
+    splits = datasets.load(card.training.dataset, settings.datasets)
+    reference = Evaluator(splits.evaluator, card.training.dataset, device=device).against(splits.test.first(REFERENCE))
+    subject = Subject.of(loaded(store, card, device), int(images))
     prior = [distance(subject.draws("prior", None, seed).images, reference) for seed in SEEDS]
-    print(f"{model}, {images} images a seed, {threads} threads: FID {mean(prior):.3f} ± {stdev(prior):.3f} of the prior")
+    print(f"{model}, {images} images a seed: FID {mean(prior):.3f} ± {stdev(prior):.3f} of the prior")
     print(f"{'sampler':<8} {'kernel':<13} {'evaluations':>11} {'ms an image':>12} {'FID':>16}", end=" ")
     print(f"{'precision':>10} {'moved':>6} {'classes changed':>16}")
     for sampler in SAMPLERS:

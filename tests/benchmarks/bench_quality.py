@@ -4,12 +4,13 @@ Exact reweighting resamples prior images by exp(d), with no chain. Every kernel 
 does the sampler of the DDLS paper: Langevin with ε = 0.01. FID is in the first extractor against `test`, the mean over seeds 0, 1 and 2.
 A local-global step counts its ten proposals.
 
-python tests/benchmarks/bench_quality.py [MODEL] [IMAGES] [THREADS]
+EBBTIDE_DEVICE, EBBTIDE_CHECKPOINTS and EBBTIDE_DATASETS say where.
+
+python tests/benchmarks/bench_quality.py [MODEL] [IMAGES]
 """
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from statistics import mean, stdev
 
 import torch
@@ -24,6 +25,8 @@ from models.metrics.fid import distance
 from models.training.evaluation import Oracle, loaded
 from models.training.judging import REFERENCE
 from models.training.measurement import SEEDS, Subject, evaluations
+from workers import computing
+from workers.settings import WorkerSettings
 
 SAMPLER = "ddls"
 SIZES = (0.1, 0.3, 1.0)
@@ -35,13 +38,13 @@ POOL = 4
 
 def main() -> None:
     """Prints one table; the last column is what the paper's sampler takes over what the row takes."""
-    model, images, threads = (*sys.argv[1:], *("mnist-sngan", "1000", "2")[len(sys.argv) - 1 :])
-    torch.set_num_threads(int(threads))
-    store = Store(Path("data/checkpoints"))
+    model, images = (*sys.argv[1:], *("mnist-sngan", "1000")[len(sys.argv) - 1 :])
+    settings = WorkerSettings()
+    device, store = computing.begin(settings), Store(settings.checkpoints)
     card = store.card(model)
-    splits = datasets.load(card.training.dataset)
-    reference = Evaluator(splits.evaluator, card.training.dataset).against(splits.test.first(REFERENCE))
-    trained = loaded(store, card, torch.device("cpu"))
+    splits = datasets.load(card.training.dataset, settings.datasets)
+    reference = Evaluator(splits.evaluator, card.training.dataset, device=device).against(splits.test.first(REFERENCE))
+    trained = loaded(store, card, device)
     subject, oracle = Subject.of(trained, int(images)), Oracle(Subject.of(trained, POOL * int(images)), int(images))
     exact = [distance(oracle.reweighted(SAMPLER, seed).images, reference) for seed in SEEDS]
     prior = [distance(subject.draws("prior", None, seed).images, reference) for seed in SEEDS]

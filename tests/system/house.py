@@ -109,6 +109,11 @@ class House:
         """Names of what has happened to a job."""
         return [event.name for event in Broker(self.redis, BrokerLimits()).events(job_id)]
 
+    def times(self, job_id: str, name: str) -> list[float]:
+        """When events of a name happened to a job, in seconds since 1970: Redis writes it into an event's id."""
+        events = Broker(self.redis, BrokerLimits()).events(job_id)
+        return [int(event.id.partition("-")[0]) / 1000 for event in events if event.name == name]
+
     def submit(self, **request: Any) -> str:
         """A job's id."""
         answer = self.client.post("/generate", json=request, headers={"Prefer": "respond-async"})
