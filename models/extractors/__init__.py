@@ -15,7 +15,7 @@ POINT = (1, 1, 2)  # an image shape: points of the plane
 def suitable(split: Split) -> tuple[str, ...]:
     """The extractors for such images, by name; the first is that of `distance`, and no two share architecture or objective."""
     if split.images.shape[1:] == POINT:
-        return ("coordinates",)
+        return ("waves", "coordinates")
     if int(split.labels.max()) == 0:
         return ("autoencoder", "components")
     return ("convolutional", "perceptron")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from models.device import read
 from models.extractors.coordinates import Coordinates
 from models.metrics.base import Draws, Reference
 from models.metrics.classes import shares
@@ -21,7 +22,7 @@ def measure(draws: Draws, reference: Reference) -> dict[str, float]:
         return {}
     log_probabilities, close = draws.log_probabilities(reference.extractor), {}
     if isinstance(reference.extractor, Coordinates):
-        near = within(draws.features(reference.extractor), reference.extractor)
+        near = within(read(draws.images.flatten(1)), reference.extractor)
         close, log_probabilities = {"high-quality": float(near.double().mean())}, log_probabilities[near]
     if not len(log_probabilities):
         return {"modes": 0.0, **close}

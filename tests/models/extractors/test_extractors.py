@@ -7,6 +7,7 @@ from models import datasets, extractors
 from models.datasets import Split
 from models.extractors.base import shifted
 from models.metrics.base import Evaluator, features_of, log_probabilities_of
+from models.metrics.fid import distance
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def test_what_suits_follows_from_the_data(splits):
     assert [extractors.suitable(part) for part in (splits.test, unlabelled, points)] == [
         ("convolutional", "perceptron"),
         ("autoencoder", "components"),
-        ("coordinates",),
+        ("waves", "coordinates"),
     ]
 
 
@@ -58,6 +59,24 @@ def test_coordinates_know_the_nearest_mode():
     network = extractors.fit("coordinates", Split(points.reshape(-1, 1, 1, 2), labels))
     assert torch.equal(network.log_probabilities(means + 0.2).argmax(1), torch.arange(3))
     assert network.spread == pytest.approx(0.1, abs=4 * 0.1 / (600 * 2) ** 0.5)
+
+
+@pytest.mark.parametrize("name", ["gaussians-25", "gaussians-8", "swiss-roll"])
+def test_fid_of_points_sees_more_than_means_and_covariances(name):
+    splits, random = datasets.load(name), torch.Generator().manual_seed(0)
+    reference, others = Evaluator(splits.evaluator, name).against(splits.test), splits.validation.images[:4000]
+    points = others.flatten(1)
+    gaussian = torch.randn(4000, 2, generator=random) @ torch.linalg.cholesky(points.T.cov()).T + points.mean(0)
+    blurred = points + 0.03 * torch.randn(points.shape, generator=random)
+    of_data, *of_fakes = (distance(fake.reshape(-1, 1, 1, 2), reference) for fake in (points, gaussian, blurred))
+    assert min(of_fakes) > 4 * of_data
+
+
+def test_fid_of_points_notices_a_mode_that_is_missing():
+    splits = datasets.load("gaussians-25")
+    reference = Evaluator(splits.evaluator, "gaussians-25").against(splits.test)
+    images, labels = splits.validation.images, splits.validation.labels
+    assert distance(images[labels != 12], reference) > 2 * distance(images[labels != 100], reference)
 
 
 def test_stacked_pictures_are_classified_channel_by_channel(splits):

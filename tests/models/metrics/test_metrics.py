@@ -34,7 +34,7 @@ def as_images(points: Tensor) -> Tensor:
 def against(points: Tensor, labels: Tensor | None = None) -> Reference:
     """Points of the plane: an extractor that gives them back as they are."""
     split = Split(as_images(points), torch.zeros(len(points), dtype=torch.long) if labels is None else labels)
-    return Evaluator(split, "points").against(split)
+    return Evaluator(split, "points").against(split, "coordinates")
 
 
 def on_grid(share: dict[int, int], spread: float = 0.0, seed: int = 0) -> tuple[Tensor, Tensor]:
