@@ -19,7 +19,7 @@ def measure(draws: Draws, reference: Reference) -> dict[str, float]:
     subsets = 1 if size == len(drawn) == len(real) else SUBSETS  # every subset is the whole then
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*will save all extracted features", UserWarning)
-        kid = KernelInceptionDistance(feature=Passed(real.shape[1]), subsets=subsets, subset_size=size)
+        kid = KernelInceptionDistance(feature=Passed(real.shape[1]), subsets=subsets, subset_size=size, sync_on_compute=False)
     kid.update(real.double(), real=True)
     kid.update(drawn.double(), real=False)
     with torch.random.fork_rng(devices=[]):
