@@ -9,7 +9,7 @@ from typing import Annotated, Self, TypeVar
 from fastapi import Depends, Request
 
 from models.checkpoints import Store
-from service.admission.backlog import Backlog
+from service.admission.backlog import Backlog, TrainingBacklog
 from service.admission.coalescing import Coalescer
 from service.admission.worker_check import WorkerCheck
 from service.protocol.metrics import ApiMetrics, QueueState
@@ -39,6 +39,9 @@ class Dependencies:
         self._submit = Coalescer[Submission, int](self._submissions)
         self._fetch = Coalescer[tuple[str, str], bytes | None](lambda names: self.off_loop(lambda: artifacts.get_each(names)))
         self._backlog = Backlog(self.queue_state, settings.max_backlog_chain_steps)
+        self._training_backlog = TrainingBacklog(
+            self.queue_state, most_jobs=settings.max_training_backlog, most_tflop=settings.max_training_backlog_tflop
+        )
 
     async def __aenter__(self) -> Self:
         await self.completions.__aenter__()
@@ -60,7 +63,8 @@ class Dependencies:
         Raises Refusal where the backlog is full.
         """
         submission = Submission(job, job_id or new_id(), f"{self.completions.replies} {wanted}" if wanted else "")
-        await self._backlog.admit(job, lambda: self._submit(submission))
+        backlog = self._training_backlog if job.handler else self._backlog
+        await backlog.admit(job, lambda: self._submit(submission))
         return submission.job_id
 
     async def job(self, job_id: str) -> JobView:

@@ -46,6 +46,7 @@ KINDS = {
     "image-gone": Kind(410, "The image is no longer kept"),
     "not-found": Kind(404, "Not found"),
     "method-not-allowed": Kind(405, "Method not allowed"),
+    "too-costly": Kind(422, "The job would take more than this server allows"),
     "too-busy": Kind(429, "The backlog is full"),
     "no-worker": Kind(503, "No worker is alive"),
     "redis-away": Kind(503, "Redis does not answer"),

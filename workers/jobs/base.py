@@ -56,6 +56,11 @@ class Job(Frozen):
         return 0
 
     @property
+    def work(self) -> float:
+        """Floating-point operations of a training worker, in 10^12, as estimated when it was accepted."""
+        return 0.0
+
+    @property
     def chains(self) -> int:
         """Chains, one an image."""
         return 1

@@ -194,13 +194,25 @@ class Broker:
                 for queue in self._queues.values():
                     pipe.llen(queue.key)
                     pipe.lindex(queue.key, 0)
+                for name in routing.FORKED_QUEUES:
+                    pipe.lrange(self._queues[name].key, 0, -1)
                 backlog, *answers = pipe.execute()
+            answers, waiting_ids = answers[: 2 * len(self._queues)], answers[2 * len(self._queues) :]
+            work = dict(zip(routing.FORKED_QUEUES, self._work(waiting_ids), strict=True))
             with self.redis.pipeline(transaction=False) as pipe:
                 for job_id in answers[1::2]:
                     pipe.hget(Job.key_for(job_id.decode() if job_id else ""), "created_at")
                 created = pipe.execute()
         waiting = zip(self._queues, answers[::2], created, strict=True)
-        return [views.queue_view(name, depth, born, int(backlog.get(name.encode(), 0))) for name, depth, born in waiting]
+        return [views.queue_view(name, depth, born, int(backlog.get(name.encode(), 0)), work.get(name, 0)) for name, depth, born in waiting]
+
+    def _work(self, queues: Sequence[Sequence[bytes]]) -> list[float]:
+        """Operations of a training worker that the jobs of each list of ids ask for, in 10^12; few jobs wait for training."""
+        with self.redis.pipeline(transaction=False) as pipe:
+            for job_id in (job_id for ids in queues for job_id in ids):
+                pipe.hget(Job.key_for(job_id.decode()), keys.WORK)
+            found = iter(pipe.execute())
+        return [sum(float(next(found) or 0) for _ in ids) for ids in queues]
 
     # Events
 

@@ -21,6 +21,7 @@ REPLIES = f"{PREFIX}:replies"  # prefix of a channel for each process that waits
 # Fields in RQ's job hash; RQ keeps fields that it does not know.
 CHAINS = "chains"  # number of images the job makes
 COST = "cost"  # chain-steps, 0 once the job no longer waits
+WORK = "tflop"  # floating-point operations of a training worker, in 10^12; absent where a job needs none
 DECODES = "decodes"  # present when the job runs no chain: `prior`
 EXPIRES_AT = "expires_at"  # Unix seconds; absent without a deadline
 CALLER = "caller"  # who submitted it

@@ -78,6 +78,8 @@ class Submissions:
         fields = ["description", job.describe(), keys.CHAINS, str(job.chains), keys.CALLER, job.caller]
         entry: dict[str, Any] = {"id": job_id, "origin": job.queue, "caller": job.caller, "chains": job.chains, "record": fields}
         entry |= {"cost": job.cost, "quick": job.cost <= QUICK_TICKS * job.chains}
+        if job.work:
+            fields += [keys.WORK, f"{job.work:g}"]
         if job.only_decodes:
             entry["decodes"] = True
             fields += [keys.DECODES, "1"]

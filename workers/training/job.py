@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from models.training.run import TrainSettings
 
-NO_SETTINGS = {"kind", "caller"}  # fields of a job that do not say how to train
+NO_SETTINGS = {"kind", "caller", "tflop"}  # fields of a job that do not say how to train
 
 
 def command_line(wanted: "TrainSettings | TrainJob") -> str:
