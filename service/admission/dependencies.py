@@ -11,13 +11,14 @@ from fastapi import Depends, Request
 from models.checkpoints import Store
 from service.admission.backlog import Backlog, TrainingBacklog
 from service.admission.coalescing import Coalescer
+from service.admission.results import ResultLimits
 from service.admission.worker_check import WorkerCheck
 from service.protocol.metrics import ApiMetrics, QueueState
 from service.settings import Settings
 from workers.jobs import AnyJob, JobView
 from workers.queue.artifacts import Artifacts
 from workers.queue.broker import Broker, Completions, new_id
-from workers.queue.submissions import AsyncSubmissions, Submission
+from workers.queue.submissions import Answer, AsyncSubmissions, Submission
 
 T = TypeVar("T")
 QUEUE_STATE_LIMIT_S = 2.0  # a probe or a scrape waits no longer for Redis
@@ -35,8 +36,9 @@ class Dependencies:
         self.closing = asyncio.Event()
         self.worker_check = WorkerCheck(lambda: self.off_loop(self._has_worker), settings.worker_look_s)
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="broker")
-        self._submissions = AsyncSubmissions(broker.redis, settings.redis_url, broker.limits)
-        self._submit = Coalescer[Submission, int](self._submissions)
+        self.results = ResultLimits(settings, store)
+        self._submissions = AsyncSubmissions(broker.redis, settings.redis_url, broker.limits, self.results.kept)
+        self._submit = Coalescer[Submission, Answer](self._submissions)
         self._fetch = Coalescer[tuple[str, str], bytes | None](lambda names: self.off_loop(lambda: artifacts.get_each(names)))
         self._backlog = Backlog(self.queue_state, settings.max_backlog_chain_steps)
         self._training_backlog = TrainingBacklog(
@@ -60,11 +62,18 @@ class Dependencies:
         """Enqueues a job in one round trip with the jobs of other requests; returns its id.
 
         `wanted` names a file of the job: a small one arrives with the message that the job has ended.
-        Raises Refusal where the backlog is full.
+        Raises Refusal where the backlog is full, or where too many results are kept.
         """
-        submission = Submission(job, job_id or new_id(), f"{self.completions.replies} {wanted}" if wanted else "")
+        reply = f"{self.completions.replies} {wanted}" if wanted else ""
+        submission = Submission(job, job_id or new_id(), reply, self.results.expected(job))
+
+        async def submit() -> int:
+            answer = await self._submit(submission)
+            self.results.check(answer)
+            return answer.backlog
+
         backlog = self._training_backlog if job.handler else self._backlog
-        await backlog.admit(job, lambda: self._submit(submission))
+        await backlog.admit(job, submit)
         return submission.job_id
 
     async def job(self, job_id: str) -> JobView:

@@ -17,8 +17,16 @@ from service.settings import Settings
 from workers.jobs import TrainJob
 
 TERA = 10**12
-# Fields of a request, each with the value at which a run takes least. A refusal names the one that would lower the run most.
-LEAST: dict[str, Any] = {"batch_size": 2, "width": 4, "latent_size": 1, "options": {}, "dataset": "digits", "steps": 1, "evaluations": 0}
+# Usual values. A refusal names the field whose usual value would lower the run most.
+USUAL: dict[str, Any] = {
+    "width": 64,
+    "batch_size": 64,
+    "latent_size": 64,
+    "steps": 2000,
+    "evaluations": 10,
+    "options": {},
+    "dataset": "digits",
+}
 
 
 def training_work(job: TrainJob, limits: Settings) -> float:
@@ -60,8 +68,8 @@ def _excesses(estimate: Estimate, limits: Settings) -> Iterator[tuple[int, str]]
 
 
 def _dearest(job: TrainJob, place: int) -> str:
-    """The field whose least value would lower a figure of the estimate most."""
-    return min(LEAST, key=lambda field: estimates.of_training(job.model_copy(update={field: LEAST[field]}))[place])
+    """The field whose usual value would lower a figure of the estimate most."""
+    return min(USUAL, key=lambda field: estimates.of_training(job.model_copy(update={field: USUAL[field]}))[place])
 
 
 def _fault(field: str, job: TrainJob, reason: str) -> Fault:

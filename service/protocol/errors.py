@@ -48,6 +48,7 @@ KINDS = {
     "method-not-allowed": Kind(405, "Method not allowed"),
     "too-costly": Kind(422, "The job would take more than this server allows"),
     "too-busy": Kind(429, "The backlog is full"),
+    "results-full": Kind(429, "Too many results are kept"),
     "no-worker": Kind(503, "No worker is alive"),
     "redis-away": Kind(503, "Redis does not answer"),
     "images-away": Kind(503, "The image store does not answer"),

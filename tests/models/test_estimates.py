@@ -19,7 +19,13 @@ SIZES = (
     Size(image_shape=(1, 28, 28), latent_size=7, width=20, classes=10),
     Size(image_shape=(3, 8, 8), latent_size=64, width=9, classes=3),
 )
-KINDS = [*((name, {}) for name in FAMILIES), ("sngan", {"conditional": True}), ("gan", {"layers": 5}), ("lebm", {"hidden": 31}), ("ebgan", {"code": 5})]
+KINDS = [
+    *((name, {}) for name in FAMILIES),
+    ("sngan", {"conditional": True}),
+    ("gan", {"layers": 5}),
+    ("lebm", {"hidden": 31}),
+    ("ebgan", {"code": 5}),
+]
 
 
 class Counter(TorchDispatchMode):

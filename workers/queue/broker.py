@@ -20,7 +20,7 @@ from rq.serializers import JSONSerializer
 from rq.utils import utcformat
 from rq.worker import BaseWorker
 
-from workers.jobs import EVENT_ID, AnyJob, Event, JobView, Progress, Status
+from workers.jobs import EVENT_ID, RECORD_BYTES, AnyJob, Event, JobView, Progress, Status
 from workers.queue import keys, routing, views
 from workers.queue.completions import Completions, Expected
 from workers.queue.connection import BrokerError, BrokerLimits, BrokerUnavailable, ConnectionSettings, UnknownJob, connect, guarded
@@ -101,7 +101,9 @@ class Broker:
         now = time.time()
         moment = utcformat(datetime.fromtimestamp(now, UTC))
         with guarded():
-            decision: Any = self._cancel(args=[json.dumps({"id": job_id, "unix": now, "now": moment, "kept": self.limits.result_ttl_s})])
+            decision: Any = self._cancel(
+                args=[json.dumps({"id": job_id, "unix": now, "now": moment, "kept": self.limits.result_ttl_s, "bytes": RECORD_BYTES})]
+            )
             if decision is None:
                 raise UnknownJob(job_id)
             if decision.startswith(b"stop:"):

@@ -11,6 +11,8 @@ PREFIX = "ebbtide"
 
 RECENT = f"{PREFIX}:recent"  # sorted set: job ids by creation
 BACKLOG = f"{PREFIX}:backlog"  # hash: queue -> chain-steps that wait in it
+KEPT = f"{PREFIX}:kept"  # sorted set: the bytes kept of each job, by the time at which they are gone, see scripts/pieces/kept.lua
+KEPT_BY = f"{PREFIX}:kept-by"  # hash: the sums of those bytes, by caller and of all
 TURN = f"{PREFIX}:turn"  # hash: queue -> its current turn, see scripts/pieces/turns.lua
 MAINTENANCE = f"{PREFIX}:maintenance"  # lock: one worker at a time looks for abandoned jobs
 SUBMITTED = f"{PREFIX}:submitted"  # channel: a job waits that a worker may want
@@ -26,6 +28,7 @@ DECODES = "decodes"  # present when the job runs no chain: `prior`
 EXPIRES_AT = "expires_at"  # Unix seconds; absent without a deadline
 CALLER = "caller"  # who submitted it
 REPLY = "reply"  # a channel, a space and a file's name: the file is sent there when the job ends; absent when no request waits
+KEPT_BYTES = "kept"  # bytes that the job is expected to leave, from its end on those it left
 ENTERED_AT = "entered_at"  # Unix seconds of the submission
 CANCEL_REQUESTED = "cancel_requested"  # set when a started job was canceled; survives the worker
 EXECUTION = "execution"  # id of the job's current or last execution
@@ -98,6 +101,8 @@ SCRIPT_KEYS = {
     "backlog": BACKLOG,
     "recent": RECENT,
     "offers": OFFERS,
+    "kept": KEPT,
+    "kept_by": KEPT_BY,
     "submitted": SUBMITTED,
     "ended": ENDED,
 }

@@ -1,4 +1,4 @@
--- include: many offers
+-- include: many offers settling
 -- Ends a worker's jobs and keeps their files. For each job: 1 when it has ended, 0 when the worker no longer had it, and Redis's error when
 -- there is no room for its files: then it goes on. The last answer is whether the worker's offer stands.
 -- Redis checks its memory only until a script's first write, so the files of all jobs are written first, then what needs no room.
@@ -55,6 +55,7 @@ local function finish(job)
     if not job.ours then return 0 end
     redis.call('HSET', job.key, 'status', job.status, 'ended_at', worker.now, 'last_heartbeat', worker.now)
     redis.call('EXPIRE', job.key, job.ttl)
+    settle(job.id, job.bytes, worker.unix + job.ttl)
     add(registered, keys[job.registry] .. job.origin, worker.unix + job.ttl, job.id)
     redis.call('XADD', keys.results .. job.id, 'MAXLEN', 10, '*', unpack(job.result))
     redis.call('EXPIRE', keys.results .. job.id, job.ttl)
