@@ -13,11 +13,12 @@ from service.admission.backlog import Backlog, TrainingBacklog
 from service.admission.coalescing import Coalescer
 from service.admission.results import ResultLimits
 from service.admission.worker_check import WorkerCheck
+from service.protocol.errors import IMAGES_FULL, REDIS_FULL, RETRY_SOON, Refusal
 from service.protocol.metrics import ApiMetrics, QueueState
 from service.settings import Settings
 from workers.jobs import AnyJob, JobView
 from workers.queue.artifacts import Artifacts
-from workers.queue.broker import Broker, Completions, new_id
+from workers.queue.broker import Broker, BrokerFull, BrokerUnavailable, Completions, new_id
 from workers.queue.submissions import Answer, AsyncSubmissions, Submission
 
 T = TypeVar("T")
@@ -31,6 +32,7 @@ class Dependencies:
         self.settings = settings
         self.broker = broker
         self.store = store
+        self._artifacts = artifacts
         self.metrics = metrics
         self.completions = Completions(settings.redis_url)
         self.closing = asyncio.Event()
@@ -64,6 +66,7 @@ class Dependencies:
         `wanted` names a file of the job: a small one arrives with the message that the job has ended.
         Raises Refusal where the backlog is full, or where too many results are kept.
         """
+        self.require_room_for_images()
         reply = f"{self.completions.replies} {wanted}" if wanted else ""
         submission = Submission(job, job_id or new_id(), reply, self.results.expected(job))
 
@@ -84,6 +87,21 @@ class Dependencies:
         """A file of a job; None where there is none or it is no longer kept."""
         return await self._fetch((job_id, name))
 
+    async def require_room(self) -> None:
+        """Raises Refusal where Redis or the store of images has no room."""
+        try:
+            await self.off_loop(self.broker.require_room)
+        except BrokerFull:
+            raise Refusal("redis-full", REDIS_FULL, headers=RETRY_SOON) from None
+        except BrokerUnavailable:
+            raise Refusal("redis-away", "Redis accepts no writes", headers=RETRY_SOON) from None
+        self.require_room_for_images()
+
+    def require_room_for_images(self) -> None:
+        """Raises Refusal where the disk of the images is full."""
+        if not self._artifacts.has_room():
+            raise Refusal("images-full", IMAGES_FULL, headers=RETRY_SOON)
+
     async def queue_state(self) -> QueueState | None:
         """Queues and workers now; None where Redis does not answer in time."""
         try:
@@ -95,7 +113,10 @@ class Dependencies:
         return QueueState(tuple(self.broker.queues()), tuple(self.broker.workers()))
 
     def _has_worker(self) -> bool:
-        return any(worker.kind == "generate" for worker in self.broker.workers())
+        alive = any(worker.kind == "generate" for worker in self.broker.workers())
+        if not alive:
+            self.broker.require_room()  # a worker cannot show that it is alive where Redis is full
+        return alive
 
 
 async def _dependencies(request: Request) -> Dependencies:  # async: FastAPI runs plain functions in a thread

@@ -1,4 +1,4 @@
-"""`python -m tests.models.peak_memory FAMILY IMAGE_SIDE WIDTH LATENT BATCH`: trains and chains a little; prints the peak of its memory in bytes."""
+"""`python -m tests.models.peak_memory FAMILY SIDE WIDTH LATENT BATCH` trains and chains a little; it prints its peak of memory in bytes."""
 
 import re
 import sys

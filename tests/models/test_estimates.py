@@ -27,6 +27,8 @@ KINDS = [
     ("ebgan", {"code": 5}),
 ]
 
+BY_FOUR = ("dcgan", "ebgan", "sngan", "wgan-gp")  # their images have sides that four divides
+
 
 class Counter(TorchDispatchMode):
     """Counts floating-point operations; torch's own counter cannot look into gradients of gradients."""
@@ -91,10 +93,11 @@ def test_an_estimate_grows_with_everything_that_a_request_can_raise():
 def test_images_that_a_family_cannot_make_are_known_before_it_trains_on_them(name, dataset):
     kind, seen = family(name), datasets.outline(dataset)
     size = Size(image_shape=seen.image_shape, latent_size=4, width=8, classes=seen.classes or 2)
-    try:
-        kind.costs(size)
-    except Unsuitable as error:
-        assert (error.field, dataset == "digits") == ("dataset", False)
-    else:
-        made = kind.decoder(kind.begin(size, 0).networks)
-        assert made(torch.zeros(3, 4)).shape == (3, *seen.image_shape)
+    if (dataset == "gaussians-8" and name != "gan") or (dataset == "folder:x:30" and name in BY_FOUR):
+        with pytest.raises(Unsuitable) as unsuitable:
+            kind.costs(size)
+        assert unsuitable.value.field == "dataset"
+        return
+    assert kind.costs(size)
+    made = kind.decoder(kind.begin(size, 0).networks)
+    assert made(torch.zeros(3, 4)).shape == (3, *seen.image_shape)

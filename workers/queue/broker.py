@@ -23,7 +23,16 @@ from rq.worker import BaseWorker
 from workers.jobs import EVENT_ID, RECORD_BYTES, AnyJob, Event, JobView, Progress, Status
 from workers.queue import keys, routing, views
 from workers.queue.completions import Completions, Expected
-from workers.queue.connection import BrokerError, BrokerLimits, BrokerUnavailable, ConnectionSettings, UnknownJob, connect, guarded
+from workers.queue.connection import (
+    BrokerError,
+    BrokerFull,
+    BrokerLimits,
+    BrokerUnavailable,
+    ConnectionSettings,
+    UnknownJob,
+    connect,
+    guarded,
+)
 from workers.queue.scripts import script
 from workers.queue.submissions import Submission, Submissions
 from workers.queue.views import QueueView, WorkerView
@@ -31,6 +40,7 @@ from workers.queue.views import QueueView, WorkerView
 __all__ = [
     "Broker",
     "BrokerError",
+    "BrokerFull",
     "BrokerLimits",
     "BrokerUnavailable",
     "Expected",
@@ -82,6 +92,11 @@ class Broker:
         """Raises BrokerUnavailable where Redis does not answer."""
         with guarded():
             self.redis.ping()
+
+    def require_room(self) -> None:
+        """Raises BrokerFull where Redis has no room in memory or on its disk, BrokerUnavailable where it accepts no writes at all."""
+        with guarded():
+            self.redis.set(keys.PROBE, 1, px=1000)
 
     # Submitting and canceling
 

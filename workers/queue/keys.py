@@ -16,6 +16,7 @@ KEPT_BY = f"{PREFIX}:kept-by"  # hash: the sums of those bytes, by caller and of
 TURN = f"{PREFIX}:turn"  # hash: queue -> its current turn, see scripts/pieces/turns.lua
 MAINTENANCE = f"{PREFIX}:maintenance"  # lock: one worker at a time looks for abandoned jobs
 SUBMITTED = f"{PREFIX}:submitted"  # channel: a job waits that a worker may want
+PROBE = f"{PREFIX}:probe"  # string, for a second: written to see whether Redis accepts writes
 OFFERS = f"{PREFIX}:offers"  # sorted set: workers that wait for jobs, by the number of chains they have room for
 ENDED = f"{PREFIX}:ended"  # channel: ids of jobs that have ended, separated by spaces
 REPLIES = f"{PREFIX}:replies"  # prefix of a channel for each process that waits for images: their bytes, see completions.py

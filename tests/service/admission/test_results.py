@@ -85,7 +85,7 @@ def test_a_job_leaves_no_more_than_is_expected(settings, store: Store, generate_
     noise = np.random.default_rng(0).integers(0, 256, (16, 28, 28, 1), np.uint8)  # no picture takes more bytes
     given = {"mcmc": None} if sampler == "prior" else {}
     job = generate_job(num_images=16, layout=layout, sampler=sampler, data=ClassData.drawn(1, 16, 10), **given)
-    reasons = {name: "a reason of some length, as there are for every field that is null" for name in ("r_hat", "ess_bulk", "ess_tail")}
+    reasons = dict.fromkeys(("r_hat", "ess_bulk", "ess_tail"), "a reason of some length, as there are for every field that is null")
     said = Diagnostics(exact=True, effective_temperature=1, reasons=reasons, warnings=("w" * 200,))
     contract = Contract(device="NVIDIA H100 80GB HBM3", instructions=None, torch="2.13.0", sampling_reference=64, decoding_reference=64)
     left = sum(map(len, encode(job, noise, said, contract).values()))

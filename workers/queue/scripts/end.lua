@@ -74,6 +74,7 @@ end
 
 local jobs = cjson.decode(ARGV[2])
 for _, job in ipairs(jobs) do release(job) end
+redis.call('ZREM', keys.offers, worker.name)  -- where no file was kept, the first write: from here on nothing is refused
 for registry, executions in pairs(leases) do many(executions, 'ZREM', registry) end
 many(gone, 'DEL')
 many(gone_executions, 'SREM', worker.executions)
