@@ -202,6 +202,7 @@ class BatchWorker(StoppableWorker):
         if newly_known:  # it had expired while Redis or this process was away
             with self.connection.pipeline() as pipe:
                 pipe.hset(self.key, mapping=self.serialize())
+                self.set_state(self.get_state(), pipe)  # a record without a state is left out of `rq info`
                 register(self, pipe)
                 pipe.execute()
         self._suspended = bool(is_suspended(self.connection))

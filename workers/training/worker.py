@@ -14,6 +14,7 @@ from rq.exceptions import AbandonedJobError, DequeueTimeout
 from rq.executions import Execution
 from rq.job import Job
 from rq.serializers import JSONSerializer
+from rq.worker_registration import register
 
 from workers.jobs import Status
 from workers.queue import routing
@@ -40,10 +41,13 @@ class SafeQueue(Queue):
         """(queue key, job id) of the first job. Waits `timeout` seconds for one, then raises DequeueTimeout; None does not wait."""
         give_up_at = time.monotonic() + (timeout or 0)
         while True:
-            with unless_full():  # then jobs wait in their queues
+            try:
                 for key in queue_keys:
                     if found := cls.lmove(connection, key, None):
                         return found
+            except Exception as error:
+                if not is_full(error):  # then jobs wait in their queues
+                    raise
             if timeout is None:
                 return None
             if time.monotonic() >= give_up_at:
@@ -99,9 +103,20 @@ class ForkingWorker(Worker):
         with unless_full():
             try:
                 super().heartbeat(timeout, pipeline)
+                if pipeline is None:
+                    self._reappear()
             except Exception as error:
                 self.redis_errors += is_away(error)
                 raise
+
+    def _reappear(self) -> None:
+        """Registers again where the worker's record had expired while Redis was away or full: a heartbeat brings back its time alone."""
+        if not self.connection.hexists(self.key, "queues"):
+            with self.connection.pipeline() as pipe:
+                pipe.hset(self.key, mapping=self.serialize())
+                self.set_state(self.get_state(), pipe)  # a record without a state is left out of `rq info`
+                register(self, pipe)
+                pipe.execute()
 
     def maintain_heartbeats(self, job: Job, execution: Execution) -> None:
         with unless_full():
