@@ -77,7 +77,7 @@ class CriticOfPoints(nn.Module):
     def imitate(self, plain: Critic) -> None:
         """Takes the weights of a critic of as many layers, and gives its logits: no wave counts."""
         with torch.no_grad():
-            for own, given in zip(self.layers[1:], plain.layers[1:], strict=True):
+            for own, given in zip(list(self.layers)[1:], list(plain.layers)[1:], strict=True):
                 if isinstance(own, nn.Linear) and isinstance(given, nn.Linear):
                     own.weight.zero_()[:, : given.in_features] = given.weight
                     own.bias.copy_(given.bias)

@@ -64,13 +64,6 @@ def test_only_minimax_saturates_where_the_critic_is_sure():
 
 
 @pytest.mark.parametrize(("loss", "objective"), [("minimax", minimax_loss), ("non-saturating", non_saturating_loss)])
-def test_a_critic_of_points_imitates_a_plain_one():
-    networks, points = family("gan").build(Size(image_shape=(1, 1, 2), latent_size=2, width=8)), normals(9, 1, 1, 2)
-    assert not torch.allclose(networks["ratio"](points), networks["critic"](points))
-    family("gan").uncalibrate(networks)
-    assert torch.allclose(networks["ratio"](points), networks["critic"](points), atol=1e-6)
-
-
 def test_the_option_chooses_the_generators_loss(loss, objective):
     kind = family("gan", {"loss": loss})
     state = kind.begin(SIZE, 0)
@@ -84,6 +77,13 @@ def test_momentum_is_the_papers_and_adam_the_default():
     assert isinstance(descent, torch.optim.SGD)
     assert (descent.defaults["lr"], descent.defaults["momentum"]) == (0.1, 0.7)
     assert isinstance(family("gan").optimizers(networks)["critic"], torch.optim.Adam)
+
+
+def test_a_critic_of_points_imitates_a_plain_one():
+    networks, points = family("gan").build(Size(image_shape=(1, 1, 2), latent_size=2, width=8)), normals(9, 1, 1, 2)
+    assert not torch.allclose(networks["ratio"](points), networks["critic"](points))
+    family("gan").uncalibrate(networks)
+    assert torch.allclose(networks["ratio"](points), networks["critic"](points), atol=1e-6)
 
 
 def test_perceptrons_take_points_for_images():
