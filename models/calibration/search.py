@@ -19,11 +19,12 @@ from models.calibration.logistic import Line, fit_line, fit_plane
 from models.calibration.proportions import MOST_CLASSES, SHRINKAGE, add, class_scores, tilt, widened
 from models.calibration.ratio_head import Disturbance, train_head
 from models.calibration.settings import RatioHead
-from models.datasets import Split
+from models.datasets import POINT, Split
 from models.device import read, send
 from models.networks.ratio import Sum, rescale
 
 SNAPSHOTS = 8  # of a head, that are looked at
+FIRST_NOISE = 1.0  # of images, where the settings have none
 SURPLUS = 2  # images of the prior drawn for one that the first stage's weights keep
 
 
@@ -76,7 +77,15 @@ class Search:
     def _disturbance(self, step: int) -> Disturbance:
         """What happens to the images of a training step of the first stage."""
         first, last = self.settings.noise_first, self.settings.noise_last
-        return Disturbance(first + (last - first) * step / self.settings.steps, self.settings.shifts)
+        if first is None:
+            first = last if self.bench.size.image_shape == POINT else FIRST_NOISE
+        return Disturbance(first + (last - first) * step / self.settings.steps, self._shifts)
+
+    @property
+    def _shifts(self) -> float:
+        """0 where not even a side is shifted by a whole pixel."""
+        shifts = self.settings.shifts
+        return shifts if round(shifts * self.bench.size.image_shape[-1]) else 0.0
 
     def _second_stage(self, first: Candidate) -> Candidate:
         """The first ratio plus a head fitted on clean images to what it leaves."""
@@ -87,7 +96,7 @@ class Search:
             rows = send(torch.multinomial(weights_of(log_ratio), count, replacement=True, generator=random), self.bench.device)
             return Split(pool.images[rows], pool.labels[rows])
 
-        clean = Disturbance(0.0, self.settings.shifts)
+        clean = Disturbance(0.0, self._shifts)
         return self._best_snapshot(lambda step: clean, 100, reweighted, before=first)
 
     def _best_snapshot(self, at: Callable[[int], Disturbance], purpose: int, draw: Draw, *, before: Candidate | None = None) -> Candidate:

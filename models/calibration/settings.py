@@ -27,8 +27,10 @@ class RatioHead(Frozen):
     """A network of its own, trained to tell real images from the generator's; the snapshot with the lowest FID on `validation` is kept."""
 
     method: Literal["ratio-head"] = "ratio-head"
-    noise_first: Strength = Field(
-        1.0, description="at the first step, the highest standard deviation of the noise added to real and generated images"
+    noise_first: Strength | None = Field(
+        None,
+        description="at the first step, the highest standard deviation of the noise added to real and generated images; "
+        "without one, 1 for images and 0 for points of the plane",
     )
     noise_last: Strength = Field(0.0, description="at the last step; in between it changes evenly")
     shifts: float = Field(1 / 14, ge=0, le=0.25, description="farthest shift of the images, as a share of their side")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _NAMES = registry.names(__path__)
 SPLITS = ("train", "validation", "test", "evaluator")
 HERE = Path("data/datasets")  # where users put data that no package brings
+POINT = (1, 1, 2)  # the shape of an image that is a point of the plane
 
 
 class DatasetUnavailable(Exception):
@@ -32,7 +33,7 @@ class Detail(NamedTuple):
 
 
 class Points(NamedTuple):
-    """What a dataset of points in the plane is; its file names it `POINTS`. A point is an image of shape (1, 1, 2): its place / scale."""
+    """What a dataset of points in the plane is; its file names it `POINTS`. A point is an image of its place / scale."""
 
     scale: float
     centres: tuple[tuple[float, float], ...] = ()  # of equally likely round Gaussians, in the order of their labels; none elsewhere

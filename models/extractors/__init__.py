@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from models.datasets import POINT
+
 if TYPE_CHECKING:
     from models.datasets import Split
     from models.extractors.base import Extractor
-
-POINT = (1, 1, 2)  # an image shape: points of the plane
 
 
 def suitable(split: Split) -> tuple[str, ...]:

@@ -42,15 +42,28 @@ class Gan(Adversarial):
     def build(self, size: Size) -> nn.ModuleDict:
         from torch import nn
 
-        from models.networks.perceptrons import Critic, Generator
+        from models.datasets import POINT
+        from models.networks.perceptrons import Critic, CriticOfPoints, Generator
+
+        def critic() -> nn.Module:
+            return Critic(size.width, size.image_shape, layers=self.layers)
 
         return nn.ModuleDict(
             {
                 "generator": Generator(size.latent_size, size.width, size.image_shape, layers=self.layers),
-                "critic": Critic(size.width, size.image_shape, layers=self.layers),
-                "ratio": Critic(size.width, size.image_shape, layers=self.layers),
+                "critic": critic(),
+                "ratio": CriticOfPoints(size.width, layers=self.layers) if size.image_shape == POINT else critic(),
             }
         )
+
+    def uncalibrate(self, networks: nn.ModuleDict) -> None:
+        from models.networks.perceptrons import CriticOfPoints
+
+        ratio = networks["ratio"]
+        if isinstance(ratio, CriticOfPoints):
+            ratio.imitate(networks["critic"])  # type: ignore[arg-type]
+        else:
+            super().uncalibrate(networks)
 
     def optimizers(self, networks: nn.ModuleDict) -> dict[str, torch.optim.Optimizer]:
         from torch.optim import SGD, Adam

@@ -97,6 +97,34 @@ def test_a_head_has_slope_one_on_what_judged_it_and_lowers_the_distance(bench, e
     assert evidence.fid(bench.log_ratios(fitted.ratio, evidence.fake)) < 0.5 * evidence.fid()
 
 
+def test_a_head_of_points_sees_them_as_they_are_and_finds_what_is_thin():
+    kind, size = family("gan"), Size(image_shape=(1, 1, 2), latent_size=2, width=64)
+
+    def points(count: int, random: torch.Generator, strand: float) -> Split:
+        """Two modes at (±.5, 0); a share of the points lies on the line between them."""
+        side = torch.randint(2, (count, 1), generator=random) - 0.5
+        places = torch.cat([side, torch.zeros(count, 1)], 1) + 0.02 * torch.randn(count, 2, generator=random)
+        on_strand = torch.rand(count, generator=random) < strand
+        places[on_strand, 0] = 0.8 * torch.rand(int(on_strand.sum()), generator=random) - 0.4
+        return Split(places.reshape(-1, 1, 1, 2), torch.zeros(count, dtype=torch.int64))
+
+    def features(split: Split) -> torch.Tensor:
+        return split.images.flatten(1).square()
+
+    here, there = points(400, torch.Generator().manual_seed(2), 0.0), points(800, torch.Generator().manual_seed(3), 0.2)
+    weight, one = torch.full((400,), 1 / 400, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    evidence = Evidence(here, there, Moments.of(features(here)), weight, one, features(there), torch.ones(800, 1, dtype=torch.float64))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        networks = kind.build(size).eval()
+    train = points(512, torch.Generator().manual_seed(1), 0.0)
+    bench = Bench(kind, networks, size, train, lambda count, random: points(count, random, 0.2), 7, lambda: None)
+    fitted = fit(RatioHead(steps=200), bench, evidence)
+    assert fitted.optimum == "log p_data/p_generator"
+    log_ratios, between = bench.log_ratios(fitted.ratio, there), there.images[:, 0, 0, 0].abs() < 0.4
+    assert log_ratios[between].mean() < log_ratios[~between].mean() - 3
+
+
 def test_another_seed_makes_another_head(bench, evidence):
     other = Bench(KIND, bench.networks, SIZE, bench.train, generated, 8, lambda: None)
     first, second = (fit(ALL["one head"], here, evidence).ratio.state_dict() for here in (bench, other))

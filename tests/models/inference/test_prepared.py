@@ -76,8 +76,9 @@ def test_the_gradient_of_a_shipped_checkpoint_has_the_same_bits_on_one_thread_an
     store, before = Store(Path("nowhere")), torch.get_num_threads()
     try:
         for card in store.cards():
-            z = torch.randn(64, *card.latent_shape, generator=torch.Generator().manual_seed(4))
-            for name in set(load(store, card, torch.device("cpu")).targets) - {"posterior"}:
+            prepared = load(store, card, torch.device("cpu"))
+            for name in set(prepared.targets) - {"posterior"}:
+                z = torch.randn(64, *prepared.spaces[name].shape, generator=torch.Generator().manual_seed(4))
                 seen = []
                 for threads in (1, 2):
                     torch.set_num_threads(threads)

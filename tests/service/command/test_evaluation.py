@@ -18,6 +18,7 @@ FOUND = Evaluation(
     digest="0" * 64,
     dataset="digits",
     torch="2",
+    device="cpu",
     metrics=(
         Metric(name="kid", sampler="prior", value=0.01234, spread=0.0011, floor=0.0001, extractor="first", **ROW),
         Metric(name="fid", sampler="prior", value=12.345, spread=0.51, floor=1.5, extractor="first", **ROW),
