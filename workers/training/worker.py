@@ -1,6 +1,7 @@
 """RQ's forking worker: each job in a process of its own, killable, its memory freed at the end; a job whose worker died starts again."""
 
 import ctypes
+import json
 import os
 import shutil
 import signal
@@ -20,6 +21,7 @@ from workers.jobs import Status
 from workers.queue import routing
 from workers.queue.broker import Broker
 from workers.queue.connection import is_away, is_full
+from workers.queue.scripts import script
 from workers.settings import WorkerSettings
 from workers.training.process import LOST, STOP
 from workers.training.reports import unless_full
@@ -78,6 +80,7 @@ class ForkingWorker(Worker):
         self.turned_at = time.monotonic()
         self.redis_errors = 0
         self._lost = False
+        self._renew = broker.redis.register_script(script("renew"))
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Runs a job in a process of its own, then announces its end."""
@@ -119,8 +122,15 @@ class ForkingWorker(Worker):
                 pipe.execute()
 
     def maintain_heartbeats(self, job: Job, execution: Execution) -> None:
-        with unless_full():
+        """RQ's heartbeat of the worker and its job; of these a full Redis gets the job's lease alone, so that no other worker takes it."""
+        try:
             super().maintain_heartbeats(job, execution)
+        except Exception as error:
+            if not is_full(error):
+                raise
+            lease = {"origin": job.origin, "execution": execution.composite_key, "lasts": LEASE_S, "ends": time.time() + LEASE_S}
+            with unless_full():  # its disk may be full
+                self._renew(args=[json.dumps(lease)])
 
     def set_state(self, state: str, pipeline: Any = None) -> None:
         with unless_full():
