@@ -10,12 +10,14 @@ from importlib import import_module
 from types import FrameType
 
 from fastapi import APIRouter, FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
 from models.checkpoints import Store
 from service.admission.dependencies import Dependencies
 from service.protocol import errors
 from service.protocol.metrics import ApiMetrics, MetricsMiddleware
 from service.protocol.openapi import describing
+from service.protocol.semantics import HeadAsGet, HeaderBounds
 from service.settings import Settings
 from workers.queue.artifacts import Artifacts
 from workers.queue.broker import Broker
@@ -42,6 +44,16 @@ def create_app(
         metrics=metrics,
     )
     errors.install(app, metrics)
+    app.add_middleware(HeadAsGet)
+    app.add_middleware(HeaderBounds, settings=settings)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=("GET", "POST", "DELETE"),
+            allow_headers=("Authorization", "Prefer", "Last-Event-ID", "X-Ebbtide-Caller"),
+            expose_headers=("Location", "ETag", "Retry-After", "X-Ebbtide-Job", "X-Ebbtide-Seed"),
+        )
     app.add_middleware(MetricsMiddleware, metrics=metrics)  # outermost: it sees every answer
     for router in ROUTERS:
         app.router.routes.extend(router.routes)  # include_router would match each path twice: 4 µs a request

@@ -8,7 +8,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from service.admission.dependencies import Injected
 from service.protocol.errors import RETRY_SOON, Refusal, document
-from service.protocol.schemas import Health
+from service.protocol.schemas import Health, Version
+from workers.version import version
 
 router = APIRouter(tags=["health"])
 PLAYGROUND = Path(__file__).parent.parent / "playground"
@@ -18,6 +19,12 @@ PLAYGROUND = Path(__file__).parent.parent / "playground"
 async def livez() -> Health:
     """The process answers."""
     return Health(status="alive")
+
+
+@router.get("/version")
+async def tell_version() -> Version:
+    """What is running."""
+    return Version(version=version())
 
 
 @router.get("/readyz", response_model=Health)
