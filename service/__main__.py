@@ -1,9 +1,11 @@
 """`python -m service` serves the API on one address, by the settings EBBTIDE_*."""
 
 import argparse
+from functools import partial
 
 import uvicorn
 
+from service.app import create_app
 from service.protocol.connection import bounded
 from service.settings import Settings
 
@@ -18,8 +20,9 @@ def main() -> None:
     parser.add_argument("--log-level", default="info", choices=("critical", "error", "warning", "info", "debug"))
     given = parser.parse_args()
     settings = Settings()
+    settings = settings.model_copy(update={"allowed_hosts": (*settings.allowed_hosts, given.host)})
     uvicorn.run(
-        "service.app:create_app",
+        partial(create_app, settings),
         factory=True,
         host=given.host,
         port=given.port,

@@ -15,6 +15,9 @@ class Settings(WorkerSettings):
     max_headers: int = Field(100, ge=10, description="most headers of a request")
     head_timeout_s: float = Field(10, gt=0, description="seconds in which a request's headers must be complete")
     body_timeout_s: float = Field(30, gt=0, description="seconds in which a request's body must be complete")
+    allowed_hosts: tuple[str, ...] = Field(
+        (), description="names this server is called by, as a JSON list; localhost, its own name and addresses need none; * for any"
+    )
     cors_origins: tuple[str, ...] = Field((), description="origins whose pages may call the API, as a JSON list; * for all")
     max_body_bytes: int = Field(64 * 1024, ge=1024, description="largest request body")
     max_backlog_chain_steps: int = Field(

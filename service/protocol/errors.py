@@ -45,6 +45,7 @@ KINDS = {
     "headers-too-large": Kind(431, "The headers are too large"),
     "encoded-body": Kind(415, "The body is encoded"),
     "too-many-connections": Kind(503, "Too many connections"),
+    "unknown-host": Kind(421, "Another host is meant"),
     "foreign-origin": Kind(403, "Another web site sent this request"),
     "not-acceptable": Kind(406, "No accepted media type is available"),
     "unknown-model": Kind(404, "No such model"),

@@ -21,7 +21,12 @@ def connected(address: str) -> Iterator[socket.socket]:
 
 
 def post(path: str = "/generate", body: bytes = BODY, *headers: bytes, length: int | None = None) -> bytes:
-    lines = [b"POST %b HTTP/1.1" % path.encode(), b"Host: x", b"Content-Length: %d" % (len(body) if length is None else length), *headers]
+    lines = [
+        b"POST %b HTTP/1.1" % path.encode(),
+        b"Host: localhost",
+        b"Content-Length: %d" % (len(body) if length is None else length),
+        *headers,
+    ]
     return b"\r\n".join([*lines, b"", body])
 
 
@@ -38,7 +43,7 @@ def statuses(said: bytes) -> list[int]:
 
 
 def test_an_offer_to_upgrade_is_ignored_and_the_body_stays_a_body(address, painter):
-    smuggled = b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n"
+    smuggled = b"GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n"
     upgrade = (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA")
     for body, status in ((BODY, 200), (smuggled, 400)):
         with connected(address) as wire:
@@ -56,7 +61,7 @@ def test_an_offer_to_upgrade_is_ignored_and_the_body_stays_a_body(address, paint
 @pytest.mark.parametrize("value", [b"\r\nX-Long: " + 20_000 * b"x", b"".join(b"\r\nX-%d: 1" % number for number in range(200))])
 def test_heads_that_are_too_long_or_too_many_are_refused(value, address):
     with connected(address) as wire:
-        wire.sendall(b"GET /livez HTTP/1.1\r\nHost: x" + value + b"\r\n\r\n")
+        wire.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost" + value + b"\r\n\r\n")
         said = answers(wire)
     assert statuses(said) == [431]
     assert b"application/problem+json" in said
@@ -64,7 +69,7 @@ def test_heads_that_are_too_long_or_too_many_are_refused(value, address):
 
 def test_an_endless_head_is_refused_while_it_comes(address):
     with connected(address) as wire:
-        wire.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nX: ")
+        wire.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX: ")
         sent = 0
         try:
             for _ in range(1000):
@@ -87,7 +92,7 @@ def test_requests_that_drip_end_by_a_timeout_and_idle_ones_too(serve, settings):
     with connected(str(client.base_url)) as wire:  # one byte at a time moves no clock
         wire.settimeout(0.05)
         said, begun = b"", time.monotonic()
-        for byte in b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Slow: " + 300 * b"y":
+        for byte in b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Slow: " + 300 * b"y":
             try:
                 wire.sendall(bytes([byte]))
                 said += wire.recv(4096)
