@@ -12,6 +12,7 @@ import yaml
 from service.__main__ import DRAIN_LIMIT_S as API_DRAIN_LIMIT_S
 from service.command.up import DRAIN_LIMIT_S
 from service.command.valkey import valkey_command
+from service.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -141,6 +142,35 @@ def test_images_are_pinned_and_everything_restarts_and_reaps() -> None:
         assert tag != "latest", name
         assert service["restart"] == "unless-stopped"
         assert service["init"] is True
+
+
+UNITS = {"gb": 2**30, "g": 2**30, "m": 2**20}
+
+
+def limit(text: str) -> int:
+    """Bytes of a default such as `${API_MEMORY:-1g}`."""
+    number, unit = re.fullmatch(r"\$\{\w+:-(\d+)([a-z]+)\}", text).groups()  # type: ignore[union-attr]
+    return int(number) * UNITS[unit]
+
+
+def test_every_service_has_a_limit_of_memory_and_a_log_that_rotates() -> None:
+    for name, service in SERVICES.items():
+        assert limit(service["mem_limit"]) >= 2**28, name
+        assert service["logging"]["driver"] == "json-file"
+        assert set(service["logging"]["options"]) == {"max-size", "max-file"}, name
+
+
+def test_redis_refuses_before_its_container_is_killed_and_results_are_bounded_before_that() -> None:
+    command = SERVICES["redis"]["command"]
+    most = limit(command[command.index("--maxmemory") + 1])
+    assert Settings.model_fields["max_result_bytes"].default * 1.25 < most < limit(SERVICES["redis"]["mem_limit"])
+    assert Settings.model_fields["valkey_bytes"].default == most
+    assert Settings.model_fields["max_caller_result_bytes"].default < Settings.model_fields["max_result_bytes"].default
+
+
+def test_a_trainer_has_room_for_the_largest_run_that_is_accepted() -> None:
+    for name in TRAINERS:
+        assert limit(SERVICES[name]["mem_limit"]) > Settings.model_fields["max_training_bytes"].default
 
 
 def test_services_wait_for_the_health_of_what_they_need() -> None:

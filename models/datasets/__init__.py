@@ -40,6 +40,14 @@ class Points(NamedTuple):
     spread: float = 0.0  # their standard deviation
 
 
+class Outline(NamedTuple):
+    """How large a dataset is, known without its files; a file has a constant `OUTLINE`, or a function `outline` of the detail."""
+
+    image_shape: tuple[int, int, int]  # channels, height, width
+    images: int = 0  # of all parts together; 0 where it is not known
+    classes: int | None = None  # 1 where there are none; None where it is not known
+
+
 class Split(NamedTuple):
     """Some images of a dataset and their classes."""
 
@@ -118,6 +126,14 @@ def stacked(name: str) -> int | None:
     """Classes of each channel of a dataset that stacks pictures as channels, its file's `STACKED`; None for any other."""
     kind = name.partition(":")[0]
     found: int | None = getattr(_module(kind), "STACKED", None) if kind in names() else None
+    return found
+
+
+def outline(name: str) -> Outline:
+    """How large the images of that name are and how many there are. Imports no torch."""
+    kind, _, detail = name.partition(":")
+    module = _module(kind)
+    found: Outline = module.outline(detail) if hasattr(module, "outline") else module.OUTLINE
     return found
 
 

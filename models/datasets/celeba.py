@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zipfile import ZipFile
 
-from models.datasets import DatasetUnavailable, Detail, Split, Splits, split
+from models.datasets import DatasetUnavailable, Detail, Outline, Split, Splits, split
 from models.datasets.base import scaled, shuffled
 from models.datasets.folder import decoded, images_in, middle, opened, tenths
 
@@ -22,8 +22,14 @@ if TYPE_CHECKING:
 DETAIL = Detail("COUNT", "[1-9][0-9]{1,5}")
 FOLDER, LIST = "img_align_celeba", "list_eval_partition.txt"
 SIDE = 64
+ALL = 202_599  # images
 MOST_BYTES = 1 << 24  # of an image in the archive
 TRAIN, VALIDATION, TEST = range(3)  # as the list numbers the parts
+
+
+def outline(detail: str) -> Outline:
+    """Of all images, or of so many."""
+    return Outline((3, SIDE, SIDE), int(detail or ALL), 1)
 
 
 def load(root: Path, detail: str) -> Splits:

@@ -6,9 +6,10 @@ The version for Python is pickled, and pickles can run code, so it is never read
 
 from pathlib import Path
 
-from models.datasets import DatasetUnavailable, Split, Splits
+from models.datasets import DatasetUnavailable, Outline, Split, Splits
 from models.datasets.base import WITHOUT, found, official, tensor, unpacked
 
+OUTLINE = Outline((3, 32, 32), 60_000, 10)
 DETAIL = WITHOUT
 FOLDER = "cifar-10-batches-bin"
 NAMES = (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin")

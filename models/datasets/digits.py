@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from models.datasets import Splits, split
+from models.datasets import Outline, Splits, split
 from models.datasets.base import WITHOUT, without
 
+OUTLINE = Outline((1, 8, 8), 1_797, 10)
 DETAIL = WITHOUT
 
 

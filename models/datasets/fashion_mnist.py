@@ -10,12 +10,13 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.datasets import DatasetUnavailable, Split, Splits
+from models.datasets import DatasetUnavailable, Outline, Split, Splits
 from models.datasets.base import WITHOUT, found, official, tensor, unpacked
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+OUTLINE = Outline((1, 28, 28), 70_000, 10)
 DETAIL = WITHOUT
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple, TypeVar
 
-from models.datasets import DatasetUnavailable, Detail, Split, Splits, split
+from models.datasets import DatasetUnavailable, Detail, Outline, Split, Splits, split
 from models.datasets.base import distinct, scaled
 
 if TYPE_CHECKING:
@@ -40,6 +40,12 @@ class Shape(NamedTuple):
     width: int
     height: int
     grey: bool
+
+
+def outline(detail: str) -> Outline:
+    """The largest that images can be where no side is named; how many there are and of how many classes is not known without the files."""
+    side = int(detail.partition(":")[2] or LARGEST_KEPT)
+    return Outline((3, side, side))
 
 
 def load(root: Path, detail: str) -> Splits:

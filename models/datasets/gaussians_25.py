@@ -3,9 +3,10 @@
 from itertools import product
 from pathlib import Path
 
-from models.datasets import Points, Splits
-from models.datasets.base import gaussians
+from models.datasets import Outline, Points, Splits
+from models.datasets.base import DRAWN, gaussians
 
+OUTLINE = Outline((1, 1, 2), DRAWN, 25)
 POINTS = Points(2.5, tuple((float(x), float(y)) for x, y in product(range(-2, 3), repeat=2)), 0.05)
 
 

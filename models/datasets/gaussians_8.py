@@ -3,9 +3,10 @@
 from math import cos, pi, sin
 from pathlib import Path
 
-from models.datasets import Points, Splits
-from models.datasets.base import gaussians
+from models.datasets import Outline, Points, Splits
+from models.datasets.base import DRAWN, gaussians
 
+OUTLINE = Outline((1, 1, 2), DRAWN, 8)
 POINTS = Points(2.5, tuple((2 * cos(mode * pi / 4), 2 * sin(mode * pi / 4)) for mode in range(8)), 0.02)
 
 

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from models.datasets import Splits, split
+from models.datasets import Outline, Splits, split
 from models.datasets.base import WITHOUT, without
 
+OUTLINE = Outline((1, 28, 28), 5_000, 10)
 DETAIL = WITHOUT
 
 

@@ -5,9 +5,10 @@ The three digits come from the same part of `mnist`, so parts share no digit.
 
 from pathlib import Path
 
-from models.datasets import Split, Splits
+from models.datasets import Outline, Split, Splits
 from models.datasets import load as dataset
 
+OUTLINE = Outline((3, 28, 28), 55_000, 1000)
 STACKED = 10  # classes of each channel
 COUNTS = (30_000, 5_000, 10_000, 10_000)  # images of train, validation, test and evaluator
 

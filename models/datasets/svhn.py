@@ -5,9 +5,10 @@
 
 from pathlib import Path
 
-from models.datasets import DatasetUnavailable, Split, Splits
+from models.datasets import DatasetUnavailable, Outline, Split, Splits
 from models.datasets.base import WITHOUT, found, official
 
+OUTLINE = Outline((3, 32, 32), 99_289, 10)
 DETAIL = WITHOUT
 NAMES = ("train_32x32.mat", "test_32x32.mat")
 

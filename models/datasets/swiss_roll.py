@@ -3,9 +3,10 @@
 from math import pi
 from pathlib import Path
 
-from models.datasets import Points, Splits
+from models.datasets import Outline, Points, Splits
 from models.datasets.base import DRAWN, drawn
 
+OUTLINE = Outline((1, 1, 2), DRAWN, 1)
 POINTS = Points(16.0)
 NOISE = 0.25
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from models.families.base import Family, TrainState
+from models.costs import Cost
+from models.families.base import BACK_AND_FORTH, Family, TrainState
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -35,6 +36,17 @@ class Adversarial(Family):
     @property
     def averaged(self) -> dict[str, float]:
         return {"generator": self.ema} if self.ema else {}
+
+    def step_cost(self, costs: Mapping[str, Cost]) -> Cost:
+        generator, critic = costs["generator"], self.critic_cost(costs)
+        judged = 2 * critic  # real and generated images
+        operations = self.critic_steps * (generator.operations + BACK_AND_FORTH * judged.operations)
+        operations += BACK_AND_FORTH * (generator + critic).operations
+        return Cost((generator + critic).parameters, max(judged.numbers, (generator + critic).numbers), operations)
+
+    def critic_cost(self, costs: Mapping[str, Cost]) -> Cost:
+        """What the critic costs for one image."""
+        return costs["critic"]
 
     def critic_loss(self, state: TrainState, real: Tensor, fake: Tensor) -> Tensor:
         """What the critic descends, (); `real` and `fake` are (batch, channels, height, width)."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from models.cards import Frozen
+from models.costs import Cost, total
 
 if TYPE_CHECKING:
     import torch
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
     from models.kernels import Kernel
     from models.targets.base import DataKind, Target
+
+
+BACK_AND_FORTH = 3  # a pass with its gradient costs about as much as so many without
 
 
 class Size(Frozen):
@@ -118,6 +122,15 @@ class Family(Frozen):
     def classes(self, size: Size) -> int:
         """How many classes a request chooses from; 0 where networks take none."""
         return size.classes if self.takes_classes else 0
+
+    def costs(self, size: Size) -> dict[str, Cost]:
+        """What each network of `build` costs for one image, by arithmetic alone: the API has no torch. Raises Unsuitable."""
+        raise NotImplementedError
+
+    def step_cost(self, costs: Mapping[str, Cost]) -> Cost:
+        """What `train_step` costs for one image of a batch, forward and backward: here, every network once."""
+        once = total(*costs.values())
+        return Cost(once.parameters, once.numbers, BACK_AND_FORTH * once.operations)
 
     def build(self, size: Size) -> nn.ModuleDict:
         """The networks as published: no spectral norm, nothing that only training needs."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from models.costs import Cost, dcgan_critic, sngan_critic, sngan_generator
 from models.families.adversarial_base import Adversarial
 from models.families.base import Size, TrainState
 from models.families.gan import discrimination_loss, non_saturating_loss
@@ -22,6 +23,13 @@ class Dcgan(Adversarial):
 
     description: ClassVar[str] = "Convolutional GAN with BatchNorm"
     only_calibrated: ClassVar[tuple[str, ...]] = ("ddls",)
+
+    def costs(self, size: Size) -> dict[str, Cost]:
+        return {
+            "generator": sngan_generator(size.latent_size, size.width, size.image_shape),
+            "critic": dcgan_critic(size.width, size.image_shape),
+            "ratio": sngan_critic(size.width, size.image_shape),
+        }
 
     def build(self, size: Size) -> nn.ModuleDict:
         from torch import nn

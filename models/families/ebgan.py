@@ -6,10 +6,12 @@ the margin with it. The critic descends E D(x) + E [m - D(G(z))]⁺, the generat
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
+from models.costs import Cost, dcgan_generator, encoder, sngan_critic, sngan_generator
 from models.families.adversarial_base import Adversarial
 from models.families.base import Size, Space, TrainState, unchanged
 
@@ -33,6 +35,18 @@ class Ebgan(Adversarial):
     description: ClassVar[str] = "GAN with an auto-encoder's error as energy"
     default_sampler: ClassVar[str] = "prior"
     only_calibrated: ClassVar[tuple[str, ...]] = ("ddls",)
+
+    def costs(self, size: Size) -> dict[str, Cost]:
+        width, shape = size.width, size.image_shape
+        return {
+            "generator": sngan_generator(size.latent_size, width, shape),
+            "encoder": encoder(self.code, width, shape),
+            "decoder": dcgan_generator(self.code, width, shape),
+            "ratio": sngan_critic(width, shape),
+        }
+
+    def critic_cost(self, costs: Mapping[str, Cost]) -> Cost:
+        return costs["encoder"] + costs["decoder"]
 
     def build(self, size: Size) -> nn.ModuleDict:
         """No BatchNorm in the auto-encoder: each image has an energy of its own."""

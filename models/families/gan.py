@@ -7,10 +7,12 @@ where it has maxout, no dropout, tanh where it has a sigmoid, latents from N(0, 
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from models.costs import Cost, perceptron
 from models.families.adversarial_base import Adversarial
 from models.families.base import Size, TrainState
 
@@ -31,6 +33,11 @@ class Gan(Adversarial):
     layers: int = Field(2, ge=1, le=16, description="hidden layers of each network, all of the model's width")
 
     description: ClassVar[str] = "GAN of multilayer perceptrons"
+
+    def costs(self, size: Size) -> dict[str, Cost]:
+        pixels = math.prod(size.image_shape)
+        critic = perceptron(pixels, size.width, 1, layers=self.layers)
+        return {"generator": perceptron(size.latent_size, size.width, pixels, layers=self.layers), "critic": critic, "ratio": critic}
 
     def build(self, size: Size) -> nn.ModuleDict:
         from torch import nn

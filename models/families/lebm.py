@@ -6,12 +6,13 @@ posterior at every step; then f ascends E_posterior f - E_prior f, and g descend
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from models.families.base import Family, Size, TrainState
+from models.costs import Cost, dcgan_generator, perceptron
+from models.families.base import BACK_AND_FORTH, Family, Size, TrainState
 from models.kernels.langevin import Langevin
 
 if TYPE_CHECKING:
@@ -36,6 +37,16 @@ class Lebm(Family):
     default_sampler: ClassVar[str] = "latent-ebm"
     preview_sampler: ClassVar[str] = "latent-ebm"
     reconstructs: ClassVar[bool] = True
+
+    def costs(self, size: Size) -> dict[str, Cost]:
+        generator = dcgan_generator(size.latent_size, size.width, size.image_shape)
+        return {"generator": generator, "f": perceptron(size.latent_size, self.hidden, 1, layers=2)}
+
+    def step_cost(self, costs: Mapping[str, Cost]) -> Cost:
+        """Chains of prior and posterior, then a pass of each network; a step of a chain keeps nothing for the next."""
+        generator, f = costs["generator"], costs["f"]
+        passes = PRIOR.steps * f.operations + POSTERIOR.steps * (generator + f).operations + (generator + 2 * f).operations
+        return Cost((generator + f).parameters, (generator + 2 * f).numbers, BACK_AND_FORTH * passes)
 
     def build(self, size: Size) -> nn.ModuleDict:
         from torch import nn

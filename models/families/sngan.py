@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from models.costs import EMBEDDING, Cost, Unsuitable, sngan_critic, sngan_generator
 from models.families.adversarial_base import Adversarial
 from models.families.base import Size, Space, TrainState
 
@@ -36,17 +37,25 @@ class Sngan(Adversarial):
     def takes_classes(self) -> bool:
         return self.conditional
 
+    def costs(self, size: Size) -> dict[str, Cost]:
+        """Raises Unsuitable for a conditional model of one class."""
+        if self.conditional and size.classes < 2:
+            raise Unsuitable("options.conditional", "conditional=true needs a dataset of at least 2 classes; this one has none")
+        classes = self.classes(size)
+        generator = sngan_generator(size.latent_size + EMBEDDING * self.conditional, size.width, size.image_shape)
+        critic = sngan_critic(size.width, size.image_shape, outputs=1 + classes)
+        return {"generator": generator + Cost(parameters=EMBEDDING * classes), "critic": critic, "ratio": critic}
+
     def build(self, size: Size) -> nn.ModuleDict:
-        """Raises ValueError for a conditional model of one class."""
+        """Raises Unsuitable for a conditional model of one class."""
         from torch import nn
 
-        if self.conditional and size.classes < 2:
-            raise ValueError("conditional=true needs a dataset of at least 2 classes; this one has none")
+        self.costs(size)
         networks = {"generator": self._generator(size), "critic": self._critic(size), "ratio": self._critic(size, dropout=0.2)}
         return nn.ModuleDict(networks)
 
     def _generator(self, size: Size) -> nn.Module:
-        from models.networks.conditional import EMBEDDING, ConditionalGenerator
+        from models.networks.conditional import ConditionalGenerator
         from models.networks.output_noise import OutputNoise
         from models.networks.sngan import Generator
 

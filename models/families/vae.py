@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
+from models.costs import Cost, dcgan_generator, encoder
 from models.families.base import Family, Size, TrainState
 
 if TYPE_CHECKING:
@@ -30,6 +31,10 @@ class Vae(Family):
     default_sampler: ClassVar[str] = "prior"
     preview_sampler: ClassVar[str] = "prior"
     reconstructs: ClassVar[bool] = True
+
+    def costs(self, size: Size) -> dict[str, Cost]:
+        generator = dcgan_generator(size.latent_size, size.width, size.image_shape)
+        return {"generator": generator, "encoder": encoder(2 * size.latent_size, size.width, size.image_shape)}
 
     def build(self, size: Size) -> nn.ModuleDict:
         """The encoder gives 2 · latent numbers: mean and logarithm of the variance."""

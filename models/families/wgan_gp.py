@@ -6,13 +6,14 @@ The critic descends E c(G(z)) - E c(x) + λ E (|∇c(x̂)| - 1)², x̂ uniform b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
+from models.costs import Cost, sngan_critic, sngan_generator
 from models.families.adversarial_base import Adversarial
-from models.families.base import Size, Space, TrainState, unchanged
+from models.families.base import BACK_AND_FORTH, Size, Space, TrainState, unchanged
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +35,16 @@ class WganGp(Adversarial):
     needs_calibration: ClassVar[dict[str, str]] = {
         "ddls": "the critic's scale is arbitrary and was never calibrated: DDLS on it samples no known density"
     }
+
+    def costs(self, size: Size) -> dict[str, Cost]:
+        critic = sngan_critic(size.width, size.image_shape)
+        return {"generator": sngan_generator(size.latent_size, size.width, size.image_shape), "critic": critic, "ratio": critic}
+
+    def step_cost(self, costs: Mapping[str, Cost]) -> Cost:
+        """The penalty has a gradient of a gradient, which takes about three passes with a gradient."""
+        plain, critic = super().step_cost(costs), costs["critic"]
+        operations = plain.operations + self.critic_steps * 3 * BACK_AND_FORTH * critic.operations
+        return Cost(plain.parameters, max(plain.numbers, 6 * critic.numbers), operations)
 
     def build(self, size: Size) -> nn.ModuleDict:
         from torch import nn

@@ -6,9 +6,8 @@ The class enters where layers are cheap: all that follows is the same for every 
 import torch
 from torch import Tensor, nn
 
+from models.costs import EMBEDDING
 from models.networks.ratio import rescale
-
-EMBEDDING = 32  # numbers that tell a generator the class
 
 
 class ConditionalGenerator(nn.Module):

@@ -1,4 +1,4 @@
-"""A bound on the backlog, in chain-steps: a job beyond the bound is refused with 429 and Retry-After."""
+"""Bounds on the backlog, in chain-steps and of training: a job beyond a bound is refused with 429 and Retry-After."""
 
 import asyncio
 import math
@@ -8,9 +8,12 @@ from collections.abc import Awaitable, Callable
 from service.protocol.errors import Refusal
 from service.protocol.metrics import QueueState
 from workers.jobs import AnyJob
+from workers.queue.broker import BrokerUnavailable
+from workers.queue.routing import FORKED_QUEUES
 
 FRESH_S = 0.1  # an older figure is read again in the background
 STALE_S = 2.0  # an older figure is read again before the job is admitted
+TRAINING_RETRY_S = 60
 UNKNOWN_S, LONGEST_S = 30, 3600  # Retry-After where no pace has been measured, and at most
 
 
@@ -82,6 +85,35 @@ class Backlog:
         wait_s = min(LONGEST_S, max(1, math.ceil(excess / self._pace))) if self._pace > 0 else UNKNOWN_S
         detail = f"the backlog is {waiting} chain-steps, this job adds {steps}, the limit is {self._most}; try again in {wait_s} s"
         return Refusal("too-busy", detail, headers={"Retry-After": str(wait_s)})
+
+
+class TrainingBacklog:
+    """Refuses training and calibration jobs where too many wait, or where those that wait ask for too much.
+
+    Such jobs are few: each reads Redis first, one after another. An empty backlog admits a job of any size.
+    """
+
+    def __init__(self, read: Callable[[], Awaitable[QueueState | None]], *, most_jobs: int, most_tflop: int) -> None:
+        self._read_state, self._most_jobs, self._most_tflop = read, most_jobs, most_tflop
+        self._turn = asyncio.Lock()
+
+    async def admit(self, job: AnyJob, submission: Callable[[], Awaitable[int]]) -> None:
+        """Awaits a submission. Raises Refusal."""
+        async with self._turn:
+            if (state := await self._read_state()) is None:
+                raise BrokerUnavailable("Redis does not answer")
+            queues = [queue for queue in state.queues if queue.name in FORKED_QUEUES]
+            waiting, tflop = sum(queue.depth for queue in queues), sum(queue.backlog_tflop for queue in queues)
+            if waiting >= self._most_jobs:
+                raise _training_refusal(f"{waiting} training and calibration jobs wait, as many as may")
+            if waiting and tflop + job.work > self._most_tflop:
+                asked = f"the training and calibration jobs that wait ask for {tflop:.4g}·10^12 operations, this job adds {job.work:.4g}"
+                raise _training_refusal(f"{asked}, the limit is {self._most_tflop}")
+            await submission()
+
+
+def _training_refusal(detail: str) -> Refusal:
+    return Refusal("too-busy", f"{detail}; try again in {TRAINING_RETRY_S} s", headers={"Retry-After": str(TRAINING_RETRY_S)})
 
 
 def pace(state: QueueState) -> float:

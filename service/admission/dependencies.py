@@ -9,15 +9,17 @@ from typing import Annotated, Self, TypeVar
 from fastapi import Depends, Request
 
 from models.checkpoints import Store
-from service.admission.backlog import Backlog
+from service.admission.backlog import Backlog, TrainingBacklog
 from service.admission.coalescing import Coalescer
+from service.admission.results import ResultLimits
 from service.admission.worker_check import WorkerCheck
+from service.protocol.errors import IMAGES_FULL, REDIS_FULL, RETRY_SOON, Refusal
 from service.protocol.metrics import ApiMetrics, QueueState
 from service.settings import Settings
 from workers.jobs import AnyJob, JobView
 from workers.queue.artifacts import Artifacts
-from workers.queue.broker import Broker, Completions, new_id
-from workers.queue.submissions import AsyncSubmissions, Submission
+from workers.queue.broker import Broker, BrokerFull, BrokerUnavailable, Completions, new_id
+from workers.queue.submissions import Answer, AsyncSubmissions, Submission
 
 T = TypeVar("T")
 QUEUE_STATE_LIMIT_S = 2.0  # a probe or a scrape waits no longer for Redis
@@ -30,15 +32,20 @@ class Dependencies:
         self.settings = settings
         self.broker = broker
         self.store = store
+        self._artifacts = artifacts
         self.metrics = metrics
         self.completions = Completions(settings.redis_url)
         self.closing = asyncio.Event()
         self.worker_check = WorkerCheck(lambda: self.off_loop(self._has_worker), settings.worker_look_s)
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="broker")
-        self._submissions = AsyncSubmissions(broker.redis, settings.redis_url, broker.limits)
-        self._submit = Coalescer[Submission, int](self._submissions)
+        self.results = ResultLimits(settings, store)
+        self._submissions = AsyncSubmissions(broker.redis, settings.redis_url, broker.limits, self.results.kept)
+        self._submit = Coalescer[Submission, Answer](self._submissions)
         self._fetch = Coalescer[tuple[str, str], bytes | None](lambda names: self.off_loop(lambda: artifacts.get_each(names)))
         self._backlog = Backlog(self.queue_state, settings.max_backlog_chain_steps)
+        self._training_backlog = TrainingBacklog(
+            self.queue_state, most_jobs=settings.max_training_backlog, most_tflop=settings.max_training_backlog_tflop
+        )
 
     async def __aenter__(self) -> Self:
         await self.completions.__aenter__()
@@ -57,10 +64,19 @@ class Dependencies:
         """Enqueues a job in one round trip with the jobs of other requests; returns its id.
 
         `wanted` names a file of the job: a small one arrives with the message that the job has ended.
-        Raises Refusal where the backlog is full.
+        Raises Refusal where the backlog is full, or where too many results are kept.
         """
-        submission = Submission(job, job_id or new_id(), f"{self.completions.replies} {wanted}" if wanted else "")
-        await self._backlog.admit(job, lambda: self._submit(submission))
+        self.require_room_for_images()
+        reply = f"{self.completions.replies} {wanted}" if wanted else ""
+        submission = Submission(job, job_id or new_id(), reply, self.results.expected(job))
+
+        async def submit() -> int:
+            answer = await self._submit(submission)
+            self.results.check(answer)
+            return answer.backlog
+
+        backlog = self._training_backlog if job.handler else self._backlog
+        await backlog.admit(job, submit)
         return submission.job_id
 
     async def job(self, job_id: str) -> JobView:
@@ -70,6 +86,21 @@ class Dependencies:
     async def image(self, job_id: str, name: str) -> bytes | None:
         """A file of a job; None where there is none or it is no longer kept."""
         return await self._fetch((job_id, name))
+
+    async def require_room(self) -> None:
+        """Raises Refusal where Redis or the store of images has no room."""
+        try:
+            await self.off_loop(self.broker.require_room)
+        except BrokerFull:
+            raise Refusal("redis-full", REDIS_FULL, headers=RETRY_SOON) from None
+        except BrokerUnavailable:
+            raise Refusal("redis-away", "Redis accepts no writes", headers=RETRY_SOON) from None
+        self.require_room_for_images()
+
+    def require_room_for_images(self) -> None:
+        """Raises Refusal where the disk of the images is full."""
+        if not self._artifacts.has_room():
+            raise Refusal("images-full", IMAGES_FULL, headers=RETRY_SOON)
 
     async def queue_state(self) -> QueueState | None:
         """Queues and workers now; None where Redis does not answer in time."""
@@ -82,7 +113,10 @@ class Dependencies:
         return QueueState(tuple(self.broker.queues()), tuple(self.broker.workers()))
 
     def _has_worker(self) -> bool:
-        return any(worker.kind == "generate" for worker in self.broker.workers())
+        alive = any(worker.kind == "generate" for worker in self.broker.workers())
+        if not alive:
+            self.broker.require_room()  # a worker cannot show that it is alive where Redis is full
+        return alive
 
 
 async def _dependencies(request: Request) -> Dependencies:  # async: FastAPI runs plain functions in a thread

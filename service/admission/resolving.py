@@ -12,15 +12,17 @@ from models.cards import ModelCard
 from models.checkpoints import Store, UnknownModel
 from models.families import FAMILIES
 from models.kernels import KERNELS, Kernel
+from service.admission.pricing import calibration_work, training_work
 from service.protocol.errors import Refusal
 from service.protocol.schemas import CalibrateRequest, Fault, GenerateRequest, TrainRequest
 from service.protocol.validation import faults_of, shown, summary
+from service.settings import Settings
 from workers.jobs import CalibrateJob, ClassData, GenerateJob, TrainJob
 
 REFERENCE = re.compile(r"([a-z0-9][a-z0-9-]{0,62})(?:@([1-9][0-9]{0,8}))?")
 SHOWN_CLASSES = 20  # a refusal names so many choices one by one
 SEED_BITS = 63  # so many that two seeds drawn in a lifetime hardly meet, and as many as a signed word holds
-Settings = TypeVar("Settings", bound=BaseModel)
+Given = TypeVar("Given", bound=BaseModel)
 
 
 def find(store: Store, reference: str) -> ModelCard:
@@ -60,17 +62,18 @@ def generate_job(request: GenerateRequest, store: Store, max_images: int, caller
     )
 
 
-def train_job(request: TrainRequest) -> TrainJob:
+def train_job(request: TrainRequest, limits: Settings) -> TrainJob:
     """The training job of a request. Raises Refusal naming the field."""
     if request.family not in families.names():
         raise _refuse("family", request.family, "unknown family", families.names())
     if not datasets.is_name(request.dataset):
         raise _refuse("dataset", request.dataset, "unknown dataset", datasets.choices())
     options = _validated(FAMILIES[request.family], request.options, "options").model_dump(mode="json")
-    return TrainJob(**request.model_dump(exclude={"seed", "options"}), options=options, seed=_seed(request.seed))
+    job = TrainJob(**request.model_dump(exclude={"seed", "options"}), options=options, seed=_seed(request.seed))
+    return job.model_copy(update={"tflop": training_work(job, limits)})
 
 
-def calibrate_job(reference: str, request: CalibrateRequest, store: Store) -> CalibrateJob:
+def calibrate_job(reference: str, request: CalibrateRequest, store: Store, limits: Settings) -> CalibrateJob:
     """The calibration job of a request for `name` or `name@version`. Raises UnknownModel, or Refusal naming the field."""
     card = find(store, reference)
     dataset = request.dataset or card.training.dataset
@@ -83,7 +86,13 @@ def calibrate_job(reference: str, request: CalibrateRequest, store: Store) -> Ca
         raise _refuse("method", request.method, "unknown method", tuple(METHODS))
     settings = _validated(METHODS[request.method], {"method": request.method, **request.options}, "options")
     return CalibrateJob(
-        model=card.name, version=card.version, digest=card.digest, settings=settings, dataset=dataset, seed=_seed(request.seed)
+        model=card.name,
+        version=card.version,
+        digest=card.digest,
+        settings=settings,
+        dataset=dataset,
+        seed=_seed(request.seed),
+        tflop=calibration_work(card, dataset, settings, limits),
     )
 
 
@@ -123,7 +132,7 @@ def _classes(request: GenerateRequest, card: ModelCard, seed: int) -> ClassData 
     return ClassData(labels=labels)
 
 
-def _validated(model: type[Settings], given: dict[str, Any], field: str) -> Settings:
+def _validated(model: type[Given], given: dict[str, Any], field: str) -> Given:
     """Settings that stand at a field of the request. Raises Refusal naming what is wrong within it."""
     try:
         return model.model_validate(given, strict=True)

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 STEADY_S = 60.0  # a child that lived this long is restarted after the shortest pause
 LONGEST_PAUSE_S = 30.0
+LOG_BYTES, OLD_LOGS = 10 << 20, 4  # a log is put aside at this length; so many old ones are kept
 LAST_WORDS = 5  # lines of the log shown when a child dies
 PR_SET_PDEATHSIG = 1
 
@@ -56,7 +58,8 @@ class Child:
         return self._process is not None and self._process.poll() is None
 
     def tend(self, say: Callable[[str], None]) -> None:
-        """Restarts the process after a pause if it died; call it often."""
+        """Restarts the process after a pause if it died, and rotates its log; call it often."""
+        self._rotate()
         if self.alive or self._process is None:
             return
         now = time.monotonic()
@@ -69,6 +72,21 @@ class Child:
         elif now >= self._restart_at:
             self._restart_at = None
             self.start()
+
+    def _rotate(self) -> None:
+        """Copies a long log and empties it, as the process goes on writing at its end; what it writes in between is lost."""
+        if not self.log.is_file() or self.log.stat().st_size < LOG_BYTES:
+            return
+        for number in range(OLD_LOGS, 1, -1):
+            older = self._old_log(number - 1)
+            if older.is_file():
+                older.replace(self._old_log(number))
+        shutil.copyfile(self.log, self._old_log(1))
+        os.truncate(self.log, 0)
+        self._log_begin = 0
+
+    def _old_log(self, number: int) -> Path:
+        return self.log.with_name(f"{self.log.name}.{number}")
 
     def ask_to_stop(self) -> None:
         if self._process is not None and self.alive:

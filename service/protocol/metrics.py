@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from workers.queue.broker import QueueView, WorkerView
+from workers.queue.routing import FORKED_QUEUES
 from workers.version import version
 
 # An answer takes milliseconds for `prior` and minutes for long chains.
@@ -43,7 +44,7 @@ class QueueCollector(Collector):
         return _families()
 
     def collect(self) -> Iterator[Metric]:
-        up, depth, oldest, backlog, alive, heartbeat = families = _families()
+        up, depth, oldest, backlog, work, alive, heartbeat = families = _families()
         up.add_metric([], 0 if self.state is None else 1)
         if self.state is None:
             yield up
@@ -52,6 +53,8 @@ class QueueCollector(Collector):
             depth.add_metric([queue.name], queue.depth)
             oldest.add_metric([queue.name], queue.oldest_age_s or 0)
             backlog.add_metric([queue.name], queue.backlog_chain_steps or 0)
+            if queue.name in FORKED_QUEUES:
+                work.add_metric([queue.name], queue.backlog_tflop)
         for kind in WORKER_KINDS:
             of_kind = [worker for worker in self.state.workers if worker.kind == kind]
             alive.add_metric([kind], len(of_kind))
@@ -66,6 +69,9 @@ def _families() -> tuple[GaugeMetricFamily, ...]:
         GaugeMetricFamily("ebbtide_queue_depth", "Jobs waiting", labels=["queue"]),
         GaugeMetricFamily("ebbtide_queue_oldest_age_seconds", "Age of the job that waits longest", labels=["queue"]),
         GaugeMetricFamily("ebbtide_queue_backlog_chain_steps", "Chain-steps that waiting jobs ask for", labels=["queue"]),
+        GaugeMetricFamily(
+            "ebbtide_training_backlog_tflop", "Operations that waiting training and calibration jobs ask for, in 10^12", labels=["queue"]
+        ),
         GaugeMetricFamily("ebbtide_workers_alive", "Workers whose heartbeat is fresh", labels=["kind"]),
         GaugeMetricFamily("ebbtide_worker_heartbeat_age_seconds", "Age of the stalest heartbeat among live workers", labels=["kind"]),
     )

@@ -27,10 +27,14 @@ async def tell_version() -> Version:
 
 @router.get("/readyz", response_model=Health)
 async def readyz(dependencies: Injected) -> Health | Response:
-    """Redis answers and a generation worker is alive; 503 otherwise."""
+    """Redis answers and has room, images have room, and a generation worker is alive; 503 otherwise."""
     state = await dependencies.queue_state()
     if state is None:
         return document(Refusal("redis-away", "Redis does not answer", headers=RETRY_SOON))  # not counted as refused: it is a probe
+    try:
+        await dependencies.require_room()
+    except Refusal as refusal:
+        return document(refusal)
     if not any(worker.kind == "generate" for worker in state.workers):
         return document(Refusal("no-worker", "no generation worker is alive", headers=RETRY_SOON))
     return Health(status="ready")

@@ -66,7 +66,7 @@ async def reliability(reference: Reference, dependencies: Injected) -> FileRespo
 async def calibrate(reference: Reference, request: Request, dependencies: Injected) -> Response:
     """Calibrates a model anew. The job publishes a new version, or fails with the reason `no-gain` if samples get no better by it."""
     asked = await read(request, CalibrateRequest, dependencies.settings)
-    job = await dependencies.off_loop(lambda: calibrate_job(reference, asked, dependencies.store))
+    job = await dependencies.off_loop(lambda: calibrate_job(reference, asked, dependencies.store, dependencies.settings))
     job_id = await dependencies.enqueue(job)
     view = await dependencies.job(job_id)
     headers = {"Location": delivery.address(job_id), "X-Ebbtide-Job": job_id, "X-Ebbtide-Seed": str(job.seed)}

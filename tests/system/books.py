@@ -12,7 +12,8 @@ from workers.jobs.generate import ALONE_QUEUE
 from workers.queue.routing import QUEUES
 
 REGISTRIES = {"finished": FinishedJobRegistry, "failed": FailedJobRegistry, "canceled": CanceledJobRegistry}
-KEPT_FOR_EVER = ("rq:queues", "rq:workers", "rq:finished:", "rq:failed:", "rq:canceled:", "ebbtide:recent", "ebbtide:backlog")
+KEPT_FOR_EVER = ("rq:queues", "rq:workers", "rq:finished:", "rq:failed:", "rq:canceled:")
+KEPT_FOR_EVER += ("ebbtide:recent", "ebbtide:backlog", "ebbtide:kept")
 
 
 def close_the_books(house: House, *ids: str) -> None:

@@ -182,7 +182,9 @@ class OwnValkey:
         return self._process
 
     def start(self) -> None:
-        self._process = subprocess.Popen(valkey_command(self.port, self._folder), stdout=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            valkey_command(self.port, self._folder), stdout=subprocess.DEVNULL, restore_signals=False
+        )  # a limit on the size of files is an error to it, not a signal
         with Redis.from_url(self.url) as redis:
             until(lambda: _pings(redis), limit_s=20)
 

@@ -97,7 +97,7 @@ def test_a_redis_without_room_refuses_new_jobs_clearly_and_those_it_has_end(own_
         ids = house.submit_all(request_for(seed, steps=300) for seed in range(20))
         until(lambda: house.statuses(ids)["running"])
         house.redis.config_set("maxmemory", 1)
-        assert _refusal(house.port)["type"] == "urn:ebbtide:redis-away"
+        assert _refusal(house.port)["type"] == "urn:ebbtide:redis-full"
         until(lambda: house.page(worker)["ebbtide_redis_errors_total"] >= 2)
         house.redis.config_set("maxmemory", 0)
         ids.append(house.submit(**request_for(0)))

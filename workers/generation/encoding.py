@@ -100,7 +100,9 @@ class Encoders:
             return ended
         refused = self._refused({one.taken.id: one.files for one in ended if one.files})
         return [
-            Ended(one.taken, Problem(reason="unavailable", detail=str(refused[one.taken.id])) if one.taken.id in refused else one.outcome)
+            Ended(one.taken, Problem(reason="unavailable", detail=str(refused[one.taken.id])))
+            if one.taken.id in refused
+            else Ended(one.taken, one.outcome, stored=sum(map(len, one.files.values())))
             for one in ended
         ]
 

@@ -34,13 +34,14 @@ from workers.messages import Failed, Turn
 from workers.queue import keys, routing
 from workers.queue.artifacts import Artifacts
 from workers.queue.broker import Broker
-from workers.queue.connection import AWAY
+from workers.queue.connection import is_away
 from workers.queue.worker_load import load
 from workers.settings import WorkerSettings
 
 SWEEP_EVERY_S = 600.0
 SHOW_EVERY_S = 0.1  # between two updates of the worker's state; a short job takes less time than an update
-RETRY_EVERY_S = 0.2  # while Redis does not answer
+RETRY_EVERY_S = 0.2  # while Redis does not answer or has no room
+WARN_EVERY_S = 10.0  # that this is so
 
 
 class BatchWorker(StoppableWorker):
@@ -63,7 +64,7 @@ class BatchWorker(StoppableWorker):
         self._told: dict[str, Progress] = {}
         self._due = {self._beat: 0.0, self._maintain: 0.0, self._sweep: 0.0, self._show_state: 0.0}
         self._burst = self._suspended = False
-        self._turned_at = time.monotonic()
+        self._turned_at, self._warn_at = time.monotonic(), 0.0
         metrics.watch("stepping", lambda: engine.told_at)
         metrics.watch("redis", lambda: self._turned_at)
 
@@ -119,10 +120,14 @@ class BatchWorker(StoppableWorker):
     def _turn_or_retry(self) -> bool:
         try:
             return self._turn()
-        except AWAY as away:
+        except Exception as error:
+            if not is_away(error):
+                raise
             self._metrics.redis_errors.inc()
             self._intake.unheard = True
-            self.log.warning("Worker %s: Redis does not answer, trying again: %s", self.name, away)
+            if time.monotonic() >= self._warn_at:
+                self.log.warning("Worker %s: Redis does not answer or has no room, trying again: %s", self.name, error)
+                self._warn_at = time.monotonic() + WARN_EVERY_S
             time.sleep(RETRY_EVERY_S)
             return True
 
@@ -136,9 +141,9 @@ class BatchWorker(StoppableWorker):
             self._intake.close()
         if self._intake.unheard:
             self._intake.return_unheard()
+        self._end()  # before the heartbeats, which a full Redis refuses: who waits for a job hears of its end
         for task in [task for task, due in self._due.items() if due <= time.monotonic()]:
             task()
-        self._end()
         took = self._should_look() and self._take()
         return bool(self._intake.running) or (self._intake.open and (took or not self._burst))
 
@@ -197,6 +202,7 @@ class BatchWorker(StoppableWorker):
         if newly_known:  # it had expired while Redis or this process was away
             with self.connection.pipeline() as pipe:
                 pipe.hset(self.key, mapping=self.serialize())
+                self.set_state(self.get_state(), pipe)  # a record without a state is left out of `rq info`
                 register(self, pipe)
                 pipe.execute()
         self._suspended = bool(is_suspended(self.connection))
@@ -228,5 +234,7 @@ class BatchWorker(StoppableWorker):
             self._intake.return_unheard()
             self._leases.abandon(list(self._intake.running.values()))
             maintain(self, self._watched)
-        except AWAY as away:
-            self.log.warning("Worker %s: left without Redis: %s", self.name, away)
+        except Exception as error:
+            if not is_away(error):
+                raise
+            self.log.warning("Worker %s: left without Redis: %s", self.name, error)

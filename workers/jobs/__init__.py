@@ -9,7 +9,7 @@ from pydantic import Field, TypeAdapter
 
 from models.cards import Frozen
 from models.registry import classes
-from workers.jobs.base import EVENT_ID, Event, Job, Problem, Progress, Result, Seed, Status
+from workers.jobs.base import EVENT_ID, RECORD_BYTES, Event, Job, Problem, Progress, Result, Seed, Status
 from workers.jobs.calibrate import CalibrateJob, CalibrateResult
 from workers.jobs.generate import (
     MAX_IMAGES,
@@ -72,6 +72,7 @@ __all__ = [
     "JOB",
     "KINDS",
     "MAX_IMAGES",
+    "RECORD_BYTES",
     "RESULT",
     "AnyJob",
     "AnyResult",

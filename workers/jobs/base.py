@@ -8,6 +8,7 @@ from pydantic import Field
 from models.cards import Frozen
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+RECORD_BYTES = 4096  # that Redis keeps of a job beside its result and files, about
 EVENT_ID = r"^\d{1,19}(-\d{1,19})?$"  # a millisecond and a number within it; Redis takes no more than 64 bits of each
 
 
@@ -54,6 +55,11 @@ class Job(Frozen):
     def cost(self) -> int:
         """Chain-steps a generation worker makes for it; 0 where the job needs no generation worker."""
         return 0
+
+    @property
+    def work(self) -> float:
+        """Floating-point operations of a training worker, in 10^12, as estimated when it was accepted."""
+        return 0.0
 
     @property
     def chains(self) -> int:

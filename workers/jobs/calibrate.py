@@ -30,11 +30,16 @@ class CalibrateJob(Job):
     settings: Method
     dataset: str
     seed: Seed
+    tflop: float = Field(0, ge=0, description="floating-point operations it is estimated to take, in 10^12")
 
     queues: ClassVar[tuple[str, ...]] = ("calibrate",)
     result: ClassVar[type[Result]] = CalibrateResult
     handler: ClassVar[str | None] = "workers.training.calibrate:calibrate_job"
     timeout_s: ClassVar[int | None] = -1
+
+    @property
+    def work(self) -> float:
+        return self.tflop
 
     @property
     def model_name(self) -> str:

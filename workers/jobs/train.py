@@ -33,11 +33,16 @@ class TrainJob(Job):
     evaluations: int = Field(10, ge=0, le=1000, description="times the weights are scored; 0 publishes the last ones")
     calibrate: bool = Field(True, description="calibrate afterwards, where the family has samplers that need it")
     options: dict[str, JsonValue] = Field({}, description="the family's own options; missing ones have their defaults")
+    tflop: float = Field(0, ge=0, description="floating-point operations it is estimated to take, in 10^12")
 
     queues: ClassVar[tuple[str, ...]] = ("train",)
     result: ClassVar[type[Result]] = TrainResult
     handler: ClassVar[str | None] = "workers.training.job:train_job"
     timeout_s: ClassVar[int | None] = -1
+
+    @property
+    def work(self) -> float:
+        return self.tflop
 
     @property
     def model_name(self) -> str:

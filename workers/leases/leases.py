@@ -22,7 +22,7 @@ from rq.results import Result
 from rq.utils import utcformat
 
 from workers.capacity import Flow, Room
-from workers.jobs import GenerateJob, GenerateResult, Problem, Progress, Status
+from workers.jobs import RECORD_BYTES, GenerateJob, GenerateResult, Problem, Progress, Status
 from workers.jobs.generate import GENERATE_QUEUES, queue_for
 from workers.leases.recovery import Undelivered, return_undelivered
 from workers.queue import keys, views
@@ -60,6 +60,7 @@ class Ended:
     taken: Taken
     outcome: GenerateResult | Problem
     files: Mapping[str, bytes] = field(default_factory=dict)  # content by name, for Redis to keep
+    stored: int = 0  # bytes of files kept elsewhere
 
     @property
     def status(self) -> Status:
@@ -158,7 +159,9 @@ class Leases:
             first = len(contents) + 3  # Lua counts from 1, and two arguments come before
             files = [[name, first + place] for place, name in enumerate(one.files)]
             contents += one.files.values()
-            endings.append(self._ending(one) | {"result": self._result(one, now), "files": files})
+            result = self._result(one, now)
+            kept = RECORD_BYTES + one.stored + sum(map(len, (*one.files.values(), *result)))
+            endings.append(self._ending(one) | {"result": result, "files": files, "bytes": kept})
         answers: list[int | bytes] = self._end(args=[self._worker_as_json(now, **room), json.dumps(endings), *contents]) if ended else [0]
         return answers
 

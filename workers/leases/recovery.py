@@ -20,7 +20,7 @@ from rq.registry import StartedJobRegistry
 from rq.results import Result
 from rq.utils import utcformat
 
-from workers.jobs import Problem
+from workers.jobs import RECORD_BYTES, Problem
 from workers.jobs.generate import ALONE_QUEUE
 from workers.queue import views
 from workers.queue.broker import EVENTS_KEPT
@@ -72,6 +72,7 @@ def _terms() -> dict[str, Any]:
         "unix": f"{unix:.6f}",
         "now": utcformat(datetime.fromtimestamp(unix, UTC)),
         "kept": KEPT_S,
+        "bytes": RECORD_BYTES,
         "events_kept": EVENTS_KEPT,
         "alone": ALONE_QUEUE,
         "died_twice": _result(views.DIED_TWICE),

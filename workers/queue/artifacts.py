@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from workers.queue.connection import BrokerError, guarded
 
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _EXPIRES = ".expires"  # a file in a job's folder: Unix seconds at which the job's files expire; no artifact can have this name
+LEAST_FREE = 64 << 20  # bytes that a disk must have left to be counted as having room
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\.[a-z0-9]{1,8}")
 
 
@@ -59,6 +61,10 @@ class Artifacts(ABC):
             except ArtifactError as error:
                 refused[job_id] = error
         return refused
+
+    def has_room(self) -> bool:
+        """Whether there is room for files, as far as this process can see; a store that refuses some says so for itself."""
+        return True
 
     def sweep(self) -> int:
         """Deletes expired files, where the store does not do so itself; returns the number of jobs they belonged to."""
@@ -127,6 +133,12 @@ class FileArtifacts(Artifacts):
         except OSError as error:
             raise ArtifactError(f"cannot read images under {self._root}: {error}") from error
         return data
+
+    def has_room(self) -> bool:
+        try:
+            return not self._is_folder or shutil.disk_usage(self._root).free >= LEAST_FREE
+        except FileNotFoundError:  # nothing was stored yet, or only workers have this folder
+            return True
 
     def sweep(self) -> int:
         if not self._is_folder:

@@ -20,10 +20,19 @@ from rq.serializers import JSONSerializer
 from rq.utils import utcformat
 from rq.worker import BaseWorker
 
-from workers.jobs import EVENT_ID, AnyJob, Event, JobView, Progress, Status
+from workers.jobs import EVENT_ID, RECORD_BYTES, AnyJob, Event, JobView, Progress, Status
 from workers.queue import keys, routing, views
 from workers.queue.completions import Completions, Expected
-from workers.queue.connection import BrokerError, BrokerLimits, BrokerUnavailable, ConnectionSettings, UnknownJob, connect, guarded
+from workers.queue.connection import (
+    BrokerError,
+    BrokerFull,
+    BrokerLimits,
+    BrokerUnavailable,
+    ConnectionSettings,
+    UnknownJob,
+    connect,
+    guarded,
+)
 from workers.queue.scripts import script
 from workers.queue.submissions import Submission, Submissions
 from workers.queue.views import QueueView, WorkerView
@@ -31,6 +40,7 @@ from workers.queue.views import QueueView, WorkerView
 __all__ = [
     "Broker",
     "BrokerError",
+    "BrokerFull",
     "BrokerLimits",
     "BrokerUnavailable",
     "Expected",
@@ -83,6 +93,11 @@ class Broker:
         with guarded():
             self.redis.ping()
 
+    def require_room(self) -> None:
+        """Raises BrokerFull where Redis has no room in memory or on its disk, BrokerUnavailable where it accepts no writes at all."""
+        with guarded():
+            self.redis.set(keys.PROBE, 1, px=1000)
+
     # Submitting and canceling
 
     def submit(self, job: AnyJob, job_id: str | None = None) -> str:
@@ -101,7 +116,9 @@ class Broker:
         now = time.time()
         moment = utcformat(datetime.fromtimestamp(now, UTC))
         with guarded():
-            decision: Any = self._cancel(args=[json.dumps({"id": job_id, "unix": now, "now": moment, "kept": self.limits.result_ttl_s})])
+            decision: Any = self._cancel(
+                args=[json.dumps({"id": job_id, "unix": now, "now": moment, "kept": self.limits.result_ttl_s, "bytes": RECORD_BYTES})]
+            )
             if decision is None:
                 raise UnknownJob(job_id)
             if decision.startswith(b"stop:"):
@@ -194,13 +211,25 @@ class Broker:
                 for queue in self._queues.values():
                     pipe.llen(queue.key)
                     pipe.lindex(queue.key, 0)
+                for name in routing.FORKED_QUEUES:
+                    pipe.lrange(self._queues[name].key, 0, -1)
                 backlog, *answers = pipe.execute()
+            answers, waiting_ids = answers[: 2 * len(self._queues)], answers[2 * len(self._queues) :]
+            work = dict(zip(routing.FORKED_QUEUES, self._work(waiting_ids), strict=True))
             with self.redis.pipeline(transaction=False) as pipe:
                 for job_id in answers[1::2]:
                     pipe.hget(Job.key_for(job_id.decode() if job_id else ""), "created_at")
                 created = pipe.execute()
         waiting = zip(self._queues, answers[::2], created, strict=True)
-        return [views.queue_view(name, depth, born, int(backlog.get(name.encode(), 0))) for name, depth, born in waiting]
+        return [views.queue_view(name, depth, born, int(backlog.get(name.encode(), 0)), work.get(name, 0)) for name, depth, born in waiting]
+
+    def _work(self, queues: Sequence[Sequence[bytes]]) -> list[float]:
+        """Operations of a training worker that the jobs of each list of ids ask for, in 10^12; few jobs wait for training."""
+        with self.redis.pipeline(transaction=False) as pipe:
+            for job_id in (job_id for ids in queues for job_id in ids):
+                pipe.hget(Job.key_for(job_id.decode()), keys.WORK)
+            found = iter(pipe.execute())
+        return [sum(float(next(found) or 0) for _ in ids) for ids in queues]
 
     # Events
 

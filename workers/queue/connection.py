@@ -22,7 +22,8 @@ class BrokerError(Exception):
 
     BrokerError
     ├── UnknownJob           no job has that id (any more)
-    ├── BrokerUnavailable    Redis does not answer or has no room
+    ├── BrokerUnavailable    Redis does not answer or accepts no writes
+    │   └── BrokerFull       it accepts none because its memory or its disk is full
     └── ArtifactError        the store of images failed (artifacts.py)
     """
 
@@ -36,10 +37,16 @@ class UnknownJob(BrokerError):
 
 
 class BrokerUnavailable(BrokerError):
-    """Redis does not answer, or has no room."""
+    """Redis does not answer, or accepts no writes."""
 
 
-# The errors of a call while Redis is away or has no room.
+class BrokerFull(BrokerUnavailable):
+    """Redis has no room: its memory is at `maxmemory`, or it cannot write to its disk."""
+
+
+DISK_ERROR = "MISCONF"  # how Redis begins a refusal because it cannot write its files; redis-py has no class for it
+
+# The errors of a call while Redis is away or has no room in memory.
 AWAY = (
     redis.exceptions.ConnectionError,
     redis.exceptions.TimeoutError,
@@ -49,6 +56,17 @@ AWAY = (
 )
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether Redis refused a write because its memory or its disk is full."""
+    no_disk = isinstance(error, redis.exceptions.ResponseError) and str(error).startswith(DISK_ERROR)
+    return no_disk or isinstance(error, redis.exceptions.OutOfMemoryError | BrokerFull)
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether a call may work later: Redis does not answer, or has no room."""
+    return isinstance(error, AWAY) or is_full(error)
+
+
 @contextmanager
 def guarded() -> Iterator[None]:
     """Raises BrokerUnavailable for redis-py's errors of a lost connection or of a Redis that accepts no writes."""
@@ -56,8 +74,12 @@ def guarded() -> Iterator[None]:
         yield
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
         raise BrokerUnavailable(f"Redis does not answer: {error}") from error
-    except (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError) as error:
+    except redis.exceptions.ReadOnlyError as error:
         raise BrokerUnavailable(f"Redis accepts no writes: {error}") from error
+    except redis.exceptions.ResponseError as error:
+        if is_full(error):
+            raise BrokerFull(f"Redis has no room: {error}") from error
+        raise
 
 
 def connect(url: str) -> Redis:

@@ -11,9 +11,12 @@ PREFIX = "ebbtide"
 
 RECENT = f"{PREFIX}:recent"  # sorted set: job ids by creation
 BACKLOG = f"{PREFIX}:backlog"  # hash: queue -> chain-steps that wait in it
+KEPT = f"{PREFIX}:kept"  # sorted set: the bytes kept of each job, by the time at which they are gone, see scripts/pieces/kept.lua
+KEPT_BY = f"{PREFIX}:kept-by"  # hash: the sums of those bytes, by caller and of all
 TURN = f"{PREFIX}:turn"  # hash: queue -> its current turn, see scripts/pieces/turns.lua
 MAINTENANCE = f"{PREFIX}:maintenance"  # lock: one worker at a time looks for abandoned jobs
 SUBMITTED = f"{PREFIX}:submitted"  # channel: a job waits that a worker may want
+PROBE = f"{PREFIX}:probe"  # string, for a second: written to see whether Redis accepts writes
 OFFERS = f"{PREFIX}:offers"  # sorted set: workers that wait for jobs, by the number of chains they have room for
 ENDED = f"{PREFIX}:ended"  # channel: ids of jobs that have ended, separated by spaces
 REPLIES = f"{PREFIX}:replies"  # prefix of a channel for each process that waits for images: their bytes, see completions.py
@@ -21,10 +24,12 @@ REPLIES = f"{PREFIX}:replies"  # prefix of a channel for each process that waits
 # Fields in RQ's job hash; RQ keeps fields that it does not know.
 CHAINS = "chains"  # number of images the job makes
 COST = "cost"  # chain-steps, 0 once the job no longer waits
+WORK = "tflop"  # floating-point operations of a training worker, in 10^12; absent where a job needs none
 DECODES = "decodes"  # present when the job runs no chain: `prior`
 EXPIRES_AT = "expires_at"  # Unix seconds; absent without a deadline
 CALLER = "caller"  # who submitted it
 REPLY = "reply"  # a channel, a space and a file's name: the file is sent there when the job ends; absent when no request waits
+KEPT_BYTES = "kept"  # bytes that the job is expected to leave, from its end on those it left
 ENTERED_AT = "entered_at"  # Unix seconds of the submission
 CANCEL_REQUESTED = "cancel_requested"  # set when a started job was canceled; survives the worker
 EXECUTION = "execution"  # id of the job's current or last execution
@@ -97,6 +102,8 @@ SCRIPT_KEYS = {
     "backlog": BACKLOG,
     "recent": RECENT,
     "offers": OFFERS,
+    "kept": KEPT,
+    "kept_by": KEPT_BY,
     "submitted": SUBMITTED,
     "ended": ENDED,
 }

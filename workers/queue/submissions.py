@@ -13,7 +13,7 @@ from rq import Queue, Retry
 from rq.serializers import JSONSerializer
 from rq.utils import utcformat
 
-from workers.jobs import AnyJob
+from workers.jobs import RECORD_BYTES, AnyJob
 from workers.queue import keys, routing
 from workers.queue.connection import BrokerLimits, connect_async, guarded
 from workers.queue.scripts import script
@@ -32,21 +32,44 @@ class Submission(NamedTuple):
     job: AnyJob
     job_id: str
     reply: str = ""
+    expected: int = RECORD_BYTES  # bytes that it will leave, at most
+
+
+class KeptLimits(NamedTuple):
+    """Bytes that may be kept of jobs, from their submission until their results expire."""
+
+    all: int
+    caller: int
+
+
+class Full(NamedTuple):
+    """Why a job was refused: what is kept already."""
+
+    whose: str  # `caller` or `all`
+    kept: int  # bytes
+    next_gone_s: int  # seconds until some of them are gone
+
+
+class Answer(NamedTuple):
+    """What became of a submission."""
+
+    backlog: int  # chain-steps that wait after it
+    full: Full | None = None  # where it was refused
 
 
 class AsyncSubmissions:
     """Submits from an event loop, without a thread, which would take longer than the submission."""
 
-    def __init__(self, broker_redis: Redis, url: str, limits: BrokerLimits) -> None:
-        self._arguments = Submissions(broker_redis, limits).arguments
+    def __init__(self, broker_redis: Redis, url: str, limits: BrokerLimits, kept: KeptLimits | None = None) -> None:
+        self._arguments, self._kept = Submissions(broker_redis, limits).arguments, kept
         self._redis = connect_async(url)
         self._submit = self._redis.register_script(script("submit"))
 
-    async def __call__(self, submissions: Sequence[Submission]) -> Sequence[int]:
-        """Submits all the jobs in one round trip, or none; returns the backlog in chain-steps for each. Raises BrokerUnavailable."""
+    async def __call__(self, submissions: Sequence[Submission]) -> Sequence[Answer]:
+        """Submits the jobs in one round trip, but for those that would leave too much. Raises BrokerUnavailable, and then submits none."""
         with guarded():
-            backlog: int = await self._submit(args=self._arguments(submissions))
-        return [backlog] * len(submissions)
+            backlog, answers = await self._submit(args=self._arguments(submissions, self._kept))
+        return [Answer(backlog, Full(answer[0].decode(), *answer[1:]) if answer else None) for answer in answers]
 
     async def close(self) -> None:
         await self._redis.aclose()
@@ -59,11 +82,12 @@ class Submissions:
         self._limits = limits
         self._records = {name: self._record(Queue(name, connection=redis, serializer=JSONSerializer)) for name in routing.QUEUES}
 
-    def arguments(self, submissions: Sequence[Submission]) -> list[Any]:
-        """Arguments that submit all the jobs or none; a job whose id is known already is left as it is."""
+    def arguments(self, submissions: Sequence[Submission], kept: KeptLimits | None = None) -> list[Any]:
+        """Arguments that submit all the jobs, but for those that would leave more than `kept`; a job whose id is known is left as it is."""
         now = time.time()
         moment = utcformat(datetime.fromtimestamp(now, UTC))
         terms = {"unix": f"{now:.6f}", "now": moment, "kept": self._limits.failure_ttl_s, "execution": uuid4().hex[:29]}
+        terms |= {"limits": kept._asdict()} if kept else {}
         origins = {submission.job.queue for submission in submissions}
         times = ("created_at", moment, "enqueued_at", moment, keys.ENTERED_AT, f"{now:.6f}")
         records = {origin: [*self._records[origin], *times] for origin in origins}
@@ -74,10 +98,13 @@ class Submissions:
 
     def _arguments(self, submission: Submission, now: float) -> tuple[str, bytes]:
         """A job as JSON and RQ's record of the call. Only two arguments a job, as redis-py takes time for each."""
-        job, job_id, reply = submission
-        fields = ["description", job.describe(), keys.CHAINS, str(job.chains), keys.CALLER, job.caller]
+        job, job_id, reply, expected = submission
+        fields = ["description", job.describe(), keys.CHAINS, str(job.chains), keys.CALLER, job.caller, keys.KEPT_BYTES, str(expected)]
         entry: dict[str, Any] = {"id": job_id, "origin": job.queue, "caller": job.caller, "chains": job.chains, "record": fields}
+        entry["bytes"] = expected
         entry |= {"cost": job.cost, "quick": job.cost <= QUICK_TICKS * job.chains}
+        if job.work:
+            fields += [keys.WORK, f"{job.work:g}"]
         if job.only_decodes:
             entry["decodes"] = True
             fields += [keys.DECODES, "1"]

@@ -56,6 +56,7 @@ class QueueView(Frozen):
     depth: int
     oldest_age_s: float
     backlog_chain_steps: int
+    backlog_tflop: float = 0.0  # of training and calibration jobs, as estimated
 
 
 def status_of(rq_status: bytes | None, expires_at: bytes | None) -> Status:
@@ -169,11 +170,12 @@ def worker_view(key: bytes, raw: RawHash, running: int) -> WorkerView:
     )
 
 
-def queue_view(name: str, depth: int, oldest_created_at: bytes | None, backlog: int) -> QueueView:
-    """A queue from its length, the creation time of its first job and its backlog in chain-steps."""
+def queue_view(name: str, depth: int, oldest_created_at: bytes | None, backlog: int, work: float) -> QueueView:
+    """A queue from its length, the creation time of its first job and its backlog in chain-steps and in 10^12 operations."""
     born = timestamp(oldest_created_at)
     age_s = max(0.0, time.time() - born) if born else 0.0
-    return QueueView(name=name, depth=depth, oldest_age_s=age_s, backlog_chain_steps=max(0, backlog) if depth else 0)
+    steps = max(0, backlog) if depth else 0
+    return QueueView(name=name, depth=depth, oldest_age_s=age_s, backlog_chain_steps=steps, backlog_tflop=work)
 
 
 def _seconds(moment: datetime | None) -> float | None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from models.training.run import TrainSettings
 
-NO_SETTINGS = {"kind", "caller"}  # fields of a job that do not say how to train
+NO_SETTINGS = {"kind", "caller", "tflop"}  # fields of a job that do not say how to train
 
 
 def command_line(wanted: "TrainSettings | TrainJob") -> str:
@@ -37,6 +37,7 @@ def train_job(wanted: TrainJob) -> TrainResult | Retry:
 
 
 def _run(wanted: TrainJob, settings: WorkerSettings, device: "torch.device") -> TrainResult | Retry:
+    from models.costs import Unsuitable
     from models.datasets import DatasetUnavailable
     from models.training.run import Diverged, TrainingStopped, TrainSettings
     from models.training.trainer import train
@@ -59,7 +60,7 @@ def _run(wanted: TrainJob, settings: WorkerSettings, device: "torch.device") -> 
         return end_early(events)
     except Diverged as error:
         raise JobFailed(Problem(reason="diverged", detail=str(error))) from error
-    except DatasetUnavailable as error:
+    except (DatasetUnavailable, Unsuitable) as error:
         raise JobFailed(Problem(reason="unavailable", detail=str(error))) from error
     assert card is not None  # a job trains in one process
     return TrainResult(

@@ -1,19 +1,34 @@
 """Reports of a training run: lines in a terminal, or events of a job. Both may ask the run to stop."""
 
+import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 from models.images import encode_png, grid
-from workers.queue.artifacts import Artifacts
+from workers.queue.artifacts import ArtifactError, Artifacts
 from workers.queue.broker import Broker
+from workers.queue.connection import is_full
 
 if TYPE_CHECKING:
     import numpy as np
 
+_logger = logging.getLogger("rq.worker")
 LOOK_EVERY_S = 0.5  # between two reads of whether the job was canceled
+
+
+@contextmanager
+def unless_full() -> Iterator[None]:
+    """Leaves a report or a heartbeat out where there is no room for it: hours of training matter more."""
+    try:
+        yield
+    except Exception as error:
+        if not is_full(error) and not isinstance(error, ArtifactError):
+            raise
+        _logger.warning("left out, as there is no room: %s", error)
 
 
 class StopFlag:
@@ -67,19 +82,23 @@ class JobEvents:
         self._look_at = 0.0
 
     def progress(self, done: int, total: int, stage: str) -> None:
-        self._broker.report_progress(self.job_id, done=done, total=total, stage=stage)
+        with unless_full():
+            self._broker.report_progress(self.job_id, done=done, total=total, stage=stage)
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
-        self._broker.publish(self.job_id, "metrics", {"step": step, **values})
+        with unless_full():
+            self._broker.publish(self.job_id, "metrics", {"step": step, **values})
 
     def sample(self, step: int, images: "np.ndarray") -> None:
         name = f"sample-{step}.png"
-        self._artifacts.put(self.job_id, name, encode_png(grid(images), {"step": str(step)}), self._broker.limits.failure_ttl_s)
-        self._broker.publish(self.job_id, "sample", {"step": step, "artifact": name})
-        self.samples.append(name)
+        with unless_full():
+            self._artifacts.put(self.job_id, name, encode_png(grid(images), {"step": str(step)}), self._broker.limits.failure_ttl_s)
+            self._broker.publish(self.job_id, "sample", {"step": step, "artifact": name})
+            self.samples.append(name)
 
     def note(self, step: int, text: str) -> None:
-        self._broker.publish(self.job_id, "note", {"step": step, "text": text})
+        with unless_full():
+            self._broker.publish(self.job_id, "note", {"step": step, "text": text})
 
     def should_stop(self) -> bool:
         """Sets `lost` where another worker has the job or will get it: two must not train in one folder, nor publish one version twice."""

@@ -1,6 +1,7 @@
 """RQ's forking worker: each job in a process of its own, killable, its memory freed at the end; a job whose worker died starts again."""
 
 import ctypes
+import json
 import os
 import shutil
 import signal
@@ -9,23 +10,26 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from redis import exceptions
 from rq import Queue, Worker
 from rq.exceptions import AbandonedJobError, DequeueTimeout
 from rq.executions import Execution
 from rq.job import Job
 from rq.serializers import JSONSerializer
+from rq.worker_registration import register
 
 from workers.jobs import Status
 from workers.queue import routing
 from workers.queue.broker import Broker
+from workers.queue.connection import is_away, is_full
+from workers.queue.scripts import script
 from workers.settings import WorkerSettings
 from workers.training.process import LOST, STOP
+from workers.training.reports import unless_full
 
 LEASE_S = 6  # seconds after the last sign of life at which a job counts as abandoned
 LOOK_EVERY_S = 0.25  # for jobs, where there is more than one queue
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_AWAY = (exceptions.ConnectionError, exceptions.TimeoutError)
+ROOM_EVERY_S = 1.0  # between two tries to store a result in a full Redis
 
 
 class SafeQueue(Queue):
@@ -39,9 +43,13 @@ class SafeQueue(Queue):
         """(queue key, job id) of the first job. Waits `timeout` seconds for one, then raises DequeueTimeout; None does not wait."""
         give_up_at = time.monotonic() + (timeout or 0)
         while True:
-            for key in queue_keys:
-                if found := cls.lmove(connection, key, None):
-                    return found
+            try:
+                for key in queue_keys:
+                    if found := cls.lmove(connection, key, None):
+                        return found
+            except Exception as error:
+                if not is_full(error):  # then jobs wait in their queues
+                    raise
             if timeout is None:
                 return None
             if time.monotonic() >= give_up_at:
@@ -72,6 +80,7 @@ class ForkingWorker(Worker):
         self.turned_at = time.monotonic()
         self.redis_errors = 0
         self._lost = False
+        self._renew = broker.redis.register_script(script("renew"))
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Runs a job in a process of its own, then announces its end."""
@@ -94,11 +103,54 @@ class ForkingWorker(Worker):
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
         """RQ's heartbeat, sent while it waits for a job and every few seconds while one runs. Counts heartbeats that Redis did not get."""
         self.turned_at = time.monotonic()
+        with unless_full():
+            try:
+                super().heartbeat(timeout, pipeline)
+                if pipeline is None:
+                    self._reappear()
+            except Exception as error:
+                self.redis_errors += is_away(error)
+                raise
+
+    def _reappear(self) -> None:
+        """Registers again where the worker's record had expired while Redis was away or full: a heartbeat brings back its time alone."""
+        if not self.connection.hexists(self.key, "queues"):
+            with self.connection.pipeline() as pipe:
+                pipe.hset(self.key, mapping=self.serialize())
+                self.set_state(self.get_state(), pipe)  # a record without a state is left out of `rq info`
+                register(self, pipe)
+                pipe.execute()
+
+    def maintain_heartbeats(self, job: Job, execution: Execution) -> None:
+        """RQ's heartbeat of the worker and its job; of these a full Redis gets the job's lease alone, so that no other worker takes it."""
         try:
-            super().heartbeat(timeout, pipeline)
-        except _AWAY:
-            self.redis_errors += 1
-            raise
+            super().maintain_heartbeats(job, execution)
+        except Exception as error:
+            if not is_full(error):
+                raise
+            lease = {"origin": job.origin, "execution": execution.composite_key, "lasts": LEASE_S, "ends": time.time() + LEASE_S}
+            with unless_full():  # its disk may be full
+                self._renew(args=[json.dumps(lease)])
+
+    def set_state(self, state: str, pipeline: Any = None) -> None:
+        with unless_full():
+            super().set_state(state, pipeline)
+
+    def run_maintenance_tasks(self) -> None:
+        with unless_full():
+            super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
+
+    def handle_job_success(self, job: Job, queue: Queue, started_job_registry: Any, execution: Execution) -> None:
+        """Writes the result of a job, in its process, once Redis has room for it."""
+        while True:
+            try:
+                super().handle_job_success(job, queue, started_job_registry, execution)
+                return
+            except Exception as error:
+                if not is_full(error):
+                    raise
+                self.log.warning("Worker %s: the result of job %s waits for room in Redis: %s", self.name, job.id, error)
+                time.sleep(ROOM_EVERY_S)
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
         """RQ's own is a minute longer."""

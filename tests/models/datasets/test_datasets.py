@@ -55,6 +55,19 @@ def test_every_dataset_keeps_the_contract(name: str, tmp_path: Path) -> None:
     assert min(int(part.labels.min()) for part in splits) >= 0
 
 
+@pytest.mark.parametrize("name", [*SOURCES, *BROUGHT])
+def test_an_outline_says_what_the_files_hold(name: str, tmp_path: Path) -> None:
+    splits, outline = loaded(name, tmp_path), datasets.outline(name)
+    shape = tuple(splits.train.images.shape[1:])
+    if name.startswith("folder:"):
+        assert all(real <= most for real, most in zip(shape, outline.image_shape, strict=True)), "the largest that they may be"
+        assert (outline.classes, outline.images) == (None, 0)
+        return
+    assert (shape, splits.classes) == (outline.image_shape, outline.classes)
+    if name in BROUGHT:
+        assert outline.images == sum(len(part.images) for part in splits)
+
+
 @pytest.mark.parametrize("name", WITHOUT)
 def test_a_class_left_out_is_in_test_and_evaluator_only(name: str, tmp_path: Path) -> None:
     splits, rest = loaded(name, tmp_path), datasets.load(f"{name}:without-3", tmp_path)

@@ -57,6 +57,12 @@ def test_without_a_trainer_there_is_none(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert list(started(monkeypatch, tmp_path, cores=2, gpus=0, trainer=False)) == ["valkey", "api", "generation"]
 
 
+def test_valkey_has_as_much_memory_as_the_setting_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert started(monkeypatch, tmp_path, cores=2, gpus=0)["valkey"].argument("--maxmemory") == str(3 << 30)
+    monkeypatch.setenv("EBBTIDE_VALKEY_BYTES", "12345")
+    assert started(monkeypatch, tmp_path, cores=2, gpus=0)["valkey"].argument("--maxmemory") == "12345"
+
+
 def test_a_redis_that_is_named_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("EBBTIDE_REDIS_URL", "redis://elsewhere:6379/0")
     children = started(monkeypatch, tmp_path, cores=2, gpus=0)

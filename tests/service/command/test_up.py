@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from service.command import children
 from service.command.children import Child
 from service.command.valkey import AppendedFiles
 
@@ -21,6 +22,29 @@ FOR_EVER = "import signal; print('here', flush=True); signal.pause()"
 
 def python(tmp_path: Path, script: str) -> Child:
     return Child("python", (sys.executable, "-c", script), env={"GREETING": "hello"}, log=tmp_path / "python.log", nice=1)
+
+
+def test_a_long_log_is_put_aside_while_the_process_goes_on(tmp_path: Path, eventually: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(children, "LOG_BYTES", 2000)
+    script = "import itertools, time\nfor line in itertools.count(): print(line, flush=True); time.sleep(0.0002)"
+    child = python(tmp_path, script)
+    child.start()
+    oldest = child.log.with_name("python.log.4")
+
+    def tended() -> bool:
+        child.tend(print)
+        return oldest.is_file() and child.log.stat().st_size > 0
+
+    try:
+        eventually(tended)
+        child.tend(print)
+        logs = sorted(tmp_path.glob("python.log*"))
+        assert [path.name for path in logs] == ["python.log", *(f"python.log.{number}" for number in range(1, 5))]
+        assert child.last_words()
+        newest, before = (int(path.read_text().split()[0]) for path in (logs[1], logs[2]))
+        assert newest > before
+    finally:
+        child.kill()
 
 
 def test_a_child_that_dies_is_restarted_with_a_message(tmp_path: Path, eventually: Callable) -> None:

@@ -13,7 +13,7 @@ from workers.leases.recovery import reclaim
 from workers.queue import keys
 from workers.queue.artifacts import Artifacts
 from workers.queue.broker import Completions
-from workers.queue.submissions import AsyncSubmissions, Submission
+from workers.queue.submissions import Answer, AsyncSubmissions, Submission
 
 BINARY = bytes(range(256)) * 3
 
@@ -81,7 +81,7 @@ def test_a_small_picture_comes_with_the_news_to_the_process_that_wants_it(conten
                 while redis.pubsub_numsub(keys.ENDED)[0][1] < 2:
                     await asyncio.sleep(0.01)
                 jobs = [Submission(generate_job(), name, f"{ours.replies} a.png") for name in ("one", "two")]
-                assert await submit(jobs) == [2 * jobs[0].job.cost] * 2
+                assert await submit(jobs) == [Answer(2 * jobs[0].job.cost)] * 2
                 leases.end([ended(job, b=b"another", a=content) for job in taken(leases, redis)])
                 assert await expected.within(10)
                 assert await second.within(10)

@@ -1,6 +1,7 @@
 -- include: clock
 -- Renews the leases on a worker's jobs and notes their progress. For each job: 0 when the worker no longer has it, as its lease ran out,
 -- 1 when it does, 2 when it does and a cancel was requested.
+-- Redis checks its memory only until a script's first write: one that removes nothing lets leases be renewed when Redis is full.
 local worker, answers = cjson.decode(ARGV[1]), {}
 local now = clock()
 
@@ -26,5 +27,6 @@ local function beat(job)
     return cancel_requested and 2 or 1
 end
 
+redis.call('DEL', keys.record)
 for place, job in ipairs(cjson.decode(ARGV[2])) do answers[place] = beat(job) end
 return answers

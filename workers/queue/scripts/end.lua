@@ -1,4 +1,4 @@
--- include: many offers
+-- include: many offers settling
 -- Ends a worker's jobs and keeps their files. For each job: 1 when it has ended, 0 when the worker no longer had it, and Redis's error when
 -- there is no room for its files: then it goes on. The last answer is whether the worker's offer stands.
 -- Redis checks its memory only until a script's first write, so the files of all jobs are written first, then what needs no room.
@@ -55,6 +55,7 @@ local function finish(job)
     if not job.ours then return 0 end
     redis.call('HSET', job.key, 'status', job.status, 'ended_at', worker.now, 'last_heartbeat', worker.now)
     redis.call('EXPIRE', job.key, job.ttl)
+    settle(job.id, job.bytes, worker.unix + job.ttl)
     add(registered, keys[job.registry] .. job.origin, worker.unix + job.ttl, job.id)
     redis.call('XADD', keys.results .. job.id, 'MAXLEN', 10, '*', unpack(job.result))
     redis.call('EXPIRE', keys.results .. job.id, job.ttl)
@@ -73,6 +74,7 @@ end
 
 local jobs = cjson.decode(ARGV[2])
 for _, job in ipairs(jobs) do release(job) end
+redis.call('ZREM', keys.offers, worker.name)  -- where no file was kept, the first write: from here on nothing is refused
 for registry, executions in pairs(leases) do many(executions, 'ZREM', registry) end
 many(gone, 'DEL')
 many(gone_executions, 'SREM', worker.executions)

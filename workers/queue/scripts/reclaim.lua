@@ -1,4 +1,4 @@
--- include: clock requeueing
+-- include: clock requeueing settling
 -- Reclaims the jobs whose worker is dead; KEYS are the registries of started jobs. A job with a retry left goes to the front of its queue.
 -- One without fails if it was alone in its worker; if others ran beside it, it goes to the queue of jobs that run alone.
 -- Returns the id and the fate of each, `requeued` or `failed`.
@@ -41,6 +41,7 @@ local function fail(job)
     local result = job.origin == given.alone and given.died_alone or given.died_twice
     redis.call('HSET', keys.job .. id, 'status', 'failed', 'ended_at', given.now)
     redis.call('EXPIRE', keys.job .. id, kept)
+    settle(id, given.bytes, given.unix + kept)
     redis.call('ZADD', keys.failed .. job.origin, given.unix + kept, id)
     redis.call('XADD', keys.results .. id, 'MAXLEN', 10, '*', unpack(result))
     redis.call('EXPIRE', keys.results .. id, kept)

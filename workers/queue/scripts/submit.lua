@@ -1,9 +1,10 @@
--- include: many starting turns taking offers
+-- include: many starting turns taking offers keeping
 -- Submits jobs, each id once. Where a worker has offered room, it gets them at once if it has room for all of them and nothing else waits;
 -- otherwise they are queued and it gets the jobs whose turn it is. Other workers are woken when the queue was empty, or when a job is quick
--- or first in turn; otherwise they know of jobs that wait and have no room. Returns the backlog: all chain-steps that wait now.
+-- or first in turn; otherwise they know of jobs that wait and have no room. A job that would leave more bytes than may be kept is refused.
+-- Returns the backlog, all chain-steps that wait now, and for each job 0, or why it is refused: see keeping.lua.
 local given = cjson.decode(ARGV[1])
-local recent = {}  -- times and ids, written once for all jobs
+local recent, answers = {}, {}  -- times and ids, written once for all jobs; one answer for each job
 
 -- The jobs whose id is new. Their hashes start as copies of what all jobs of their queue have in common.
 local function new_jobs()
@@ -17,8 +18,17 @@ local function new_jobs()
         redis.call('SADD', keys.queues, keys.queue .. origin)  -- the first write: Redis refuses it when it is full
         redis.call('HSET', keys.record .. origin, unpack(record))
     end
-    for _, job in ipairs(asked) do
-        if redis.call('COPY', keys.record .. job.origin, job.key) == 1 then table.insert(new, job) end
+    forget_old(given.unix)
+    for place, job in ipairs(asked) do
+        local copied = redis.call('COPY', keys.record .. job.origin, job.key) == 1
+        local refused = copied and given.limits and too_much(job, given.limits, given.unix)
+        answers[place] = refused or 0
+        if refused then
+            redis.call('DEL', job.key)
+        elseif copied then
+            keep(job.id, job.caller, job.bytes, given.unix + (job.ttl or given.kept))
+            table.insert(new, job)
+        end
     end
     for origin in pairs(given.records) do redis.call('DEL', keys.record .. origin) end
     return new
@@ -89,4 +99,4 @@ many(recent, 'ZADD', keys.recent)
 redis.call('ZREMRANGEBYRANK', keys.recent, 0, -given.recent_kept - 1)
 local backlog = 0
 for _, cost in ipairs(redis.call('HVALS', keys.backlog)) do backlog = backlog + cost end
-return backlog
+return {backlog, answers}
