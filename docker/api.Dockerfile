@@ -19,5 +19,4 @@ USER ebbtide
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/livez', timeout=3)"]
-CMD ["uvicorn", "--factory", "service.app:create_app", "--host", "0.0.0.0", "--port", "8000", \
-     "--timeout-graceful-shutdown", "30", "--no-access-log"]
+CMD ["python", "-m", "service", "--host", "0.0.0.0", "--port", "8000"]

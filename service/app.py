@@ -10,12 +10,15 @@ from importlib import import_module
 from types import FrameType
 
 from fastapi import APIRouter, FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
 from models.checkpoints import Store
 from service.admission.dependencies import Dependencies
-from service.protocol import errors
+from service.protocol import errors, pages
 from service.protocol.metrics import ApiMetrics, MetricsMiddleware
 from service.protocol.openapi import describing
+from service.protocol.pages import HostCheck, SecurityHeaders
+from service.protocol.semantics import HeadAsGet, HeaderBounds
 from service.settings import Settings
 from workers.queue.artifacts import Artifacts
 from workers.queue.broker import Broker
@@ -33,7 +36,8 @@ def create_app(
     settings = settings or Settings()
     metrics = ApiMetrics()
     broker = broker or Broker.connect(settings)
-    app = FastAPI(title="Ebbtide", version=version(), description=DESCRIPTION, lifespan=_lifespan, redirect_slashes=False)
+    app = FastAPI(title="Ebbtide", version=version(), description=DESCRIPTION, lifespan=_lifespan, docs_url=None, redoc_url=None)
+    app.router.redirect_slashes = False
     app.state.dependencies = Dependencies(
         settings,
         broker=broker,
@@ -42,6 +46,19 @@ def create_app(
         metrics=metrics,
     )
     errors.install(app, metrics)
+    pages.install(app)
+    app.add_middleware(HeadAsGet)
+    app.add_middleware(HostCheck, settings=settings)
+    app.add_middleware(HeaderBounds, settings=settings)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=("GET", "POST", "DELETE"),
+            allow_headers=("Authorization", "Prefer", "Last-Event-ID", "X-Ebbtide-Caller"),
+            expose_headers=("Location", "ETag", "Retry-After", "X-Ebbtide-Job", "X-Ebbtide-Seed"),
+        )
+    app.add_middleware(SecurityHeaders)
     app.add_middleware(MetricsMiddleware, metrics=metrics)  # outermost: it sees every answer
     for router in ROUTERS:
         app.router.routes.extend(router.routes)  # include_router would match each path twice: 4 µs a request

@@ -75,6 +75,7 @@ PARTS: dict[str, dict[str, set[str]]] = {
         "admission": {"settings", "protocol"},
         "routes": {"settings", "protocol", "admission"},
         "app": {"settings", "protocol", "admission", "routes"},
+        "__main__": {"settings", "protocol", "app"},
         "client": {"protocol"},
         "command": {"client", "protocol", "settings"},
     },

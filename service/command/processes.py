@@ -44,9 +44,7 @@ class Processes:
         return children + [self._api(shared), *self._samplers(shared), *([self._trainer(shared)] if trainer else [])]
 
     def _api(self, env: dict[str, str]) -> Child:
-        server = ("uvicorn", "--factory", "service.app:create_app")
-        address = ("--host", self.host, "--port", str(self.port))
-        return self._child("api", *server, *address, "--timeout-graceful-shutdown", "30", "--no-access-log", env=env | threads(1))
+        return self._child("api", "service", "--host", self.host, "--port", str(self.port), env=env | threads(1))
 
     def _samplers(self, env: dict[str, str]) -> list[Child]:
         """One for each of several GPUs, otherwise one. They use all cores, and while a run trains they leave the trainer its share."""

@@ -3,22 +3,25 @@
 FastAPI's own body parameters would refuse the media type that `curl -d` sends.
 """
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
 
 from service.protocol.errors import Refusal
 from service.protocol.validation import faults_of, summary
+from service.settings import Settings
 
 Body = TypeVar("Body", bound=BaseModel)
 
 
-async def read(request: Request, model: type[Body], limit_bytes: int) -> Body:
+async def read(request: Request, model: type[Body], settings: Settings) -> Body:
     """The request's body as `model`. Raises Refusal naming each invalid field."""
-    _refuse_other_origins(request)
-    content = await _content(request, limit_bytes)
+    _refuse_other_origins(request, settings.cors_origins)
+    _refuse_encodings(request)
+    content = await _content(request, settings.max_body_bytes)
     try:
         return model.model_validate_json(content)
     except ValidationError as error:
@@ -31,24 +34,34 @@ def documented(model: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
+def _refuse_other_origins(request: Request, allowed: Sequence[str]) -> None:
+    """Browsers send `text/plain` bodies to other origins without a preflight, so pages of other origins are refused unless allowed."""
+    origin = request.headers.get("origin")
+    if not origin or origin in allowed or "*" in allowed:
+        return
+    own = (request.headers.get("host"), request.headers.get("x-forwarded-host"))  # the second: a proxy's, as the browser sees it
+    if origin.partition("://")[2] not in own:
+        raise Refusal("foreign-origin", f"requests from pages of {origin[:200]} are not accepted")
+
+
+def _refuse_encodings(request: Request) -> None:
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        detail = f"a body in the content encoding {encoding[:50]!r} is not read; send it as it is"
+        raise Refusal("encoded-body", detail, headers={"Accept-Encoding": "identity"})
+
+
 async def _content(request: Request, limit_bytes: int) -> bytes:
     """FastAPI's `max_body_size` is not used: it answers a declared length above the limit in plain text, not problem+json."""
     content = bytearray()
-    async for chunk in request.stream():
-        content += chunk
-        if len(content) > limit_bytes:
-            raise Refusal("too-large", f"the body is longer than {limit_bytes} bytes")
+    try:
+        async for chunk in request.stream():
+            content += chunk
+            if len(content) > limit_bytes:
+                raise Refusal("too-large", f"the body is longer than {limit_bytes} bytes")
+    except ClientDisconnect:
+        raise Refusal("incomplete-body", "the client left in the middle of its request") from None
     return bytes(content)
-
-
-def _refuse_other_origins(request: Request) -> None:
-    """Browsers send `text/plain` bodies to other origins without a preflight, so requests from pages of other origins are refused."""
-    origin = request.headers.get("origin")
-    if not origin:
-        return
-    own = (request.headers.get("host"), request.headers.get("x-forwarded-host"))  # the second: a proxy's, as the browser sees it
-    if urlsplit(origin).netloc not in own:
-        raise Refusal("foreign-origin", f"requests from pages of {origin[:200]} are not accepted")
 
 
 def _refusal(error: ValidationError, model: type[BaseModel]) -> Refusal:

@@ -4,11 +4,12 @@ import io
 import zipfile
 from typing import Protocol
 
-from fastapi import Response
+from fastapi import Request, Response
 
 from service.protocol.errors import Refusal
 from service.protocol.negotiation import JSON, PNG, ZIP
 from service.protocol.schemas import JobLinks, JobReply
+from service.protocol.semantics import tagged
 from workers.jobs import GenerateJob, GenerateResult, JobView, Status
 
 GRID = "grid.png"
@@ -73,6 +74,11 @@ def refuse_unfinished(view: JobView) -> None:
         raise Refusal(view.problem.reason, view.problem.detail, job=here)
     if view.status is not Status.FINISHED:
         raise Refusal("canceled" if view.status is Status.CANCELED else "internal", f"the job is {view.status}", job=here)
+
+
+async def stored(source: JobSource, request: Request, job_id: str, name: str) -> Response:
+    """One file of a job at an address of its own, which never changes; 304 where the client has it. Raises Refusal where there is none."""
+    return tagged(request, await picture_response(source, job_id, name, IMMUTABLE), f"{job_id}/{name}")
 
 
 async def picture_response(source: JobSource, job_id: str, name: str, headers: dict[str, str]) -> Response:

@@ -7,12 +7,13 @@ Errors:
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from models.checkpoints import UnknownModel
@@ -40,6 +41,13 @@ KINDS = {
     "malformed-json": Kind(400, "The body is not JSON"),
     "invalid-request": Kind(422, "The request is not valid"),
     "too-large": Kind(413, "The body is too large"),
+    "malformed-request": Kind(400, "The request is not HTTP"),
+    "incomplete-body": Kind(400, "The body ended early"),
+    "too-slow": Kind(408, "The request took too long"),
+    "headers-too-large": Kind(431, "The headers are too large"),
+    "encoded-body": Kind(415, "The body is encoded"),
+    "too-many-connections": Kind(503, "Too many connections"),
+    "unknown-host": Kind(421, "Another host is meant"),
     "foreign-origin": Kind(403, "Another web site sent this request"),
     "not-acceptable": Kind(406, "No accepted media type is available"),
     "unknown-model": Kind(404, "No such model"),
@@ -122,7 +130,14 @@ class ErrorHandlers:
 
     async def routing(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        slug = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code)
+        allow = allowed(request.app.routes, request.scope)
+        if error.status_code == 405:
+            if request.method == "OPTIONS":
+                return Response(status_code=204, headers={"Allow": allow})
+            return self.refuse(
+                Refusal("method-not-allowed", f"{request.method} {request.url.path}: allowed are {allow}", headers={"Allow": allow})
+            )
+        slug = {404: "not-found"}.get(error.status_code)
         if slug is None:  # 204 has no body
             return Response(status_code=error.status_code, headers=dict(error.headers or {}))
         return self.refuse(Refusal(slug, f"{request.method} {request.url.path}: {error.detail.lower()}", headers=error.headers))
@@ -146,6 +161,15 @@ class ErrorHandlers:
     async def images_away(self, _: Request, error: Exception) -> Response:
         log.warning("the image store failed: %s", error)
         return self.refuse(Refusal("images-away", "the image store does not answer; try again in a moment", headers=RETRY_SOON))
+
+
+def allowed(routes: Iterable[BaseRoute], scope: Scope) -> str:
+    """The methods that some route of the path of a request has, as `Allow` lists them."""
+    found = {"OPTIONS"}
+    for route in routes:
+        if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE:
+            found |= route.methods or set()
+    return ", ".join(sorted(found | ({"HEAD"} if "GET" in found else set())))
 
 
 class CatchUnexpected:

@@ -1,8 +1,10 @@
 """Content negotiation: the media type from `Accept` (RFC 9110 §12.5.1), the time to wait from `Prefer` (RFC 7240)."""
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+QUALITY = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 PNG, JSON, ZIP = "image/png", "application/json", "application/zip"
 
 
@@ -36,12 +38,10 @@ def acceptable(header: str | None, offered: Sequence[str]) -> str | None:
 
 
 def _range(part: str) -> tuple[str, float]:
+    """A media range and its quality; 0 where that is not 0 to 1 with at most three decimals (RFC 9110 §12.4.2)."""
     media, *parameters = (piece.strip().lower() for piece in part.split(";"))
-    quality = next((value for name, _, value in (one.partition("=") for one in parameters) if name.strip() == "q"), "1")
-    try:
-        return media, float(quality)
-    except ValueError:
-        return media, 0.0
+    quality = next((value for name, _, value in (one.partition("=") for one in parameters) if name.strip() == "q"), "1").strip()
+    return media, float(quality) if QUALITY.fullmatch(quality) else 0.0
 
 
 def _quality(media: str, ranges: Sequence[tuple[str, float]]) -> float:

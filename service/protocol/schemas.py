@@ -144,6 +144,12 @@ class ModelList(Frozen):
     models: tuple[ModelReply, ...]
 
 
+class Version(Frozen):
+    """What is running."""
+
+    version: str = Field(description="of Ebbtide", examples=["0.1.0"])
+
+
 class Health(Frozen):
     """The answer to a probe."""
 

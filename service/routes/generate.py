@@ -62,7 +62,7 @@ async def generate(request: Request) -> Response:
     `X-Ebbtide-Caller`, else the client's address.
     """
     dependencies: Dependencies = request.app.state.dependencies
-    body = await read(request, GenerateRequest, dependencies.settings.max_body_bytes)
+    body = await read(request, GenerateRequest, dependencies.settings)
     job = generate_job(body, dependencies.store, dependencies.settings.max_images, caller_of(request))
     media = _media(request, job)
     preferred = preference(_all(request, "prefer"))
@@ -142,7 +142,8 @@ async def _answer(dependencies: Dependencies, order: Order, outcome: str, pictur
         case "ended":
             return await _deliver(dependencies, order, picture)
         case "left":
-            await dependencies.off_loop(lambda: dependencies.broker.cancel(order.job_id))
+            if order.preference.applied is None:
+                await dependencies.off_loop(lambda: dependencies.broker.cancel(order.job_id))
             return Response(status_code=HANG_UP)
         case _:
             return await _accepted(dependencies, order)

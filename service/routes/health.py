@@ -1,23 +1,28 @@
 """Probes, metrics and the playground page."""
 
-from pathlib import Path
-
 from fastapi import APIRouter, Response
 from fastapi.responses import FileResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from service.admission.dependencies import Injected
 from service.protocol.errors import RETRY_SOON, Refusal, document
-from service.protocol.schemas import Health
+from service.protocol.pages import PAGE, PLAYGROUND
+from service.protocol.schemas import Health, Version
+from workers.version import version
 
 router = APIRouter(tags=["health"])
-PLAYGROUND = Path(__file__).parent.parent / "playground"
 
 
 @router.get("/livez")
 async def livez() -> Health:
     """The process answers."""
     return Health(status="alive")
+
+
+@router.get("/version")
+async def tell_version() -> Version:
+    """What is running."""
+    return Version(version=version())
 
 
 @router.get("/readyz", response_model=Health)
@@ -45,4 +50,4 @@ async def metrics(dependencies: Injected) -> Response:
 @router.get("/", include_in_schema=False)
 async def playground() -> FileResponse:
     """The playground: a page that samples images."""
-    return FileResponse(PLAYGROUND / "index.html", headers={"Cache-Control": "no-cache"})
+    return FileResponse(PLAYGROUND / "index.html", headers={"Cache-Control": "no-cache", "Content-Security-Policy": PAGE})

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, NamedTuple
 
-from fastapi import APIRouter, Depends, Header, Path, Query, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.exceptions import HTTPException
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
@@ -42,23 +42,23 @@ async def cancel(job_id: JobId, dependencies: Injected) -> JobReply:
 
 
 @router.get("/{job_id}/images/grid", response_class=Response, responses=PICTURE)
-async def grid(job_id: JobId, dependencies: Injected) -> Response:
+async def grid(job_id: JobId, request: Request, dependencies: Injected) -> Response:
     """All images of a job in one picture."""
-    return await delivery.picture_response(dependencies, job_id, delivery.GRID, delivery.IMMUTABLE)
+    return await delivery.stored(dependencies, request, job_id, delivery.GRID)
 
 
 @router.get("/{job_id}/images/{index}", response_class=Response, responses=PICTURE)
-async def image(job_id: JobId, index: Annotated[int, Path(ge=0, lt=10_000)], dependencies: Injected) -> Response:
+async def image(job_id: JobId, index: Annotated[int, Path(ge=0, lt=10_000)], request: Request, dependencies: Injected) -> Response:
     """One image of a job, counted from 0."""
-    return await delivery.picture_response(dependencies, job_id, f"{index}.png", delivery.IMMUTABLE)
+    return await delivery.stored(dependencies, request, job_id, f"{index}.png")
 
 
 @router.get("/{job_id}/artifacts/{name}", response_class=Response, responses=PICTURE)
 async def artifact(
-    job_id: JobId, name: Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9-]{0,62}\.png$")], dependencies: Injected
+    job_id: JobId, name: Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9-]{0,62}\.png$")], request: Request, dependencies: Injected
 ) -> Response:
     """A named picture of a job, such as samples drawn during training."""
-    return await delivery.picture_response(dependencies, job_id, name, delivery.IMMUTABLE)
+    return await delivery.stored(dependencies, request, job_id, name)
 
 
 class Resumed(NamedTuple):

@@ -1,5 +1,6 @@
 """The published models: their cards, samples and calibration."""
 
+import hashlib
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
@@ -14,23 +15,27 @@ from service.protocol.bodies import documented, read
 from service.protocol.errors import Refusal
 from service.protocol.negotiation import JSON, PNG
 from service.protocol.schemas import CalibrateRequest, JobReply, ModelList, ModelReply
+from service.protocol.semantics import tagged
 
 router = APIRouter(tags=["models"], prefix="/models")
 Reference = Annotated[str, Path(max_length=100, description="name, or name@version")]
 
 
-@router.get("")
-async def models(dependencies: Injected) -> ModelList:
+@router.get("", response_model=ModelList)
+async def models(request: Request, dependencies: Injected) -> Response:
     """The newest version of each model."""
-    return await dependencies.off_loop(
-        lambda: ModelList(models=tuple(_reply(card, dependencies.store) for card in dependencies.store.cards()))
+    return _tagged(
+        request,
+        await dependencies.off_loop(
+            lambda: ModelList(models=tuple(_reply(card, dependencies.store) for card in dependencies.store.cards()))
+        ),
     )
 
 
-@router.get("/{reference}")
-async def model(reference: Reference, dependencies: Injected) -> ModelReply:
+@router.get("/{reference}", response_model=ModelReply)
+async def model(reference: Reference, request: Request, dependencies: Injected) -> Response:
     """The card of a model: samplers, default settings, calibration, metrics and the training run."""
-    return await dependencies.off_loop(lambda: _reply(find(dependencies.store, reference), dependencies.store))
+    return _tagged(request, await dependencies.off_loop(lambda: _reply(find(dependencies.store, reference), dependencies.store)))
 
 
 @router.get("/{reference}/samples.png", response_class=FileResponse, responses={200: {"content": {PNG: {}}}})
@@ -60,12 +65,18 @@ async def reliability(reference: Reference, dependencies: Injected) -> FileRespo
 )
 async def calibrate(reference: Reference, request: Request, dependencies: Injected) -> Response:
     """Calibrates a model anew. The job publishes a new version, or fails with the reason `no-gain` if samples get no better by it."""
-    asked = await read(request, CalibrateRequest, dependencies.settings.max_body_bytes)
+    asked = await read(request, CalibrateRequest, dependencies.settings)
     job = await dependencies.off_loop(lambda: calibrate_job(reference, asked, dependencies.store, dependencies.settings))
     job_id = await dependencies.enqueue(job)
     view = await dependencies.job(job_id)
     headers = {"Location": delivery.address(job_id), "X-Ebbtide-Job": job_id, "X-Ebbtide-Seed": str(job.seed)}
     return Response(delivery.reply(view).model_dump_json(), 202, headers, media_type=JSON)
+
+
+def _tagged(request: Request, reply: ModelList | ModelReply) -> Response:
+    """Cards as JSON, under a tag of their content."""
+    content = reply.model_dump_json().encode()
+    return tagged(request, Response(content, media_type=JSON), hashlib.sha256(content).hexdigest()[:32])
 
 
 def _reply(card: ModelCard, store: Store) -> ModelReply:

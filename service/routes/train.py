@@ -21,7 +21,7 @@ router = APIRouter(tags=["train"])
 )
 async def train(request: Request, dependencies: Injected) -> Response:
     """Trains a model. The job's events report loss and samples; the new version can be sampled as soon as the job has finished."""
-    job = train_job(await read(request, TrainRequest, dependencies.settings.max_body_bytes), dependencies.settings)
+    job = train_job(await read(request, TrainRequest, dependencies.settings), dependencies.settings)
     job_id = await dependencies.enqueue(job)
     view = await dependencies.job(job_id)
     headers = {"Location": delivery.address(job_id), "X-Ebbtide-Job": job_id, "X-Ebbtide-Seed": str(job.seed)}

@@ -147,8 +147,7 @@ def house(folder: Path, tick_s: float) -> Iterator[dict[str, Child]]:
     home.mkdir(parents=True)
     (home / "card.json").write_text(json.dumps(CARD))
     env = {"EBBTIDE_REDIS_URL": f"redis://127.0.0.1:{valkey_port}/0", "EBBTIDE_DATA": str(data), "EBBTIDE_CAPACITY": "64"}
-    quiet = ("--no-access-log", "--log-level", "warning")
-    server = ("uvicorn", "--factory", "service.app:create_app", "--port", str(port), *quiet)
+    server = ("service", "--port", str(port), "--log-level", "warning")
     painter = ("tests.workers.generation.fake_engine", "--tick", str(tick_s), "--side", "28")
     with ExitStack() as stack:
         valkey = Child(*valkey_command(valkey_port, data), "--appendfsync", "everysec", env=VALKEY_ENV)

@@ -20,6 +20,7 @@ from rq.serializers import JSONSerializer
 from models.checkpoints import Store
 from service.app import create_app
 from service.client import Client
+from service.protocol.connection import bounded
 from service.settings import Settings
 from workers.jobs import (
     AnyResult,
@@ -186,8 +187,11 @@ def store(settings: Settings) -> Store:
 class Server(uvicorn.Server):
     """Sets `listening` once it listens at `address`."""
 
-    def __init__(self, app: FastAPI) -> None:
-        super().__init__(uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1))
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
+        http, head = bounded(settings), settings.max_header_bytes
+        config = uvicorn.Config(app, port=0, http=http, ws="none", h11_max_incomplete_event_size=head, log_level="warning")
+        config.timeout_graceful_shutdown = 1
+        super().__init__(config)
         self.listening = threading.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -203,7 +207,7 @@ class Server(uvicorn.Server):
 def serving(settings: Settings, store: Store) -> Iterator[str]:
     """The address of an app on a port of its own."""
     app = create_app(settings, store=store)
-    server = Server(app)
+    server = Server(app, settings)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:

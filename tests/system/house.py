@@ -75,8 +75,7 @@ class House:
     def start_api(self, port: int | None = None, **env: str) -> subprocess.Popen[bytes]:
         """An API that answers."""
         port = port or self.port
-        server = ("uvicorn", "--factory", "service.app:create_app", "--log-level", "warning")
-        process = self.start(*server, "--port", str(port), **env)
+        process = self.start("service", "--log-level", "warning", "--port", str(port), **env)
         until(lambda: _answers(f"http://127.0.0.1:{port}/livez"))
         return process
 

@@ -1,0 +1,39 @@
+"""`python -m service` serves the API on one address, by the settings EBBTIDE_*."""
+
+import argparse
+from functools import partial
+
+import uvicorn
+
+from service.app import create_app
+from service.protocol.connection import bounded
+from service.settings import Settings
+
+DRAIN_LIMIT_S = 30  # that open requests have to end in, after SIGINT or SIGTERM
+
+
+def main() -> None:
+    """Serves until SIGINT or SIGTERM."""
+    parser = argparse.ArgumentParser(prog="python -m service", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8000, help="port to listen at (8000)")
+    parser.add_argument("--log-level", default="info", choices=("critical", "error", "warning", "info", "debug"))
+    given = parser.parse_args()
+    settings = Settings()
+    settings = settings.model_copy(update={"allowed_hosts": (*settings.allowed_hosts, given.host)})
+    uvicorn.run(
+        partial(create_app, settings),
+        factory=True,
+        host=given.host,
+        port=given.port,
+        http=bounded(settings),
+        ws="none",
+        h11_max_incomplete_event_size=settings.max_header_bytes,
+        log_level=given.log_level,
+        access_log=False,
+        timeout_graceful_shutdown=DRAIN_LIMIT_S,
+    )
+
+
+if __name__ == "__main__":
+    main()

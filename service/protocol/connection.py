@@ -1,0 +1,113 @@
+"""A connection as uvicorn speaks it through h11, with bounds on what a peer may send, how slowly, and in how many connections.
+
+h11 and not httptools, because that one drops the body of a request that asks for an upgrade and reads it as the next request.
+"""
+
+import asyncio
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from service.protocol.errors import RETRY_SOON, Refusal, document
+from service.settings import Settings
+
+HALF_CLOSED_S = 2.0  # how long an answer may take once the peer has ended its side; then it counts as gone
+
+
+def bounded(settings: Settings) -> type["Connection"]:
+    """The class of connections with the bounds of the settings, for uvicorn's `http`."""
+    return type("BoundedConnection", (Connection,), {"bounds": settings})
+
+
+class Connection(H11Protocol):
+    """Answers what breaks a bound with a problem document, and closes."""
+
+    bounds: Settings
+    transport: asyncio.Transport
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.clock: asyncio.TimerHandle | None = None  # ends a request that does not get complete
+        self.awaited: type[h11.Event] | None = None  # what has to be complete when the clock strikes
+        self.unread = 0  # bytes of a head that is not complete
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self.bounds.max_connections:
+            self.refuse(Refusal("too-many-connections", f"there are {self.bounds.max_connections} connections already", headers=RETRY_SOON))
+        else:
+            self.expect(h11.Request)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.expect(None)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        if self.conn.their_state is h11.IDLE:
+            self.unread += len(data)
+        super().data_received(data)
+        self.look()
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """A peer that has only ended its side still gets the answer, if it comes soon; asyncio closes where this is not True."""
+        if self.cycle is None or self.cycle.response_complete or self.cycle.more_body:
+            return None
+        self.loop.call_later(HALF_CLOSED_S, self.transport.close)
+        return True
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self.look()
+
+    def look(self) -> None:
+        """Winds the clock for what is incomplete now."""
+        if self.transport.is_closing():
+            self.expect(None)
+            return
+        state = self.conn.their_state
+        if state is not h11.IDLE:
+            self.unread = 0
+        if state is h11.SEND_BODY:
+            self.expect(h11.EndOfMessage)
+        else:
+            self.expect(h11.Request if state is h11.IDLE and self.unread else None)
+
+    def expect(self, event: type[h11.Event] | None) -> None:
+        """Starts the clock unless it runs for the same part of the request already."""
+        if event is self.awaited:
+            return
+        self.awaited = event
+        if self.clock is not None:
+            self.clock.cancel()
+            self.clock = None
+        if event is not None:
+            limit_s = self.bounds.head_timeout_s if event is h11.Request else self.bounds.body_timeout_s
+            self.clock = self.loop.call_later(limit_s, self.strike, limit_s)
+
+    def strike(self, limit_s: float) -> None:
+        """The request did not get complete in time."""
+        if self.awaited is h11.Request and not self.unread:
+            self.transport.close()  # it never began
+        else:
+            part = "headers" if self.awaited is h11.Request else "body"
+            self.refuse(Refusal("too-slow", f"the request's {part} were not complete after {limit_s:g} s"))
+
+    def send_400_response(self, msg: str) -> None:
+        """Called by uvicorn for what h11 cannot read, too long heads among it."""
+        limit = self.bounds.max_header_bytes
+        if self.unread > limit:
+            self.refuse(Refusal("headers-too-large", f"the request's headers are longer than {limit} bytes"))
+        else:
+            self.refuse(Refusal("malformed-request", "this is not HTTP/1.1"))
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Writes a problem document, unless an answer has begun, and closes."""
+        self.expect(None)
+        if not self.transport.is_closing() and (self.cycle is None or not self.cycle.response_started or self.cycle.response_complete):
+            answer = document(refusal)
+            lines = [b"HTTP/1.1 %d " % answer.status_code, *(b"\r\n%b: %b" % header for header in answer.raw_headers)]
+            self.transport.write(b"".join([*lines, b"\r\nconnection: close\r\n\r\n", bytes(answer.body)]))
+        self.transport.close()
