@@ -55,20 +55,22 @@ def reversibility_warnings(said):
 
 
 def test_a_step_that_ruins_the_samples_warns(shipped):
+    right = told(shipped, lebm(shipped, 16, {"kernel": "mala", "steps": 200, "step_size": 0.3})).energy_last
     said = told(shipped, lebm(shipped, mcmc={"kernel": "langevin", "steps": 120, "step_size": 3.5}))
-    assert said.energy_last > 200
+    assert said.energy_last > 3 * right
     assert said.mala_acceptance < 0.1
     assert len(reversibility_warnings(said)) == 1
 
 
 @pytest.mark.parametrize(("images", "seed"), [(1, 1), (1, 2), (16, 3)])
 def test_the_step_of_the_card_does_not_warn_and_its_figures_are_there(shipped, images, seed):
-    said = told(shipped, lebm(shipped, images, seed=seed))
+    asked = lebm(shipped, images, seed=seed)
+    said, draws = told(shipped, asked), asked.mcmc.steps + 1 - (asked.mcmc.steps + 1) // 2
     assert said.mala_acceptance > 0.6
     assert said.warnings == ()
-    assert said.draws == 61
-    assert 0 < said.ess_bulk < 61 * images * math.log10(61 * images)
-    assert 0.9 < said.r_hat < 1.5
+    assert said.draws == draws
+    assert 0 < said.ess_bulk < draws * images * math.log10(draws * images)
+    assert 0.9 < said.r_hat < 2.5
     assert (said.nested_r_hat is None) == (images == 1)
 
 
