@@ -7,6 +7,7 @@ Errors:
 
     ClientError
     ├── Unreachable    no answer from the address
+    ├── Misunderstood  the answer is not what this version of the client knows
     └── Refused        the API refused the request; `.problem` names field, value and choices
 """
 
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypedDict, TypeVar, Unpack
+from typing import Any, Literal, NamedTuple, Self, TypedDict, TypeVar, Unpack, overload
 
 import httpx
 from httpx_sse import EventSource
@@ -37,9 +38,14 @@ class GenerateSettings(TypedDict, total=False):
     num_images: int
     seed: int
     class_: int | list[int]
-    layout: Layout
     priority: Priority
     deadline_s: float
+
+
+class SubmitSettings(GenerateSettings, total=False):
+    """Those, and how the images come."""
+
+    layout: Layout
 
 
 class TrainSettings(TypedDict, total=False):
@@ -70,6 +76,10 @@ class ClientError(Exception):
 
 class Unreachable(ClientError):
     """No answer from the address."""
+
+
+class Misunderstood(ClientError):
+    """The answer is not what this version of the client knows."""
 
 
 class Refused(ClientError):
@@ -108,16 +118,26 @@ class Client:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def generate(self, model: str, **settings: Unpack[GenerateSettings]) -> Picture:
-        """Waits for the images and returns them as one picture. Raises Refused where the job is refused, fails or is canceled."""
-        body = _body(model, settings) | {"layout": "grid"}
-        answer = self._send("POST", "/generate", json=body, headers={"Accept": "image/png"})
+    @overload
+    def generate(self, model: str, *, layout: Literal["grid"] = "grid", **settings: Unpack[GenerateSettings]) -> Picture: ...
+
+    @overload
+    def generate(self, model: str, *, layout: Literal["images"], **settings: Unpack[GenerateSettings]) -> tuple[Picture, ...]: ...
+
+    def generate(self, model: str, *, layout: Layout = "grid", **settings: Unpack[GenerateSettings]) -> Picture | tuple[Picture, ...]:
+        """Waits for the images and returns them as one picture, or with `layout="images"` one by one.
+
+        Raises Refused where the job is refused, fails or is canceled.
+        """
+        if layout == "images":
+            return self.pictures(self.wait(self.submit(model, layout=layout, **settings).id))
+        answer = self._send("POST", "/generate", json=_body(model, {**settings, "layout": layout}), headers={"Accept": "image/png"})
         seed, job_id = int(answer.headers["x-ebbtide-seed"]), answer.headers["x-ebbtide-job"]
         if answer.status_code == httpx.codes.OK:
             return Picture(answer.content, seed, job_id)
         return self.picture(self.wait(job_id))  # the API answered 202: the job goes on
 
-    def submit(self, model: str, **settings: Unpack[GenerateSettings]) -> JobReply:
+    def submit(self, model: str, **settings: Unpack[SubmitSettings]) -> JobReply:
         """Enqueues the job and returns at once."""
         return self._read(JobReply, "POST", "/generate", json=_body(model, settings), headers={"Prefer": "respond-async"})
 
@@ -152,6 +172,12 @@ class Client:
         assert isinstance(job.job, GenerateJob)
         png = self._send("GET", job.links.grid or f"/jobs/{job.id}/images/0").content
         return Picture(png, job.job.seed, job.id)
+
+    def pictures(self, job: JobReply) -> tuple[Picture, ...]:
+        """Each image of a finished job. Raises Refused if the job has none."""
+        assert isinstance(job.job, GenerateJob)
+        links = job.links.images or (f"/jobs/{job.id}/images/0",)  # of a job that has none, the answer says why
+        return tuple(Picture(self._send("GET", link).content, job.job.seed, job.id) for link in links)
 
     def image(self, job_id: str, index: int) -> bytes:
         """One image of a job, as PNG."""
@@ -192,7 +218,11 @@ class Client:
                     yield Event.model_validate({"id": event.id, "name": event.event, "data": event.json()})
 
     def _read(self, model: type[Reply], method: str, path: str, **options: Any) -> Reply:
-        return model.model_validate_json(self._send(method, path, **options).content)
+        answer = self._send(method, path, **options)
+        try:
+            return model.model_validate_json(answer.content)
+        except ValidationError as error:
+            raise Misunderstood(f"{answer.url} does not answer as Ebbtide does: {error.errors()[0]['msg']}") from error
 
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
@@ -204,7 +234,7 @@ class Client:
         return answer
 
 
-def _body(model: str, settings: GenerateSettings) -> dict[str, Any]:
+def _body(model: str, settings: SubmitSettings) -> dict[str, Any]:
     return {"model": model, **{name.rstrip("_"): value for name, value in settings.items()}}
 
 

@@ -1,10 +1,12 @@
 """The `ebbtide` command: `up` starts everything on this machine, the other commands send requests to an API."""
 
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from pydantic import BaseModel
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
@@ -13,23 +15,45 @@ from rich.table import Column, Table
 from models.calibration.settings import METHODS
 from service.client import DEFAULT_ADDRESS, Client, ClientError
 from service.command.kernel_settings import list_settings, parse_settings
-from service.protocol.schemas import JobReply
+from service.protocol.schemas import JobList, JobReply, ModelList
 from workers.jobs import CalibrateResult, Event, Progress, Status, TrainResult
 from workers.training.options import describe_options
+from workers.version import version
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Samples images from GANs and energy-based models.")
+app = typer.Typer(no_args_is_help=True, help="Samples images from GANs and energy-based models.")
 jobs_app = typer.Typer(no_args_is_help=True, help="Lists, shows and cancels jobs.")
 app.add_typer(jobs_app, name="jobs")
 out, err = Console(), Console(stderr=True)
 Address = Annotated[str, typer.Option("--url", envvar="EBBTIDE_URL", help="Address of the API.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended
+
+
+class Canceled(ClientError):
+    """Ctrl-C ended the job."""
 
 
 def main() -> None:
-    """Entry point: a refusal of the API is printed as one line, with exit code 1."""
+    """Entry point: what goes wrong is printed as one line, with exit code 1, or 130 after Ctrl-C."""
     try:
         app()
-    except ClientError as error:
+    except Canceled as error:
+        _fail(error, INTERRUPTED)
+    except (ClientError, OSError) as error:
         _fail(error)
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        out.print(version(), highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def ebbtide(
+    shown: Annotated[bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Samples images from GANs and energy-based models."""
 
 
 @app.command()
@@ -51,7 +75,7 @@ def up(
 @app.command(epilog=list_settings())
 def generate(  # typer makes an option of each parameter
     model: Annotated[str, typer.Argument(help="A checkpoint: name or name@version.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The PNG to write.")] = Path("out.png"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="The PNG to write; - for standard output.")] = Path("out.png"),
     images: Annotated[int, typer.Option("--images", "-n", help="Number of images.")] = 1,
     seed: Annotated[int | None, typer.Option(help="Default: random; it is printed.")] = None,
     classes: Annotated[
@@ -65,16 +89,26 @@ def generate(  # typer makes an option of each parameter
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Another kernel setting, listed below; may be repeated.")
     ] = None,
     priority: Annotated[str | None, typer.Option(help="high, normal or low.")] = None,
+    as_json: AsJson = False,
     url: Address = DEFAULT_ADDRESS,
 ) -> None:
     """Samples images and writes them as one PNG."""
+    to_stdout = str(output) == "-"
+    if not to_stdout and not output.parent.is_dir():
+        raise ClientError(f"--output: there is no folder {output.parent}")
+    if to_stdout and as_json:
+        raise ClientError("--json and --output -: both would go to standard output")
     mcmc = parse_settings(setting or (), {"kernel": kernel, "steps": steps, "step_size": step_size})
     settings = _given(seed=seed, class_=classes or None, sampler=sampler, mcmc=mcmc or None, priority=priority)
     with Client(url) as client:
         job = _followed(client, client.submit(model, num_images=images, **settings))
         picture = client.picture(job)
+    if to_stdout:
+        sys.stdout.buffer.write(picture.png)
+        sys.stdout.buffer.flush()
+        return
     picture.save(output)
-    out.print(f"{output}: {images} x {model}, seed {picture.seed}", highlight=False)
+    _tell(job, f"{output}: {images} x {model}, seed {picture.seed}", as_json)
 
 
 @app.command()
@@ -90,6 +124,7 @@ def train(
     evaluations: Annotated[int | None, typer.Option(help="Times FID to validation is measured; the best weights are published.")] = None,
     calibrate: Annotated[bool | None, typer.Option(help="Calibrate afterwards, where the family has samplers that need it.")] = None,
     given: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help=describe_options())] = None,
+    as_json: AsJson = False,
     url: Address = DEFAULT_ADDRESS,
 ) -> None:
     """Trains a model and publishes it as a new version."""
@@ -100,7 +135,7 @@ def train(
         job = _followed(client, client.train(name, family, dataset, **settings))
     if not isinstance(job.result, TrainResult):
         raise ClientError(_failure(job))
-    out.print(f"{job.result.model}@{job.result.version} in {job.result.seconds:.0f} s", highlight=False)
+    _tell(job, f"{job.result.model}@{job.result.version} in {job.result.seconds:.0f} s", as_json)
 
 
 @app.command()
@@ -110,6 +145,7 @@ def calibrate(
     dataset: Annotated[str | None, typer.Option(help="Default: the one it was trained on.")] = None,
     seed: Annotated[int | None, typer.Option(help="Default: random; the card names it.")] = None,
     given: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Option of the method, repeatable.")] = None,
+    as_json: AsJson = False,
     url: Address = DEFAULT_ADDRESS,
 ) -> None:
     """Fits a model's density ratio anew and, if samples get better by it, publishes a new version."""
@@ -120,18 +156,22 @@ def calibrate(
     if not isinstance(job.result, CalibrateResult):
         raise ClientError(_failure(job))
     done = job.result
-    out.print(f"{done.model}@{done.version}: FID {done.fid_prior:g} -> {done.fid_reweighted:g} by reweighting", highlight=False)
+    _tell(job, f"{done.model}@{done.version}: FID {done.fid_prior:g} -> {done.fid_reweighted:g} by reweighting", as_json)
 
 
 @app.command()
-def models(url: Address = DEFAULT_ADDRESS) -> None:
+def models(as_json: AsJson = False, url: Address = DEFAULT_ADDRESS) -> None:
     """Lists the models."""
-    table = Table("model", "versions", "family", "samplers", "image", box=None)
     with Client(url) as client:
-        for card in client.models():
-            samplers = ", ".join(name + ("*" if name == card.default_sampler else "") for name in card.samplers)
-            table.add_row(card.name, ", ".join(map(str, card.versions)), card.family, samplers, "x".join(map(str, card.image_shape)))
-    out.print(table)
+        cards = client.models()
+    if as_json:
+        out.print_json(ModelList(models=cards).model_dump_json(exclude_none=True))
+        return
+    rows = []
+    for card in cards:
+        samplers = ", ".join(name + ("*" if name == card.default_sampler else "") for name in card.samplers)
+        rows.append((card.name, ", ".join(map(str, card.versions)), card.family, samplers, "x".join(map(str, card.image_shape))))
+    _list(("model", "versions", "family", "samplers", "image"), rows)
 
 
 @app.command()
@@ -142,6 +182,7 @@ def evaluate(  # typer makes an option of each parameter
     seeds: Annotated[int, typer.Option(help="How many seeds.")] = 3,
     oracle: Annotated[bool, typer.Option(help="Add exact reweighting and, without any head, balanced classes.")] = False,
     out_file: Annotated[Path | None, typer.Option("--out", help="A JSON file to write besides.")] = None,
+    as_json: AsJson = False,
     data: Annotated[Path, typer.Option(envvar="EBBTIDE_DATA", help="Folder of checkpoints.")] = Path("data"),
 ) -> None:
     """Measures a checkpoint on this machine, on images that chose nothing; needs no API."""
@@ -154,18 +195,25 @@ def evaluate(  # typer makes an option of each parameter
         _fail(error)
     if out_file is not None:
         out_file.write_text(found.model_dump_json(indent=2) + "\n")
+    if as_json:
+        out.print_json(found.model_dump_json())
+        return
     for table in evaluation.tables(found):
         out.print(table)
 
 
 @jobs_app.command("list")
-def jobs_list(limit: Annotated[int, typer.Option("-n", min=1, max=200)] = 20, url: Address = DEFAULT_ADDRESS) -> None:
+def jobs_list(
+    limit: Annotated[int, typer.Option("-n", min=1, max=200)] = 20, as_json: AsJson = False, url: Address = DEFAULT_ADDRESS
+) -> None:
     """Lists recent jobs, newest first."""
-    table = Table(Column("job", no_wrap=True, min_width=32), "status", "request", "progress", box=None)
     with Client(url) as client:
-        for job in client.jobs(limit):
-            table.add_row(job.id, job.status, job.job.describe(), _describe(job.progress) if job.progress else "")
-    out.print(table)
+        found = client.jobs(limit)
+    if as_json:
+        out.print_json(JobList(jobs=found).model_dump_json(exclude_none=True))
+        return
+    rows = [(job.id, str(job.status), job.job.describe(), _describe(job.progress) if job.progress else "") for job in found]
+    _list(("job", "status", "request", "progress"), rows)
 
 
 @jobs_app.command("show")
@@ -176,23 +224,43 @@ def jobs_show(job_id: str, url: Address = DEFAULT_ADDRESS) -> None:
 
 
 @jobs_app.command("cancel")
-def jobs_cancel(job_id: str, url: Address = DEFAULT_ADDRESS) -> None:
+def jobs_cancel(job_id: str, as_json: AsJson = False, url: Address = DEFAULT_ADDRESS) -> None:
     """Cancels a queued or running job."""
     with Client(url) as client:
         job = client.cancel(job_id)
-    out.print("stopping" if not job.status.over else job.status, highlight=False)
+    _tell(job, str(job.status) if job.status.over else "stopping", as_json)
+
+
+def _list(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table in a terminal; elsewhere whole cells with tabs between them, a line each."""
+    if not out.is_terminal:
+        for row in (headings, *rows):
+            print("\t".join(row))
+        return
+    table = Table(Column(headings[0], no_wrap=True), *headings[1:], box=None)
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+
+
+def _tell(result: BaseModel, line: str, as_json: bool) -> None:
+    """One line, or what it is about as JSON."""
+    if as_json:
+        out.print_json(result.model_dump_json(exclude_none=True))
+    else:
+        out.print(line, highlight=False, soft_wrap=True)
 
 
 def _followed(client: Client, job: JobReply) -> JobReply:
     """Shows a job's progress until it is over; Ctrl-C cancels it."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeRemainingColumn())
-    with Bar(*columns, console=err, transient=True) as progress:
-        task = progress.add_task("waiting", total=None)
-        try:
+    try:
+        with Bar(*columns, console=err, transient=True) as progress:
+            task = progress.add_task("waiting", total=None)
             ended = client.wait(job.id, lambda event: _show(progress, task, event))
-        except KeyboardInterrupt:
-            client.cancel(job.id)
-            raise ClientError("canceled") from None
+    except KeyboardInterrupt:
+        client.cancel(job.id)
+        raise Canceled("canceled") from None
     if ended.status is not Status.FINISHED:
         raise ClientError(_failure(ended))
     return ended
@@ -229,8 +297,8 @@ def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _fail(error: Exception) -> NoReturn:
-    """Prints an error as one line and exits with code 1."""
+def _fail(error: Exception, code: int = 1) -> NoReturn:
+    """Prints an error as one line and exits."""
     err.print("ebbtide:", style="red", end=" ")
     err.print(str(error), markup=False, highlight=False, soft_wrap=True)
-    sys.exit(1)
+    sys.exit(code)

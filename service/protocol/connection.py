@@ -52,10 +52,14 @@ class Connection(H11Protocol):
         self.look()
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
-        """A peer that has only ended its side still gets the answer, if it comes soon; asyncio closes where this is not True."""
+        """A peer that has only ended its side still gets the answer, if it comes soon or a `Prefer` waits for it.
+
+        A peer that has gone looks the same; its job is canceled when asyncio closes the connection, which it does where this is not True.
+        """
         if self.cycle is None or self.cycle.response_complete or self.cycle.more_body:
             return None
-        self.loop.call_later(HALF_CLOSED_S, self.transport.close)
+        if all(name != b"prefer" for name, _ in self.headers):
+            self.loop.call_later(HALF_CLOSED_S, self.transport.close)
         return True
 
     def on_response_complete(self) -> None:
@@ -89,11 +93,12 @@ class Connection(H11Protocol):
 
     def strike(self, limit_s: float) -> None:
         """The request did not get complete in time."""
-        if self.awaited is h11.Request and not self.unread:
-            self.transport.close()  # it never began
+        in_head = self.awaited is h11.Request
+        if (in_head and not self.unread) or (not in_head and self.cycle.response_started):
+            self.transport.close()  # nothing has begun, or it is answered already
         else:
-            part = "headers" if self.awaited is h11.Request else "body"
-            self.refuse(Refusal("too-slow", f"the request's {part} were not complete after {limit_s:g} s"))
+            part = "headers were" if in_head else "body was"
+            self.refuse(Refusal("too-slow", f"the request's {part} not complete after {limit_s:g} s"))
 
     def send_400_response(self, msg: str) -> None:
         """Called by uvicorn for what h11 cannot read, too long heads among it."""

@@ -20,7 +20,7 @@ from workers.queue.routing import FORKED_QUEUES
 from workers.version import version
 
 # An answer takes milliseconds for `prior` and minutes for long chains.
-REQUEST_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
+REQUEST_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640, 900)
 METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"})
 WORKER_KINDS = ("generate", "train")
 HANG_UP = 499  # nginx's status where the client closed the connection before the answer

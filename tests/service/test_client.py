@@ -18,6 +18,13 @@ def test_one_call_generates_and_saves(ebbtide: Client, painter, tmp_path: Path) 
     assert ebbtide.job(picture.job_id).job.mcmc.steps == 3
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_images_come_one_by_one_where_asked_for(ebbtide: Client, painter, count: int) -> None:
+    pictures = ebbtide.generate("toy", layout="images", num_images=count, seed=7)
+    assert [picture.png for picture in pictures] == [ebbtide.image(pictures[0].job_id, index) for index in range(count)]
+    assert {picture.seed for picture in pictures} == {7}
+
+
 def test_a_job_can_be_submitted_followed_and_fetched(ebbtide: Client, painter) -> None:
     seen: list[str] = []
     job = ebbtide.wait(ebbtide.submit("toy", num_images=2).id, lambda event: seen.append(event.name))

@@ -1,8 +1,13 @@
 """The `ebbtide` command, over HTTP to a real API."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import httpx
 import pytest
@@ -12,6 +17,7 @@ from service.client import Client
 from service.command.cli import main
 
 PNG = b"\x89PNG\r\n\x1a\n"
+EBBTIDE = (sys.executable, "-c", "from service.command.cli import main; main()")  # in a process of its own
 
 
 class Command:
@@ -140,3 +146,67 @@ def test_calibrate_says_why_there_is_no_new_version(command: Command, painter) -
     painter.failure = "workers.training.process.JobFailed: no-gain: FID stays at 14.5"
     code, _, said = command("calibrate", "toy")
     assert (code, said.strip()) == (1, "ebbtide: no-gain: FID stays at 14.5")
+
+
+def test_the_version_is_told(command: Command, api: httpx.Client) -> None:
+    assert command("--version") == (0, f"{api.get('/version').json()['version']}\n", "")
+
+
+def test_lists_that_are_piped_keep_every_cell_whole(
+    address: str, api: httpx.Client, painter, ebbtide: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = ebbtide.wait(ebbtide.submit("toy", num_images=2, seed=2**62).id)
+    env = os.environ | {"EBBTIDE_URL": address, "COLUMNS": "20"}
+    piped = [*EBBTIDE, "jobs", "list"]
+    lines = subprocess.run(piped, env=env, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
+    assert lines[0].split("\t") == ["job", "status", "request", "progress"]
+    assert lines[1].split("\t")[:3] == [job.id, "finished", job.job.describe()]
+
+
+def test_everything_is_there_as_json(command: Command, painter, ebbtide: Client, tmp_path: Path) -> None:
+    made = json.loads(command("generate", "toy", "-o", str(tmp_path / "out.png"), "--json")[1])
+    assert (made["status"], made["job"]["model"]) == ("finished", "toy")
+    assert [job["id"] for job in json.loads(command("jobs", "list", "--json")[1])["jobs"]] == [made["id"]]
+    assert json.loads(command("models", "--json")[1])["models"][0]["name"] == "toy"
+    assert json.loads(command("train", "toy2", "--steps", "1", "--json")[1])["result"]["model"] == "toy2"
+    assert json.loads(command("jobs", "cancel", made["id"], "--json")[1])["status"] == "finished"
+
+
+def test_a_picture_goes_to_standard_output_alone(address: str, api: httpx.Client, painter) -> None:
+    env = os.environ | {"EBBTIDE_URL": address}
+    piped = [*EBBTIDE, "generate", "toy", "-o", "-"]
+    assert subprocess.run(piped, env=env, capture_output=True, check=True, timeout=60).stdout.startswith(PNG)
+
+
+@pytest.mark.parametrize(("words", "told"), [(("-o", "/nowhere/out.png"), "no folder /nowhere"), (("-o", "-", "--json"), "--json")])
+def test_where_nothing_can_be_written_no_job_is_sent(command: Command, ebbtide: Client, words: tuple[str, ...], told: str) -> None:
+    code, said, failed = command("generate", "toy", *words)
+    assert (code, said) == (1, "")
+    assert told in failed
+    assert failed.count("\n") == 1
+    assert ebbtide.jobs() == ()
+
+
+def test_an_answer_of_something_else_is_one_line(command: Command, tmp_path: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        code, _, failed = command("models", "--url", f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+    assert code == 1
+    assert [line for line in failed.splitlines() if "127.0.0.1 - -" not in line] == [failed.splitlines()[-1]]
+    assert failed.splitlines()[-1].startswith("ebbtide: ")
+
+
+def test_ctrl_c_cancels_the_job_and_exits_with_130(address: str, api: httpx.Client, painter, ebbtide: Client, eventually) -> None:
+    painter.rest()
+    env = os.environ | {"EBBTIDE_URL": address}
+    command = [*EBBTIDE, "generate", "toy", "-o", "-"]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        (job,) = eventually(ebbtide.jobs, limit_s=30)
+        eventually(lambda: "ebbtide_event_streams 0" not in api.get("/metrics").text, limit_s=30)
+        process.send_signal(signal.SIGINT)
+        _, failed = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "canceled" in failed
+    assert "Traceback" not in failed
+    assert ebbtide.job(job.id).status == "canceled"

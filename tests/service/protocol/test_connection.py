@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from service.protocol.connection import HALF_CLOSED_S
+
 BODY = json.dumps({"model": "toy", "sampler": "prior"}).encode()
 
 
@@ -142,6 +144,16 @@ def test_half_a_connection_is_enough_for_an_answer(address, painter):
         said = answers(wire)
     assert statuses(said) == [200]
     assert b"\x89PNG" in said
+
+
+def test_half_a_connection_waits_as_long_as_it_asked_for(address, painter):
+    painter.rest()
+    with connected(address) as wire:
+        wire.sendall(post("/generate", BODY, b"Prefer: wait=30"))
+        wire.shutdown(socket.SHUT_WR)
+        time.sleep(HALF_CLOSED_S + 0.3)
+        painter.working.set()
+        assert statuses(answers(wire)) == [200]
 
 
 @pytest.mark.parametrize("origin", ["http://[::1", "http://[", "null", "\x7f", "http://evil.example"])
