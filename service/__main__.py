@@ -7,6 +7,7 @@ import uvicorn
 
 from service.app import create_app
 from service.protocol.connection import bounded
+from service.protocol.exposure import is_loopback, nobody_has_a_key
 from service.settings import Settings
 
 DRAIN_LIMIT_S = 30  # that open requests have to end in, after SIGINT or SIGTERM
@@ -20,6 +21,8 @@ def main() -> None:
     parser.add_argument("--log-level", default="info", choices=("critical", "error", "warning", "info", "debug"))
     given = parser.parse_args()
     settings = Settings()
+    if not is_loopback(given.host) and (reason := nobody_has_a_key(settings.redis_url)):
+        raise SystemExit(f"refusing to listen on {given.host}: {reason}")
     settings = settings.model_copy(update={"allowed_hosts": (*settings.allowed_hosts, given.host)})
     uvicorn.run(
         partial(create_app, settings),

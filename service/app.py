@@ -13,6 +13,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from models.checkpoints import Store
+from service.admission.access import AccessControl
 from service.admission.dependencies import Dependencies
 from service.protocol import errors, pages
 from service.protocol.metrics import ApiMetrics, MetricsMiddleware
@@ -45,9 +46,10 @@ def create_app(
         store=store or Store(settings.checkpoints),
         metrics=metrics,
     )
-    errors.install(app, metrics)
+    handlers = errors.install(app, metrics)
     pages.install(app)
     app.add_middleware(HeadAsGet)
+    app.add_middleware(AccessControl, owner=app, handlers=handlers)
     app.add_middleware(HostCheck, settings=settings)
     app.add_middleware(HeaderBounds, settings=settings)
     if settings.cors_origins:

@@ -12,6 +12,7 @@ Errors:
 """
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -105,9 +106,19 @@ class Picture(NamedTuple):
 class Client:
     """One API, over one connection pool; safe to use from threads."""
 
-    def __init__(self, address: str = DEFAULT_ADDRESS, *, timeout_s: float = 900, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        api_key: str | None = None,
+        timeout_s: float = 900,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        """`api_key` is that of the environment, EBBTIDE_API_KEY, unless given."""
         self.address = address
-        self._http = httpx.Client(base_url=address, timeout=httpx.Timeout(timeout_s, connect=5), transport=transport)
+        key = os.environ.get("EBBTIDE_API_KEY", "") if api_key is None else api_key
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._http = httpx.Client(base_url=address, headers=headers, timeout=httpx.Timeout(timeout_s, connect=5), transport=transport)
 
     def close(self) -> None:
         self._http.close()

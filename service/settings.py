@@ -15,6 +15,7 @@ class Settings(WorkerSettings):
     max_headers: int = Field(100, ge=10, description="most headers of a request")
     head_timeout_s: float = Field(10, gt=0, description="seconds in which a request's headers must be complete")
     body_timeout_s: float = Field(30, gt=0, description="seconds in which a request's body must be complete")
+    open_metrics: bool = Field(False, description="whether /metrics needs no key")
     allowed_hosts: tuple[str, ...] = Field(
         (), description="names this server is called by, as a JSON list; localhost, its own name and addresses need none; * for any"
     )

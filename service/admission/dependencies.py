@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from models.checkpoints import Store
 from service.admission.backlog import Backlog, TrainingBacklog
+from service.admission.callers import acting, may_see
 from service.admission.coalescing import Coalescer
 from service.admission.results import ResultLimits
 from service.admission.worker_check import WorkerCheck
@@ -18,10 +19,11 @@ from service.protocol.metrics import ApiMetrics, QueueState
 from service.settings import Settings
 from workers.jobs import AnyJob, JobView
 from workers.queue.artifacts import Artifacts
-from workers.queue.broker import Broker, BrokerFull, BrokerUnavailable, Completions, new_id
+from workers.queue.broker import Broker, BrokerFull, BrokerUnavailable, Completions, UnknownJob, new_id
 from workers.queue.submissions import Answer, AsyncSubmissions, Submission
 
 T = TypeVar("T")
+PAGE, PAGES = 200, 20  # jobs looked at together, and how often, for a list of one's own
 QUEUE_STATE_LIMIT_S = 2.0  # a probe or a scrape waits no longer for Redis
 
 
@@ -80,11 +82,31 @@ class Dependencies:
         return submission.job_id
 
     async def job(self, job_id: str) -> JobView:
-        """Status, progress and result of a job. Raises UnknownJob."""
-        return await self.off_loop(lambda: self.broker.view(job_id))
+        """Status, progress and result of a job. Raises UnknownJob, also for a job of another key."""
+        view = await self.off_loop(lambda: self.broker.view(job_id))
+        if not may_see(view):
+            raise UnknownJob(job_id)
+        return view
+
+    async def recent(self, limit: int) -> list[JobView]:
+        """The last jobs that the caller may see, newest first."""
+        found: list[JobView] = []
+        for page in range(PAGES):
+            views = await self.off_loop(lambda first=page * PAGE: self.broker.recent(PAGE, first))  # type: ignore[misc]
+            found += filter(may_see, views)
+            if len(found) >= limit or len(views) < PAGE:
+                break
+        return found[:limit]
+
+    async def cancel(self, job_id: str) -> JobView:
+        """Cancels a job, queued or running. Raises UnknownJob."""
+        await self.job(job_id)
+        return await self.off_loop(lambda: self.broker.cancel(job_id))
 
     async def image(self, job_id: str, name: str) -> bytes | None:
-        """A file of a job; None where there is none or it is no longer kept."""
+        """A file of a job; None where there is none or it is no longer kept. Raises UnknownJob for a job of another key."""
+        if acting.get() is not None:
+            await self.job(job_id)
         return await self._fetch((job_id, name))
 
     async def require_room(self) -> None:

@@ -1,20 +1,18 @@
 """The `ebbtide` command: `up` starts everything on this machine, the other commands send requests to an API."""
 
 import sys
-from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
-from pydantic import BaseModel
-from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
-from rich.table import Column, Table
 
 from models.calibration.settings import METHODS
 from service.client import DEFAULT_ADDRESS, Client, ClientError
+from service.command.access import app as keys_app
 from service.command.kernel_settings import list_settings, parse_settings
+from service.command.output import err, fail, listed, out, told
 from service.protocol.schemas import JobList, JobReply, ModelList
 from workers.jobs import CalibrateResult, Event, Progress, Status, TrainResult
 from workers.training.options import describe_options
@@ -23,7 +21,7 @@ from workers.version import version
 app = typer.Typer(no_args_is_help=True, help="Samples images from GANs and energy-based models.")
 jobs_app = typer.Typer(no_args_is_help=True, help="Lists, shows and cancels jobs.")
 app.add_typer(jobs_app, name="jobs")
-out, err = Console(), Console(stderr=True)
+app.add_typer(keys_app, name="keys")
 Address = Annotated[str, typer.Option("--url", envvar="EBBTIDE_URL", help="Address of the API.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended
@@ -38,9 +36,9 @@ def main() -> None:
     try:
         app()
     except Canceled as error:
-        _fail(error, INTERRUPTED)
+        fail(error, INTERRUPTED)
     except (ClientError, OSError) as error:
-        _fail(error)
+        fail(error)
 
 
 def _tell_version(wanted: bool) -> None:
@@ -69,7 +67,7 @@ def up(
     try:
         run(host=host, port=port, data=data, trainer=trainer)
     except UpError as error:
-        _fail(error)
+        fail(error)
 
 
 @app.command(epilog=list_settings())
@@ -108,7 +106,7 @@ def generate(  # typer makes an option of each parameter
         sys.stdout.buffer.flush()
         return
     picture.save(output)
-    _tell(job, f"{output}: {images} x {model}, seed {picture.seed}", as_json)
+    told(job, f"{output}: {images} x {model}, seed {picture.seed}", as_json)
 
 
 @app.command()
@@ -135,7 +133,7 @@ def train(
         job = _followed(client, client.train(name, family, dataset, **settings))
     if not isinstance(job.result, TrainResult):
         raise ClientError(_failure(job))
-    _tell(job, f"{job.result.model}@{job.result.version} in {job.result.seconds:.0f} s", as_json)
+    told(job, f"{job.result.model}@{job.result.version} in {job.result.seconds:.0f} s", as_json)
 
 
 @app.command()
@@ -156,7 +154,7 @@ def calibrate(
     if not isinstance(job.result, CalibrateResult):
         raise ClientError(_failure(job))
     done = job.result
-    _tell(job, f"{done.model}@{done.version}: FID {done.fid_prior:g} -> {done.fid_reweighted:g} by reweighting", as_json)
+    told(job, f"{done.model}@{done.version}: FID {done.fid_prior:g} -> {done.fid_reweighted:g} by reweighting", as_json)
 
 
 @app.command()
@@ -171,7 +169,7 @@ def models(as_json: AsJson = False, url: Address = DEFAULT_ADDRESS) -> None:
     for card in cards:
         samplers = ", ".join(name + ("*" if name == card.default_sampler else "") for name in card.samplers)
         rows.append((card.name, ", ".join(map(str, card.versions)), card.family, samplers, "x".join(map(str, card.image_shape))))
-    _list(("model", "versions", "family", "samplers", "image"), rows)
+    listed(("model", "versions", "family", "samplers", "image"), rows)
 
 
 @app.command()
@@ -192,7 +190,7 @@ def evaluate(  # typer makes an option of each parameter
     try:
         found = evaluation.run([*arguments, *(["--samplers", samplers] if samplers else [])], data)
     except evaluation.EvaluationError as error:
-        _fail(error)
+        fail(error)
     if out_file is not None:
         out_file.write_text(found.model_dump_json(indent=2) + "\n")
     if as_json:
@@ -203,7 +201,7 @@ def evaluate(  # typer makes an option of each parameter
 
 
 @jobs_app.command("list")
-def jobs_list(
+def jobslisted(
     limit: Annotated[int, typer.Option("-n", min=1, max=200)] = 20, as_json: AsJson = False, url: Address = DEFAULT_ADDRESS
 ) -> None:
     """Lists recent jobs, newest first."""
@@ -213,7 +211,7 @@ def jobs_list(
         out.print_json(JobList(jobs=found).model_dump_json(exclude_none=True))
         return
     rows = [(job.id, str(job.status), job.job.describe(), _describe(job.progress) if job.progress else "") for job in found]
-    _list(("job", "status", "request", "progress"), rows)
+    listed(("job", "status", "request", "progress"), rows)
 
 
 @jobs_app.command("show")
@@ -228,27 +226,7 @@ def jobs_cancel(job_id: str, as_json: AsJson = False, url: Address = DEFAULT_ADD
     """Cancels a queued or running job."""
     with Client(url) as client:
         job = client.cancel(job_id)
-    _tell(job, str(job.status) if job.status.over else "stopping", as_json)
-
-
-def _list(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table in a terminal; elsewhere whole cells with tabs between them, a line each."""
-    if not out.is_terminal:
-        for row in (headings, *rows):
-            print("\t".join(row))
-        return
-    table = Table(Column(headings[0], no_wrap=True), *headings[1:], box=None)
-    for row in rows:
-        table.add_row(*row)
-    out.print(table)
-
-
-def _tell(result: BaseModel, line: str, as_json: bool) -> None:
-    """One line, or what it is about as JSON."""
-    if as_json:
-        out.print_json(result.model_dump_json(exclude_none=True))
-    else:
-        out.print(line, highlight=False, soft_wrap=True)
+    told(job, str(job.status) if job.status.over else "stopping", as_json)
 
 
 def _followed(client: Client, job: JobReply) -> JobReply:
@@ -295,10 +273,3 @@ def _failure(job: JobReply) -> str:
 def _given(**options: Any) -> dict[str, Any]:
     """The options that were given."""
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _fail(error: Exception, code: int = 1) -> NoReturn:
-    """Prints an error as one line and exits."""
-    err.print("ebbtide:", style="red", end=" ")
-    err.print(str(error), markup=False, highlight=False, soft_wrap=True)
-    sys.exit(code)

@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from service.command.access import ADDRESS
 from service.command.children import Child
 from service.command.valkey import VALKEY_ENV, valkey_command
 from service.settings import Settings
@@ -40,6 +41,9 @@ class Processes:
             redis_url = f"redis://127.0.0.1:{port}/0"
             command = valkey_command(port, self.data / "valkey", Settings().valkey_bytes)
             children.append(Child("valkey", command, env=VALKEY_ENV, log=self.data / "logs" / "valkey.log"))
+        self.data.mkdir(parents=True, exist_ok=True)
+        (self.data / ADDRESS).touch(0o600)  # it may hold a password
+        (self.data / ADDRESS).write_text(redis_url)
         shared = {"EBBTIDE_REDIS_URL": redis_url, "EBBTIDE_DATA": str(self.data), "PYTHONUNBUFFERED": "1"}
         return children + [self._api(shared), *self._samplers(shared), *([self._trainer(shared)] if trainer else [])]
 

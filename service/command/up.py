@@ -18,6 +18,7 @@ from rich.console import Console
 from service.command.children import Child
 from service.command.processes import Processes, gpus
 from service.command.valkey import AppendedFiles
+from service.protocol.exposure import is_loopback, nobody_has_a_key
 
 console = Console(highlight=False, soft_wrap=True)
 START_LIMIT_S = 120.0  # loading torch on a busy machine takes a while; children are tended all along
@@ -36,7 +37,7 @@ def run(*, host: str, port: int, data: Path, trainer: bool) -> None:
         _require_free(host, port)
         children = Processes(host, port, data, tuple(gpus())).children(trainer=trainer)
         try:
-            _start(children, asked)
+            _start(children, asked, host)
             if not asked and _ready(children, f"http://{_reachable(host)}:{port}", asked):
                 _welcome(f"http://{_reachable(host)}:{port}", data, children)
             disk = AppendedFiles(data / "valkey")
@@ -47,9 +48,13 @@ def run(*, host: str, port: int, data: Path, trainer: bool) -> None:
             _stop(children, asked)
 
 
-def _start(children: list[Child], asked: list[int]) -> None:
-    """Starts each process; the others start once Valkey answers."""
+def _start(children: list[Child], asked: list[int], host: str) -> None:
+    """Starts each process; the others start once Valkey answers. Raises UpError where the API would be open to other machines."""
     for child in children:
+        if child.name == "api" and not asked and not is_loopback(host):
+            reason = nobody_has_a_key(child.env["EBBTIDE_REDIS_URL"])
+            if reason is not None:
+                raise UpError(f"refusing to listen on {host}: {reason}, while `ebbtide up` runs without --host")
         child.start()
         if child.name == "valkey":
             _until_listening(child, asked)

@@ -47,6 +47,9 @@ KINDS = {
     "headers-too-large": Kind(431, "The headers are too large"),
     "encoded-body": Kind(415, "The body is encoded"),
     "too-many-connections": Kind(503, "Too many connections"),
+    "unauthorized": Kind(401, "Who asks is not known"),
+    "forbidden": Kind(403, "The key may not do this"),
+    "rate-limited": Kind(429, "Too many requests"),
     "unknown-host": Kind(421, "Another host is meant"),
     "foreign-origin": Kind(403, "Another web site sent this request"),
     "not-acceptable": Kind(406, "No accepted media type is available"),
@@ -195,7 +198,7 @@ class CatchUnexpected:
             await self._handlers.unexpected(scope)(scope, receive, send)
 
 
-def install(app: FastAPI, metrics: ApiMetrics) -> None:
+def install(app: FastAPI, metrics: ApiMetrics) -> ErrorHandlers:
     """Makes an app answer every error with a problem document."""
     handlers = ErrorHandlers(metrics)
     app.add_exception_handler(Refusal, handlers.refusal)
@@ -207,3 +210,4 @@ def install(app: FastAPI, metrics: ApiMetrics) -> None:
     app.add_exception_handler(BrokerFull, handlers.redis_full)
     app.add_exception_handler(ArtifactError, handlers.images_away)
     app.add_middleware(CatchUnexpected, handlers=handlers)
+    return handlers

@@ -36,6 +36,8 @@ def _document(app: FastAPI) -> dict[str, Any]:
         components.setdefault(name, schema)
     for unused in ("HTTPValidationError", "ValidationError"):
         components.pop(unused, None)
+    found["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": "API key"}}
+    found["security"] = [{"key": []}, {}]
     for path in found["paths"].values():
         for operation in path.values():
             operation["responses"].pop("422", None)

@@ -24,7 +24,7 @@ PICTURE: dict[int | str, dict[str, Any]] = {200: {"content": {PNG: {"schema": {"
 @router.get("")
 async def jobs(dependencies: Injected, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> JobList:
     """Recent jobs, newest first."""
-    views = await dependencies.off_loop(lambda: dependencies.broker.recent(limit))
+    views = await dependencies.recent(limit)
     return JobList(jobs=tuple(delivery.reply(view) for view in views))
 
 
@@ -38,7 +38,7 @@ async def job(job_id: JobId, dependencies: Injected) -> JobReply:
 @router.delete("/{job_id}")
 async def cancel(job_id: JobId, dependencies: Injected) -> JobReply:
     """Cancels a queued or running job; a job that is over stays as it is."""
-    return delivery.reply(await dependencies.off_loop(lambda: dependencies.broker.cancel(job_id)))
+    return delivery.reply(await dependencies.cancel(job_id))
 
 
 @router.get("/{job_id}/images/grid", response_class=Response, responses=PICTURE)

@@ -8,6 +8,7 @@ from fastapi.responses import FileResponse
 
 from models.cards import ModelCard
 from models.checkpoints import Store
+from service.admission.callers import caller_of
 from service.admission.dependencies import Injected
 from service.admission.resolving import calibrate_job, find
 from service.protocol import delivery
@@ -67,7 +68,7 @@ async def calibrate(reference: Reference, request: Request, dependencies: Inject
     """Calibrates a model anew. The job publishes a new version, or fails with the reason `no-gain` if samples get no better by it."""
     asked = await read(request, CalibrateRequest, dependencies.settings)
     job = await dependencies.off_loop(lambda: calibrate_job(reference, asked, dependencies.store, dependencies.settings))
-    job_id = await dependencies.enqueue(job)
+    job_id = await dependencies.enqueue(job.model_copy(update={"caller": caller_of(request)}))
     view = await dependencies.job(job_id)
     headers = {"Location": delivery.address(job_id), "X-Ebbtide-Job": job_id, "X-Ebbtide-Seed": str(job.seed)}
     return Response(delivery.reply(view).model_dump_json(), 202, headers, media_type=JSON)

@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
+from service.admission.callers import caller_of
 from service.admission.dependencies import Injected
 from service.admission.resolving import train_job
 from service.protocol import delivery
@@ -22,7 +23,7 @@ router = APIRouter(tags=["train"])
 async def train(request: Request, dependencies: Injected) -> Response:
     """Trains a model. The job's events report loss and samples; the new version can be sampled as soon as the job has finished."""
     job = train_job(await read(request, TrainRequest, dependencies.settings), dependencies.settings)
-    job_id = await dependencies.enqueue(job)
+    job_id = await dependencies.enqueue(job.model_copy(update={"caller": caller_of(request)}))
     view = await dependencies.job(job_id)
     headers = {"Location": delivery.address(job_id), "X-Ebbtide-Job": job_id, "X-Ebbtide-Seed": str(job.seed)}
     return Response(delivery.reply(view).model_dump_json(), 202, headers, media_type=JSON)

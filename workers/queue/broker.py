@@ -134,10 +134,10 @@ class Broker:
             raise UnknownJob(job_id)
         return found[0]
 
-    def recent(self, limit: int = 50) -> list[JobView]:
-        """The last jobs submitted, newest first."""
+    def recent(self, limit: int = 50, first: int = 0) -> list[JobView]:
+        """The last jobs submitted, newest first, without the first so many."""
         with guarded():
-            ids: Any = self.redis.zrevrange(keys.RECENT, 0, limit - 1)
+            ids: Any = self.redis.zrevrange(keys.RECENT, first, first + limit - 1)
         return self._views([job_id.decode() for job_id in ids])
 
     def _views(self, ids: Sequence[str]) -> list[JobView]:

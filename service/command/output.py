@@ -1,0 +1,38 @@
+"""What the command prints: lists, results, and errors as one line."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import NoReturn
+
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Column, Table
+
+out, err = Console(), Console(stderr=True)
+
+
+def listed(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table in a terminal; elsewhere whole cells with tabs between them, a line each."""
+    if not out.is_terminal:
+        for row in (headings, *rows):
+            print("\t".join(row))
+        return
+    table = Table(Column(headings[0], no_wrap=True), *headings[1:], box=None)
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+
+
+def told(result: BaseModel, line: str, as_json: bool) -> None:
+    """One line, or what it is about as JSON."""
+    if as_json:
+        out.print_json(result.model_dump_json(exclude_none=True))
+    else:
+        out.print(line, highlight=False, soft_wrap=True)
+
+
+def fail(error: Exception, code: int = 1) -> NoReturn:
+    """Prints an error as one line and exits."""
+    err.print("ebbtide:", style="red", end=" ")
+    err.print(str(error), markup=False, highlight=False, soft_wrap=True)
+    sys.exit(code)

@@ -1,0 +1,199 @@
+"""API keys on a real server: who may do what, who sees what, rates, and what happens without any key."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+from redis import Redis
+
+from service.client import Client, Refused
+from service.protocol.exposure import is_loopback
+from service.settings import Settings
+from tests.service.conftest import LIMIT_S
+from workers.queue import keys
+from workers.queue.access import AccessKey, AccessKeys, NameTaken, digest
+from workers.queue.broker import Broker
+
+BODY = {"model": "toy", "sampler": "prior"}
+Guarded = Callable[..., httpx.Client]
+
+
+@pytest.fixture
+def access(broker: Broker) -> AccessKeys:
+    return AccessKeys(broker.redis)
+
+
+@pytest.fixture
+def guarded(access: AccessKeys, serve: Callable[[Settings], httpx.Client], settings: Settings) -> Iterator[Guarded]:
+    """Clients of one server, each with a key of its own; the first call makes the server."""
+    secrets = {"root": access.create(AccessKey(name="root", scopes=frozenset({"admin"})))}
+    server = serve(settings)
+
+    def client(name: str | None, *scopes: str, rate: str | None = None) -> httpx.Client:
+        if name is not None and name not in secrets:
+            secrets[name] = access.create(AccessKey(name=name, scopes=frozenset(scopes), rate=rate))
+            admin = {"Authorization": f"Bearer {secrets['root']}"}
+            give_up = time.monotonic() + LIMIT_S
+            while httpx.get(f"{server.base_url}/jobs", headers={"Authorization": f"Bearer {secrets[name]}"}).status_code == 401:
+                assert time.monotonic() < give_up
+                httpx.get(f"{server.base_url}/jobs", headers=admin)
+                time.sleep(0.05)
+        headers = {} if name is None else {"Authorization": f"Bearer {secrets[name]}"}
+        return stack.enter_context(httpx.Client(base_url=server.base_url, headers=headers, timeout=LIMIT_S))
+
+    with ExitStack() as stack:
+        yield client
+
+
+def test_a_secret_is_stored_as_its_hash_and_a_name_once(access: AccessKeys, broker: Broker) -> None:
+    secret = access.create(AccessKey(name="alice", scopes=frozenset({"generate"})))
+    assert len(secret) > 40
+    stored = broker.redis.hgetall(keys.ACCESS)
+    assert list(stored) == [digest(secret).encode()]
+    assert secret.encode() not in b"".join([*stored, *stored.values()])
+    with pytest.raises(NameTaken):
+        access.create(AccessKey(name="alice", scopes=frozenset({"admin"})))
+    assert access.revoke("alice")
+    assert not access.revoke("alice")
+    assert access.all() == {}
+
+
+@pytest.mark.parametrize("header", [None, "Bearer", "Bearer wrong", "Basic cm9vdDpyb290", "bearer eb_", "\x7f"])
+def test_who_is_not_known_gets_401_on_every_route_but_pages_and_probes(header: str | None, guarded: Guarded) -> None:
+    client = guarded(None)
+    headers = {} if header is None else {"Authorization": header}
+    for method, path in (
+        ("POST", "/generate"),
+        ("POST", "/train"),
+        ("GET", "/jobs"),
+        ("GET", "/models"),
+        ("GET", "/metrics"),
+        ("GET", "/no"),
+    ):
+        answer = client.request(method, path, json=BODY if method == "POST" else None, headers=headers)
+        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, 'Bearer realm="ebbtide"'), path
+        assert answer.headers["content-type"].startswith("application/problem+json")
+    for path in ("/", "/livez", "/version", "/docs", "/openapi.json", "/playground/page.js"):
+        assert client.get(path, headers=headers).status_code == 200, path
+
+
+def test_scopes_say_what_a_key_may_do(guarded: Guarded, painter) -> None:
+    painter_only, trainer, admin = guarded("alice", "generate"), guarded("tom", "train"), guarded("root")
+    train = {"name": "toy9", "family": "sngan", "dataset": "digits", "steps": 1}
+    assert painter_only.post("/generate", json=BODY).status_code == 200
+    assert trainer.post("/generate", json=BODY).status_code == 403
+    assert trainer.post("/train", json=train).status_code == 202
+    assert painter_only.post("/train", json=train).status_code == 403
+    assert "'train'" in painter_only.post("/models/toy/calibrate", json={}).json()["detail"]
+    for allowed in (admin.post("/generate", json=BODY), admin.post("/train", json=train)):
+        assert allowed.is_success
+
+
+def test_a_key_sees_its_own_jobs_alone_and_an_admin_all(guarded: Guarded, painter) -> None:
+    alice, bob, admin = guarded("alice", "generate"), guarded("bob", "generate"), guarded("root")
+    made = alice.post("/generate", json=BODY)
+    job, image = made.headers["x-ebbtide-job"], made.headers["content-location"]
+    for path in (f"/jobs/{job}", image, f"{image}.png".removesuffix(".png"), f"/jobs/{job}/events", f"/jobs/{job}/images/grid"):
+        assert bob.get(path).status_code == 404, path
+    assert bob.delete(f"/jobs/{job}").status_code == 404
+    assert bob.get("/jobs").json()["jobs"] == []
+    for sees in (alice, admin):
+        assert sees.get(f"/jobs/{job}").status_code == sees.get(image).status_code == 200
+        assert [each["id"] for each in sees.get("/jobs").json()["jobs"]] == [job]
+
+
+def test_turns_go_by_key_whatever_the_caller_calls_itself(guarded: Guarded, painter, broker: Broker) -> None:
+    guarded("alice", "generate").post("/generate", json=BODY, headers={"X-Ebbtide-Caller": "forged"})
+    assert [view.job.caller for view in broker.recent()] == ["alice"]
+
+
+def test_a_rate_is_kept_and_told(guarded: Guarded, painter) -> None:
+    client = guarded("fast", "generate", rate="5/hour")  # asking whether it is known takes some
+    answers = [client.get("/jobs") for _ in range(6)]
+    assert answers[0].headers["ratelimit-policy"] == '"key";q=5;w=3600'
+    assert answers[-1].status_code == 429
+    assert 0 < int(answers[-1].headers["retry-after"]) <= 3600
+    assert answers[-1].headers["ratelimit"].startswith('"key";r=0;t=')
+    assert guarded("root").get("/jobs").status_code == 200
+
+
+def test_a_revoked_key_opens_nothing(guarded: Guarded, access: AccessKeys) -> None:
+    client = guarded("alice", "generate")
+    assert access.revoke("alice")
+    give_up = time.monotonic() + LIMIT_S
+    while client.get("/jobs").status_code != 401:
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+
+
+def test_metrics_are_open_by_setting(access: AccessKeys, serve, settings: Settings) -> None:
+    access.create(AccessKey(name="root", scopes=frozenset({"admin"})))
+    assert serve(settings.model_copy(update={"open_metrics": True})).get("/metrics").status_code == 200
+
+
+def test_the_python_client_sends_the_key(guarded: Guarded, painter, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = guarded("alice", "generate")
+    secret = known.headers["authorization"].removeprefix("Bearer ")
+    with Client(str(known.base_url), api_key=secret) as ebbtide:
+        assert ebbtide.generate("toy").png
+    monkeypatch.setenv("EBBTIDE_API_KEY", secret)
+    with Client(str(known.base_url)) as ebbtide:
+        assert len(ebbtide.jobs()) == 1
+    monkeypatch.delenv("EBBTIDE_API_KEY")
+    with Client(str(known.base_url)) as ebbtide, pytest.raises(Refused, match="API key is needed"):
+        ebbtide.jobs()
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"), [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("a.b", False)]
+)
+def test_what_counts_as_loopback(host: str, expected: bool) -> None:
+    assert is_loopback(host) == expected
+
+
+def test_without_a_key_no_other_address_is_listened_at(settings: Settings, broker: Broker, tmp_path: Path) -> None:
+    env = os.environ | {"EBBTIDE_REDIS_URL": settings.redis_url, "EBBTIDE_DATA": str(tmp_path)}
+    run = subprocess.run(
+        [sys.executable, "-m", "service", "--host", "0.0.0.0", "--port", "0"],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.returncode == 1
+    assert "ebbtide keys create" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_the_command_makes_lists_and_revokes_keys(settings: Settings, redis: Redis, tmp_path: Path) -> None:
+    env = os.environ | {"EBBTIDE_REDIS_URL": settings.redis_url, "EBBTIDE_DATA": str(tmp_path)}
+
+    def ebbtide(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", "from service.command.cli import main; main()", "keys", *words]
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+
+    made = ebbtide("create", "--name", "alice", "--scope", "generate", "--scope", "train", "--rate", "60/minute")
+    secret = made.stdout.strip()
+    assert AccessKeys(redis).all()[digest(secret)].scopes == {"generate", "train"}
+    assert ebbtide("list").stdout.splitlines()[1].split("\t")[:3] == ["alice", "generate, train", "60/minute"]
+    assert secret not in ebbtide("list").stdout
+    for words, told in (
+        (("create", "--name", "alice", "--scope", "admin"), "exists"),
+        (("create", "--name", "a b", "--scope", "admin"), "--name"),
+        (("create", "--name", "bob", "--scope", "root"), "choices: generate, train, admin"),
+        (("create", "--name", "bob", "--scope", "train", "--rate", "fast"), "60/minute"),
+        (("revoke", "nobody"), "no key 'nobody'"),
+    ):
+        failed = ebbtide(*words)
+        assert (failed.returncode, failed.stdout) == (1, "")
+        assert told in failed.stderr
+        assert "Traceback" not in failed.stderr
+    assert ebbtide("revoke", "alice").returncode == 0
+    assert AccessKeys(redis).all() == {}
