@@ -1,4 +1,4 @@
-"""A linear layer whose gradient has the same bits on any number of threads and in any row of a batch, on CPUs.
+"""A linear layer whose outputs and gradient have the same bits on any number of threads and in any row of a batch, on CPUs.
 
 CPU libraries split long sums among threads, so ours are short. Where there are few inputs, 5 to 7 or 9 to 11, the bits of a row's
 gradient were seen to depend on whether the row is an even one, so narrow layers are padded to whole vectors.
@@ -19,14 +19,14 @@ NARROW = 2 * VECTOR  # inputs from which on padding is not needed
 
 
 def steady(layer: nn.Module, device: torch.device) -> nn.Module:
-    """The layer itself, or in place of a linear one whose gradient's bits may vary on the device, one with the same outputs."""
+    """The layer itself, or in place of a linear one whose bits may vary on the device, one whose bits do not."""
     if not (is_cpu(device) and is_plain_linear(layer)):
         return layer
-    return SteadyLinear(layer) if _missing(layer.in_features) or layer.out_features > LONGEST else layer
+    return SteadyLinear(layer) if _missing(layer.in_features) or max(layer.in_features, layer.out_features) > LONGEST else layer
 
 
 class SteadyLinear(nn.Module):
-    """The same outputs as a frozen nn.Linear: (rows, ..., inputs) -> (rows, ..., outputs)."""
+    """The outputs of a frozen nn.Linear, to rounding where there are many inputs: (rows, ..., inputs) -> (rows, ..., outputs)."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -43,13 +43,18 @@ class SteadyLinear(nn.Module):
 
 
 class _Steady(torch.autograd.Function):
-    """The gradient with respect to the inputs as a sum of sums over blocks of outputs."""
+    """Outputs as a sum of sums over blocks of inputs, the gradient with respect to the inputs as one over blocks of outputs."""
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, padded: Tensor) -> Tensor:
         ctx.save_for_backward(padded)
         ctx.inputs = inputs.shape[1]
-        return F.linear(inputs, weight, bias)
+        blocks = _blocks(weight.shape[1])
+        if blocks == 1:
+            return F.linear(inputs, weight, bias)
+        parts = inputs.reshape(len(inputs), blocks, -1).transpose(0, 1) @ weight.t().reshape(blocks, -1, len(weight))
+        outputs = parts.sum(0)  # (blocks, rows, outputs) -> (rows, outputs)
+        return outputs if bias is None else outputs.add_(bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
@@ -59,9 +64,9 @@ class _Steady(torch.autograd.Function):
         return parts.sum(0)[:, : ctx.inputs].contiguous(), None, None, None  # (blocks, rows, inputs) -> (rows, inputs)
 
 
-def _blocks(outputs: int) -> int:
-    """The fewest equal blocks of at most LONGEST outputs."""
-    return next(count for count in range(1, outputs + 1) if outputs % count == 0 and outputs // count <= LONGEST)
+def _blocks(terms: int) -> int:
+    """The fewest equal blocks of at most LONGEST terms."""
+    return next(count for count in range(1, terms + 1) if terms % count == 0 and terms // count <= LONGEST)
 
 
 def _missing(inputs: int) -> int:

@@ -19,8 +19,10 @@ TWO = {"EBBTIDE_THREADS": "2", "EBBTIDE_THREADS_BESIDE_TRAINING": "1", "OMP_NUM_
 
 def train(house: House) -> str:
     """A training job that has begun."""
-    body = ENDLESS.model_dump(exclude={"kind", "caller"})
-    job_id: str = house.client.post("/train", json=body).headers["X-Ebbtide-Job"]
+    body = ENDLESS.model_dump(exclude={"kind", "caller", "tflop"})
+    answer = house.client.post("/train", json=body)
+    assert answer.status_code == 202, answer.text
+    job_id: str = answer.headers["X-Ebbtide-Job"]
     until(lambda: house.job(job_id)["progress"])
     return job_id
 

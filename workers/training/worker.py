@@ -114,7 +114,7 @@ class ForkingWorker(Worker):
 
     def _reappear(self) -> None:
         """Registers again where the worker's record had expired while Redis was away or full: a heartbeat brings back its time alone."""
-        if not self.connection.hexists(self.key, "queues"):
+        if self.birth_date is not None and not self.connection.hexists(self.key, "queues"):  # it has one since it registered
             with self.connection.pipeline() as pipe:
                 pipe.hset(self.key, mapping=self.serialize())
                 self.set_state(self.get_state(), pipe)  # a record without a state is left out of `rq info`

@@ -69,7 +69,7 @@ def test_a_shipped_checkpoint_loads_and_is_what_its_card_says():
         prepared = load(store, card, torch.device("cpu"))
         images = prepared.spaces["prior"].decode(torch.zeros(2, *card.latent_shape))
         assert images.shape == (2, *card.image_shape)
-        assert set(prepared.targets) - {"posterior"} == set(card.samplers) - {"prior"}
+        assert set(card.samplers) - {"prior"} <= set(prepared.targets)
 
 
 def test_the_gradient_of_a_shipped_checkpoint_has_the_same_bits_on_one_thread_and_on_two():
