@@ -15,8 +15,9 @@ TEST_STAMP := .venv/.installed-test
 run: $(RUN_STAMP)  ## Redis, the API and its workers on this machine
 	$(BIN)/ebbtide up
 
-test: lint  ## lint, types and every test
-	@$(BIN)/pytest
+test: lint  ## lint, types and every test: the maths on two cores at once, then, one by one, what starts processes and looks at clocks
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile tests/models
+	@$(BIN)/pytest --ignore=tests/models
 
 bench: $(TEST_STAMP)  ## time and memory, as ratios within one run
 	@for script in tests/benchmarks/*.py; do echo "== $$script"; PYTHONPATH=. $(BIN)/python $$script || exit 1; done

@@ -200,12 +200,16 @@ def test_an_answer_of_something_else_is_one_line(command: Command, tmp_path: Pat
 def test_ctrl_c_cancels_the_job_and_exits_with_130(address: str, api: httpx.Client, painter, ebbtide: Client, eventually) -> None:
     painter.rest()
     env = os.environ | {"EBBTIDE_URL": address}
-    command = [*EBBTIDE, "generate", "toy", "-o", "-"]
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # a shell's background jobs ignore SIGINT
+    command = [sys.executable, "-c", heard + EBBTIDE[-1], "generate", "toy", "-o", "-"]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        (job,) = eventually(ebbtide.jobs, limit_s=30)
-        eventually(lambda: "ebbtide_event_streams 0" not in api.get("/metrics").text, limit_s=30)
-        process.send_signal(signal.SIGINT)
-        _, failed = process.communicate(timeout=30)
+        try:
+            (job,) = eventually(ebbtide.jobs, limit_s=30)
+            eventually(lambda: "ebbtide_event_streams 0" not in api.get("/metrics").text, limit_s=30)
+            process.send_signal(signal.SIGINT)
+            _, failed = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert "canceled" in failed
     assert "Traceback" not in failed

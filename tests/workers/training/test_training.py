@@ -226,7 +226,7 @@ def is_gone(pid: int) -> bool:
 @pytest.mark.system
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends it there alone")
 def test_a_run_killed_with_its_trainer_while_it_publishes_is_published_once(start, broker, settings, eventually):
-    job_id = broker.submit(TINY.model_copy(update={"calibrate": True}))
+    job_id = broker.submit(TINY)
     first = start()
     eventually(lambda: _last_progress(broker, job_id) == TINY.steps, limit_s=60)
     horse = horse_of(first)
@@ -240,7 +240,7 @@ def test_a_run_killed_with_its_trainer_while_it_publishes_is_published_once(star
 
 @pytest.mark.system
 def test_a_trainer_that_was_away_for_longer_than_its_lease_publishes_nothing_and_lives_on(start, broker, redis, settings, eventually):
-    job_id = broker.submit(TINY.model_copy(update={"calibrate": True}))
+    job_id = broker.submit(TINY)
     away = start()
     eventually(lambda: _last_progress(broker, job_id) == TINY.steps, limit_s=60)
     horse = horse_of(away)
@@ -262,7 +262,7 @@ def test_a_trainer_that_was_away_for_longer_than_its_lease_publishes_nothing_and
 
 @pytest.mark.system
 def test_a_trainer_told_to_leave_while_it_publishes_leaves_and_the_next_one_publishes(start, broker, settings, eventually):
-    job_id = broker.submit(TINY.model_copy(update={"calibrate": True}))
+    job_id = broker.submit(TINY)
     first = start()
     eventually(lambda: _last_progress(broker, job_id) == TINY.steps, limit_s=60)
     first.terminate()
