@@ -23,8 +23,23 @@ const showSamplers = () => {
 form.model.onchange = showSamplers
 form.sampler.onchange = showSteps
 
+// a key is kept as long as the tab is open; the field appears when the server asks for one
+form.key.value = sessionStorage.getItem("key") ?? ""
+const ask = async (path, options = {}) => {
+  const headers = { ...options.headers, ...(form.key.value && { Authorization: `Bearer ${form.key.value}` }) }
+  const answer = await fetch(path, { ...options, headers })
+  if (answer.status === 401) form.key.parentElement.hidden = false
+  return answer
+}
+form.key.onchange = () => {
+  sessionStorage.setItem("key", form.key.value)
+  load().catch(error => say("", String(error)))
+}
+
 const load = async () => {
-  const answer = await fetch("/models")
+  const answer = await ask("/models")
+  if (!answer.ok) return say("", (await answer.json()).detail)
+  say("Choose a model and draw.")
   models = (await answer.json()).models ?? []
   fill(form.model, models.map(model => model.name))
   if (!models.length) say("There is no model yet: POST /train makes one.")
@@ -40,7 +55,7 @@ form.onsubmit = async event => {
   const headers = { "Content-Type": "application/json", Accept: "image/png" }
   const text = JSON.stringify(body).slice(0, -1)
   const seed = form.seed.value ? `,"seed":${BigInt(form.seed.value)}` : "" // a seed has 63 bits, where numbers have 53
-  const answer = await fetch("/generate", { method: "POST", headers, body: `${text}${seed}}` })
+  const answer = await ask("/generate", { method: "POST", headers, body: `${text}${seed}}` })
   if (answer.status !== 200) {
     const problem = await answer.json()
     return say("", problem.detail ?? `The job goes on: ${problem.links?.self}`)
