@@ -6,6 +6,8 @@ comes, and so has the tick it is compared to, with the worker's; both are steppe
 with others seems slower by a quarter. Given our prepared networks, the rival is given our allocator too: what is left is what the sampler
 itself costs.
 
+EBBTIDE_DEVICE says where, the CPU unless it is given; torchebm is compared on the CPU alone.
+
 python tests/benchmarks/bench_tick.py [threads]
 """
 
@@ -24,6 +26,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from models import device
 from models.cards import ModelCard
 from models.checkpoints import Store
 from models.families import family
@@ -37,24 +40,27 @@ from workers.engine.lane import Lane
 from workers.jobs import GenerateJob
 
 ROUNDS = 60
+WHERE = device.resolve(os.environ.get("EBBTIDE_DEVICE", "cpu"))
 Step = Callable[[], object]
 
 
 def main() -> None:
     """Prints one table."""
     keep_freed()
-    torch.set_num_threads(int(sys.argv[1]) if len(sys.argv) > 1 else 2)
+    device.settle(WHERE, int(sys.argv[1]) if len(sys.argv) > 1 else 2)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: torch.get_num_threads()])
     prepared = shipped()
-    print(f"mnist-sngan, ddls, {torch.get_num_threads()} threads, medians of {ROUNDS} alternating pairs")
+    print(f"mnist-sngan, ddls, {device.name_of(WHERE)}, {torch.get_num_threads()} threads, medians of {ROUNDS} alternating pairs")
     print(f"{'chains':>7} {'kernels':<28} {'tick / bare call':>17} {'plain loop / tick':>18}")
     for chains, kernels in ((8, ("mala",)), (32, ("mala",)), (64, ("mala",)), (32, ("mala", "langevin", "hmc"))):
-        z = torch.randn(chains, *prepared.card.latent_shape)
+        z = torch.randn(chains, *prepared.card.latent_shape, device=WHERE)
         tick, bare = filled(prepared, chains, kernels).tick, partial(evaluate, prepared.targets["ddls"], z)
         within = ratio(partial(seconds, tick), partial(seconds, bare))
         plain = compared(partial(plain_loop, chains), partial(our_tick, chains, kernels))
         print(f"{chains:>7} {', '.join(kernels):<28} {within:>17.3f} {plain:>18.2f}", flush=True)
+    if not device.is_cpu(WHERE):
+        return
     print(f"\n{'chains':>7} {'kernel':<28} {'torchebm / tick':>17} {'on our prepared networks':>25}")
     with tempfile.TemporaryDirectory() as folder:
         install_torchebm(folder)
@@ -97,7 +103,7 @@ def steps_when_asked(pipe: Connection, make: Callable[[], Step], threads: int, k
     """What such a process does."""
     if keeping:
         keep_freed()
-    torch.set_num_threads(threads)
+    device.settle(WHERE, threads)
     step = make()
     while True:
         pipe.recv()
@@ -106,7 +112,7 @@ def steps_when_asked(pipe: Connection, make: Callable[[], Step], threads: int, k
 
 def shipped() -> Prepared:
     store = Store(Path("nowhere"))
-    return load(store, store.card("mnist-sngan"), torch.device("cpu"))
+    return load(store, store.card("mnist-sngan"), WHERE)
 
 
 def our_tick(chains: int, kernels: tuple[str, ...]) -> Step:
@@ -162,7 +168,7 @@ def plain_networks() -> tuple[ModelCard, nn.ModuleDict]:
     card = store.card("mnist-sngan")
     networks: nn.ModuleDict = family(card.family).build(Size.model_validate(card.networks)).eval()
     networks.load_state_dict(store.weights(card))
-    return card, networks
+    return card, networks.to(WHERE)
 
 
 def plain_loop(chains: int) -> Step:
@@ -176,7 +182,7 @@ def plain_loop(chains: int) -> Step:
         assert z.grad is not None
         return energy.detach(), z.grad
 
-    z = torch.randn(chains, card.latent_shape[0])
+    z = torch.randn(chains, card.latent_shape[0], device=WHERE)
     energy, gradient = energy_and_gradient(z)
 
     def step() -> None:
@@ -185,7 +191,7 @@ def plain_loop(chains: int) -> Step:
         there, slope = energy_and_gradient(proposal)
         forth = (proposal - z + 0.5 * epsilon * gradient).square().sum(1) / (2 * epsilon)
         back = (z - proposal + 0.5 * epsilon * slope).square().sum(1) / (2 * epsilon)
-        accepted = torch.rand(chains).log() < energy - there + forth - back
+        accepted = torch.rand(chains, device=WHERE).log() < energy - there + forth - back
         rows = accepted.unsqueeze(1)
         z, gradient, energy = torch.where(rows, proposal, z), torch.where(rows, slope, gradient), torch.where(accepted, there, energy)
 
@@ -202,6 +208,7 @@ def ratio(one: Callable[[], float], other: Callable[[], float]) -> float:
 def seconds(act: Step) -> float:
     started = time.perf_counter()
     act()
+    device.wait_for(WHERE)
     return time.perf_counter() - started
 
 
