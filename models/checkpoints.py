@@ -1,14 +1,19 @@
 """Checkpoints on disk, `<root>/<name>/<version>/`: the card is written last, so a card on disk means a complete model.
 
+Of several versions one is the default, which stands where no version is named: `<root>/<name>/default` has its number. It stays what it
+is until another is promoted. `<root>/<name>/owner` has the name of the API key that may add to the model.
+
 Errors:
 
     CheckpointError
     ├── UnknownModel      no such name, or no such version of it
+    ├── Kept              a version that may not be deleted
     └── DamagedWeights    the weights are not those the card describes
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -46,6 +51,10 @@ class UnknownModel(CheckpointError):
         self.choices = choices
 
 
+class Kept(CheckpointError):
+    """The version may not be deleted: it is the default, or was shipped."""
+
+
 class DamagedWeights(CheckpointError):
     """The file's sha256 is not the card's."""
 
@@ -56,6 +65,10 @@ class Listing(NamedTuple):
     changed: int  # st_mtime_ns
     settled: bool
     folders: dict[int, Path]
+    default: int | None  # what was promoted
+
+
+NOTHING = Listing(0, True, {}, None)
 
 
 class Store:
@@ -68,7 +81,7 @@ class Store:
         self._listings: dict[str, Listing] = {}  # by folder, as strings: every request reads it
 
     def cards(self) -> list[ModelCard]:
-        """The newest version of each model, by name; a card that cannot be read is logged and left out."""
+        """The default version of each model, by name; a card that cannot be read is logged and left out."""
         found = []
         for name in self._names():
             try:
@@ -82,14 +95,59 @@ class Store:
         return sorted(self._folders(name))
 
     def card(self, name: str, version: int | None = None) -> ModelCard:
-        """The card of a version, the newest where none is named. Raises UnknownModel."""
+        """The card of a version, the default where none is named. Raises UnknownModel."""
+        return self._card(self._folder(name, self.default(name) if version is None else version))
+
+    def default(self, name: str) -> int:
+        """The version that was promoted last, else the newest. Raises UnknownModel."""
         folders = self._folders(name)
         if not folders:
             raise UnknownModel(name, tuple(self._names()))
-        chosen = max(folders) if version is None else version
-        if chosen not in folders:
-            raise UnknownModel(f"{name}@{chosen}", tuple(f"{name}@{known}" for known in sorted(folders)))
-        return self._card(folders[chosen])
+        promoted = self._listed(f"{self.root}/{name}").default
+        return promoted if promoted in folders else max(folders)
+
+    def promote(self, name: str, version: int) -> None:
+        """Makes a version the default, in one rename. Raises UnknownModel."""
+        self._folder(name, version)
+        self._put(name, "default", str(version))
+
+    def delete(self, name: str, version: int) -> None:
+        """Deletes a version's files; its number is never given again. Raises UnknownModel or Kept."""
+        folder = self._folder(name, version)
+        if version == self.default(name):
+            raise Kept(f"{name}@{version} is the default; promote another version first")
+        if folder.parent.parent != self.root:
+            raise Kept(f"{name}@{version} was shipped with Ebbtide")
+        (folder / "card.json").unlink()
+        os.utime(folder.parent)  # so that listings are read again
+        for path in folder.iterdir():
+            path.unlink()
+
+    def owner(self, name: str) -> str | None:
+        """The key that may add versions; None where nobody claimed the name."""
+        try:
+            return (self.root / name / "owner").read_text() or None
+        except FileNotFoundError:
+            return None
+
+    def claim(self, name: str, owner: str) -> str:
+        """Gives a name that has no owner to one; returns the owner it then has."""
+        home = self.root / name
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", prefix=".owner-", dir=home) as file:
+            file.write(owner)
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)
+            with contextlib.suppress(FileExistsError):
+                os.link(file.name, home / "owner")
+        return self.owner(name) or owner
+
+    def release(self, name: str) -> None:
+        """Takes back a claim on a name under which nothing was published."""
+        if not self._folders(name):
+            (self.root / name / "owner").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # something is being published there
+                (self.root / name).rmdir()
 
     def folder(self, card: ModelCard) -> Path:
         """Where a card's files are."""
@@ -127,14 +185,18 @@ class Store:
 
     def _place(self, card: ModelCard, draft: Path) -> ModelCard:
         """Renames a draft to the next free version; another publisher may take that number first."""
+        home = self.root / card.name
         while True:
-            version = max(self.versions(card.name), default=0) + 1
+            taken = {*self.versions(card.name), *(int(path.name) for path in home.iterdir() if path.name.isdecimal())}
+            version = max(taken, default=0) + 1
+            if self.versions(card.name) and self._listed(str(home)).default is None:
+                self.promote(card.name, self.default(card.name))  # what is the default stays the default
             numbered = card.model_copy(update={"version": version})
             _write(draft / "card.json", (numbered.model_dump_json(indent=2) + "\n").encode())
             try:
-                draft.rename(self.root / card.name / str(version))
+                draft.rename(home / str(version))
             except OSError:
-                if not (self.root / card.name / str(version)).exists():
+                if not (home / str(version)).exists():
                     raise
             else:
                 return numbered
@@ -142,9 +204,16 @@ class Store:
     def _names(self) -> list[str]:
         return sorted({card.parent.parent.name for root in self._roots for card in root.glob("*/*/card.json")})
 
+    def _folder(self, name: str, version: int) -> Path:
+        folders = self._folders(name)
+        if version not in folders:
+            known = tuple(f"{name}@{each}" for each in sorted(folders))
+            raise UnknownModel(f"{name}@{version}", known or tuple(self._names()))
+        return folders[version]
+
     def _folders(self, name: str) -> dict[int, Path]:
         """Version to folder; a published version hides a shipped one of the same number."""
-        return {**self._shipped.get(name, {}), **self._listed(f"{self.root}/{name}")}
+        return {**self._shipped.get(name, {}), **self._listed(f"{self.root}/{name}").folders}
 
     @cached_property
     def _shipped(self) -> dict[str, dict[int, Path]]:
@@ -155,16 +224,31 @@ class Store:
                 found[home.name] = found.get(home.name, {}) | _versions(home)
         return found
 
-    def _listed(self, home: str) -> dict[int, Path]:
+    def _listed(self, home: str) -> Listing:
         """The versions in one folder, read again only when the folder has changed, since every request needs them."""
         try:
             changed = os.stat(home).st_mtime_ns
         except OSError:
-            return {}
+            return NOTHING
         known = self._listings.get(home)
         if known is None or known.changed != changed or not known.settled:
-            known = self._listings[home] = Listing(changed, time.time_ns() - changed > SETTLED_NS, _versions(Path(home)))
-        return known.folders
+            folder, settled = Path(home), time.time_ns() - changed > SETTLED_NS
+            known = self._listings[home] = Listing(changed, settled, _versions(folder), _number(folder / "default"))
+        return known
+
+    def _put(self, name: str, file: str, content: str) -> None:
+        """Writes a file of a model, in one rename."""
+        home = self.root / name
+        home.mkdir(parents=True, exist_ok=True)
+        handle, draft = tempfile.mkstemp(prefix=f".{file}-", dir=home)
+        os.close(handle)
+        try:
+            _write(Path(draft), content.encode())
+            os.chmod(draft, 0o644)
+            os.rename(draft, home / file)
+        except BaseException:
+            Path(draft).unlink(missing_ok=True)
+            raise
 
     def _card(self, folder: Path) -> ModelCard:
         if folder not in self._read:
@@ -179,6 +263,14 @@ def _versions(home: Path) -> dict[int, Path]:
     """The folders of one model that hold a card, by version."""
     cards = home.glob("[0-9]*/card.json")
     return {int(card.parent.name): card.parent for card in cards if card.parent.name.isdecimal()}
+
+
+def _number(path: Path) -> int | None:
+    """The number that a file holds; None where it holds none."""
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def _write(path: Path, content: bytes) -> None:

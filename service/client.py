@@ -59,6 +59,7 @@ class TrainSettings(TypedDict, total=False):
     seed: int
     evaluations: int
     calibrate: bool
+    promote: bool
     options: dict[str, Any]
 
 
@@ -69,6 +70,7 @@ class CalibrateSettings(TypedDict, total=False):
     options: dict[str, Any]
     dataset: str
     seed: int
+    promote: bool
 
 
 class ClientError(Exception):
@@ -195,12 +197,20 @@ class Client:
         return self._send("GET", f"/jobs/{job_id}/images/{index}").content
 
     def models(self) -> tuple[ModelReply, ...]:
-        """The newest version of each model."""
+        """The default version of each model."""
         return self._read(ModelList, "GET", "/models").models
 
     def model(self, reference: str) -> ModelReply:
         """The card of `name` or `name@version`."""
         return self._read(ModelReply, "GET", f"/models/{reference}")
+
+    def promote(self, reference: str) -> ModelReply:
+        """Makes `name@version` the version that requests without one get; returns its card."""
+        return self._read(ModelReply, "POST", f"/models/{reference}/promote")
+
+    def delete(self, reference: str) -> None:
+        """Deletes `name@version`, which must not be the default."""
+        self._send("DELETE", f"/models/{reference}")
 
     def events(self, job_id: str) -> Iterator[Event]:
         """The events of a job from first to last; a broken stream is resumed after the last event received."""

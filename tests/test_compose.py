@@ -181,10 +181,10 @@ def test_services_wait_for_the_health_of_what_they_need() -> None:
     assert all("redis" in SERVICES[name]["depends_on"] for name in OURS)
 
 
-def test_checkpoints_are_written_by_trainers_alone() -> None:
+def test_checkpoints_are_written_by_trainers_and_by_the_api_which_promotes_and_deletes() -> None:
     writers = {name for name in OURS if mounts(name).get("checkpoints")}
     readers = {name for name in OURS if mounts(name).get("checkpoints") is False}
-    assert (writers, readers) == (set(TRAINERS), {"api", *WORKERS})
+    assert (writers, readers) == ({"api", *TRAINERS}, set(WORKERS))
     named = {source for name in SERVICES for source in mounts(name) if not source.startswith(".")}
     assert named == set(COMPOSE["volumes"])
 

@@ -12,7 +12,7 @@ SIZE = Size(image_shape=(1, 8, 8), latent_size=6, width=8, classes=10)
 
 
 def publish_tiny(store: Store, name_of_kind: str, name: str, seed: int = 0, **options: object) -> ModelCard:
-    """The next version of a model with freshly initialised networks, of a family with these options."""
+    """The next version of a model, and its default, with freshly initialised networks, of a family with these options."""
     kind = family(name_of_kind, options)
     networks = published(kind, kind.begin(SIZE, seed))
     prior = spaces(kind, networks, SIZE)["prior"]
@@ -33,4 +33,6 @@ def publish_tiny(store: Store, name_of_kind: str, name: str, seed: int = 0, **op
         digest="0" * 64,
     )
     images = prior.decode(prior.start(torch.zeros(4, *prior.shape)))
-    return store.publish(card, dict(networks.state_dict()), encode_png(grid(to_pixels(images)), {}))
+    done = store.publish(card, dict(networks.state_dict()), encode_png(grid(to_pixels(images)), {}))
+    store.promote(done.name, done.version)
+    return done

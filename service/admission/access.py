@@ -23,6 +23,7 @@ from workers.queue.broker import BrokerUnavailable
 from workers.queue.connection import guarded
 
 FRESH_S = 1.0  # for so long what Redis said of keys is not asked again
+PATIENCE_S = 0.5  # for so long a request waits for a Redis that is slow to say it
 OPEN = ("/", "/livez", "/readyz", "/version", "/docs", "/openapi.json", "/favicon.ico")  # pages and probes, the same for everybody
 OPEN_FOLDERS = ("/docs/assets/", "/playground/")
 PUBLIC = ("/metrics", "/models")  # for any key; to this machine also while Redis is away and no key can be checked
@@ -52,7 +53,8 @@ class AccessControl:
     def __init__(self, app: ASGIApp, owner: FastAPI, handlers: ErrorHandlers) -> None:
         self._app, self._owner, self._handlers = app, owner, handlers
         self._keys: dict[str, AccessKey] | None = None
-        self._asked, self._asking = 0.0, asyncio.Lock()
+        self._asked = 0.0
+        self._asking: asyncio.Task[dict[str, AccessKey]] | None = None
         self._limiter: MovingWindowRateLimiter | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -120,17 +122,24 @@ class AccessControl:
         return key
 
     async def _known(self) -> dict[str, AccessKey]:
-        """What Redis knows; the first request waits for it, later ones while it is fresh or Redis is away do not."""
+        """What Redis knows. The first request waits for it; later ones wait a moment at most, then go by what was known last."""
         if self._keys is not None and time.monotonic() - self._asked < FRESH_S:
             return self._keys
-        async with self._asking:
-            if self._keys is None or time.monotonic() - self._asked >= FRESH_S:
-                try:
-                    self._keys = await self._dependencies.off_loop(AccessKeys(self._dependencies.broker.redis).all)
-                except BrokerUnavailable:
-                    if self._keys is None:
-                        raise
-                self._asked = time.monotonic()
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask())
+        if self._keys is None:
+            return await asyncio.shield(self._asking)
+        await asyncio.wait({self._asking}, timeout=PATIENCE_S)
+        return self._keys
+
+    async def _ask(self) -> dict[str, AccessKey]:
+        """Asks Redis, for all requests that wait. Raises BrokerUnavailable where nothing was ever known."""
+        try:
+            self._keys = await self._dependencies.off_loop(AccessKeys(self._dependencies.broker.redis).all)
+        except BrokerUnavailable:
+            if self._keys is None:
+                raise
+        self._asked = time.monotonic()
         return self._keys
 
     def _spent(self, key: AccessKey) -> Rate:
@@ -148,6 +157,8 @@ def _needed(method: str, path: str) -> str | None:
     """The scope that a request needs; None where any key is enough."""
     if method in ("GET", "HEAD"):
         return None
+    if method == "DELETE" and path.startswith("/models/"):
+        return "admin"
     return "generate" if path == "/generate" or path.startswith("/jobs/") else "train"
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from types import TracebackType
 from typing import Annotated, Self, TypeVar
 
@@ -59,8 +60,8 @@ class Dependencies:
         self._threads.shutdown(wait=False)
 
     async def off_loop(self, call: Callable[[], T]) -> T:
-        """Runs a blocking call in a thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        """Runs a blocking call in a thread, which knows the key that acts."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, copy_context().run, call)
 
     async def enqueue(self, job: AnyJob, job_id: str | None = None, wanted: str | None = None) -> str:
         """Enqueues a job in one round trip with the jobs of other requests; returns its id.

@@ -34,6 +34,15 @@ def find(store: Store, reference: str) -> ModelCard:
     return store.card(name, int(version) if version else None)
 
 
+def versioned(store: Store, reference: str) -> ModelCard:
+    """The card of `name@version`. Raises UnknownModel, or Refusal where no version is named."""
+    card = find(store, reference)
+    if "@" not in reference:
+        choices = tuple(f"{card.name}@{version}" for version in store.versions(card.name))
+        raise _refuse("reference", reference, "must name a version", choices)
+    return card
+
+
 def generate_job(request: GenerateRequest, store: Store, max_images: int, caller: str = "") -> GenerateJob:
     """The job of a request. Raises Refusal naming the field."""
     try:
@@ -92,6 +101,7 @@ def calibrate_job(reference: str, request: CalibrateRequest, store: Store, limit
         settings=settings,
         dataset=dataset,
         seed=_seed(request.seed),
+        promote=request.promote,
         tflop=calibration_work(card, dataset, settings, limits),
     )
 

@@ -81,7 +81,7 @@ def keys_create(
 
 
 @app.command("list")
-def keyslisted(data: Data = Path("data")) -> None:
+def keys_list(data: Data = Path("data")) -> None:
     """Lists the keys, without their secrets."""
     listed(("name", "scopes", "rate", "created"), rows(data))
 

@@ -11,9 +11,11 @@ from rich.progress import Progress as Bar
 from models.calibration.settings import METHODS
 from service.client import DEFAULT_ADDRESS, Client, ClientError
 from service.command.access import app as keys_app
+from service.command.checkpoints import app as models_app
 from service.command.kernel_settings import list_settings, parse_settings
+from service.command.options import Address, AsJson
 from service.command.output import err, fail, listed, out, told
-from service.protocol.schemas import JobList, JobReply, ModelList
+from service.protocol.schemas import JobList, JobReply
 from workers.jobs import CalibrateResult, Event, Progress, Status, TrainResult
 from workers.training.options import describe_options
 from workers.version import version
@@ -22,8 +24,8 @@ app = typer.Typer(no_args_is_help=True, help="Samples images from GANs and energ
 jobs_app = typer.Typer(no_args_is_help=True, help="Lists, shows and cancels jobs.")
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(keys_app, name="keys")
-Address = Annotated[str, typer.Option("--url", envvar="EBBTIDE_URL", help="Address of the API.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+app.add_typer(models_app)
+Promote = Annotated[bool, typer.Option("--promote", help="Make the new version the default.")]
 INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended
 
 
@@ -121,19 +123,20 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Default: random; it is printed.")] = None,
     evaluations: Annotated[int | None, typer.Option(help="Times FID to validation is measured; the best weights are published.")] = None,
     calibrate: Annotated[bool | None, typer.Option(help="Calibrate afterwards, where the family has samplers that need it.")] = None,
+    promote: Promote = False,
     given: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help=describe_options())] = None,
     as_json: AsJson = False,
     url: Address = DEFAULT_ADDRESS,
 ) -> None:
     """Trains a model and publishes it as a new version."""
     settings = _given(steps=steps, batch_size=batch_size, width=width, latent_size=latent_size, seed=seed)
-    settings |= _given(evaluations=evaluations, calibrate=calibrate)
+    settings |= _given(evaluations=evaluations, calibrate=calibrate, promote=promote)
     settings["options"] = parse_settings(given or [], {})
     with Client(url) as client:
         job = _followed(client, client.train(name, family, dataset, **settings))
     if not isinstance(job.result, TrainResult):
         raise ClientError(_failure(job))
-    told(job, f"{job.result.model}@{job.result.version} in {job.result.seconds:.0f} s", as_json)
+    told(job, f"{job.result.model}@{job.result.version} in {job.result.seconds:.0f} s{_unless_default(job.result)}", as_json)
 
 
 @app.command()
@@ -142,34 +145,21 @@ def calibrate(
     method: Annotated[str | None, typer.Option(help=f"One of {', '.join(METHODS)}; default: {next(iter(METHODS))}.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Default: the one it was trained on.")] = None,
     seed: Annotated[int | None, typer.Option(help="Default: random; the card names it.")] = None,
+    promote: Promote = False,
     given: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Option of the method, repeatable.")] = None,
     as_json: AsJson = False,
     url: Address = DEFAULT_ADDRESS,
 ) -> None:
     """Fits a model's density ratio anew and, if samples get better by it, publishes a new version."""
-    settings = _given(method=method, dataset=dataset, seed=seed)
+    settings = _given(method=method, dataset=dataset, seed=seed, promote=promote)
     settings["options"] = parse_settings(given or [], {})
     with Client(url) as client:
         job = _followed(client, client.calibrate(name, **settings))
     if not isinstance(job.result, CalibrateResult):
         raise ClientError(_failure(job))
     done = job.result
-    told(job, f"{done.model}@{done.version}: FID {done.fid_prior:g} -> {done.fid_reweighted:g} by reweighting", as_json)
-
-
-@app.command()
-def models(as_json: AsJson = False, url: Address = DEFAULT_ADDRESS) -> None:
-    """Lists the models."""
-    with Client(url) as client:
-        cards = client.models()
-    if as_json:
-        out.print_json(ModelList(models=cards).model_dump_json(exclude_none=True))
-        return
-    rows = []
-    for card in cards:
-        samplers = ", ".join(name + ("*" if name == card.default_sampler else "") for name in card.samplers)
-        rows.append((card.name, ", ".join(map(str, card.versions)), card.family, samplers, "x".join(map(str, card.image_shape))))
-    listed(("model", "versions", "family", "samplers", "image"), rows)
+    gain = f"FID {done.fid_prior:g} -> {done.fid_reweighted:g} by reweighting"
+    told(job, f"{done.model}@{done.version}: {gain}{_unless_default(done)}", as_json)
 
 
 @app.command()
@@ -201,7 +191,7 @@ def evaluate(  # typer makes an option of each parameter
 
 
 @jobs_app.command("list")
-def jobslisted(
+def jobs_list(
     limit: Annotated[int, typer.Option("-n", min=1, max=200)] = 20, as_json: AsJson = False, url: Address = DEFAULT_ADDRESS
 ) -> None:
     """Lists recent jobs, newest first."""
@@ -227,6 +217,13 @@ def jobs_cancel(job_id: str, as_json: AsJson = False, url: Address = DEFAULT_ADD
     with Client(url) as client:
         job = client.cancel(job_id)
     told(job, str(job.status) if job.status.over else "stopping", as_json)
+
+
+def _unless_default(result: TrainResult | CalibrateResult) -> str:
+    """What to do for a new version to be used."""
+    if result.default_version in (None, result.version):
+        return ""
+    return f"; @{result.default_version} stays the default until `ebbtide promote {result.model}@{result.version}`"
 
 
 def _followed(client: Client, job: JobReply) -> JobReply:

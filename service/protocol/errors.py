@@ -54,6 +54,7 @@ KINDS = {
     "foreign-origin": Kind(403, "Another web site sent this request"),
     "not-acceptable": Kind(406, "No accepted media type is available"),
     "unknown-model": Kind(404, "No such model"),
+    "kept": Kind(409, "The version is kept"),
     "unknown-job": Kind(404, "No such job"),
     "no-image": Kind(404, "No such image"),
     "image-gone": Kind(410, "The image is no longer kept"),

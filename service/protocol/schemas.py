@@ -33,6 +33,7 @@ else:  # /docs shows the settings of every kernel and the options of every famil
 
 
 DEFAULT_SEED = "default: 63 random bits; the answer names it, in `X-Ebbtide-Seed` as text, since numbers of JavaScript hold 53"
+PROMOTE = "make the new version the default, which requests that name no version get; the first version of a model is it anyway"
 AnySampler = Annotated[str, Field(max_length=100, json_schema_extra={"enum": list(SAMPLERS)})]
 
 Label = Annotated[int, Field(ge=0, lt=2**31)]
@@ -91,6 +92,7 @@ class TrainRequest(Body):
         description="times in the run that FID to `validation` is measured; the best weights are published, at 0 the last",
     )
     calibrate: bool = Field(True, description="calibrate afterwards, where the family has samplers that need it")
+    promote: bool = Field(False, description=PROMOTE)
     options: GivenOptions = Field({}, description="the family's own options; missing ones have their defaults")
 
 
@@ -105,6 +107,7 @@ class CalibrateRequest(Body):
         None, max_length=100, description="default: the one it was trained on", json_schema_extra={"enum": [*datasets.names(), None]}
     )
     seed: Seed | None = Field(None, description="default: random; the answer names it")
+    promote: bool = Field(False, description=PROMOTE)
 
 
 class JobLinks(Frozen):
@@ -134,12 +137,13 @@ class ModelReply(ModelCard):
     """A card, all versions of the model and the path of its samples."""
 
     versions: tuple[int, ...]
+    default_version: int = Field(description="of the model: the version that requests without one get")
     samples: str = Field(description="path of a picture of its samples")
     reliability: str | None = Field(description="path of a plot of what its density ratio says against what is true; None without one")
 
 
 class ModelList(Frozen):
-    """The newest version of each model."""
+    """The default version of each model."""
 
     models: tuple[ModelReply, ...]
 

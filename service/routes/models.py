@@ -7,10 +7,11 @@ from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import FileResponse
 
 from models.cards import ModelCard
-from models.checkpoints import Store
+from models.checkpoints import Kept, Store
 from service.admission.callers import caller_of
 from service.admission.dependencies import Injected
-from service.admission.resolving import calibrate_job, find
+from service.admission.ownership import require_ownership
+from service.admission.resolving import calibrate_job, find, versioned
 from service.protocol import delivery
 from service.protocol.bodies import documented, read
 from service.protocol.errors import Refusal
@@ -24,7 +25,7 @@ Reference = Annotated[str, Path(max_length=100, description="name, or name@versi
 
 @router.get("", response_model=ModelList)
 async def models(request: Request, dependencies: Injected) -> Response:
-    """The newest version of each model."""
+    """The default version of each model."""
     return _tagged(
         request,
         await dependencies.off_loop(
@@ -65,13 +66,44 @@ async def reliability(reference: Reference, dependencies: Injected) -> FileRespo
     responses={202: {"description": "Accepted; `Location` is the job", "model": JobReply}},
 )
 async def calibrate(reference: Reference, request: Request, dependencies: Injected) -> Response:
-    """Calibrates a model anew. The job publishes a new version, or fails with the reason `no-gain` if samples get no better by it."""
+    """Calibrates a model anew, for its owner or an admin.
+
+    The job publishes a new version, or fails with the reason `no-gain` if samples get no better by it.
+    """
     asked = await read(request, CalibrateRequest, dependencies.settings)
     job = await dependencies.off_loop(lambda: calibrate_job(reference, asked, dependencies.store, dependencies.settings))
+    await dependencies.off_loop(lambda: require_ownership(dependencies.store, job.model))
     job_id = await dependencies.enqueue(job.model_copy(update={"caller": caller_of(request)}))
     view = await dependencies.job(job_id)
     headers = {"Location": delivery.address(job_id), "X-Ebbtide-Job": job_id, "X-Ebbtide-Seed": str(job.seed)}
     return Response(delivery.reply(view).model_dump_json(), 202, headers, media_type=JSON)
+
+
+@router.post("/{reference}/promote", response_model=ModelReply)
+async def promote(reference: Reference, dependencies: Injected) -> Response:
+    """Makes `name@version` the default, which requests that name no version get; an older version rolls back. For its owner or an admin."""
+
+    def promoted() -> ModelReply:
+        card = versioned(dependencies.store, reference)
+        require_ownership(dependencies.store, card.name)
+        dependencies.store.promote(card.name, card.version)
+        return _reply(card, dependencies.store)
+
+    return Response((await dependencies.off_loop(promoted)).model_dump_json(), media_type=JSON)
+
+
+@router.delete("/{reference}", status_code=204)
+async def delete(reference: Reference, dependencies: Injected) -> None:
+    """Deletes `name@version`; needs the scope `admin`. Refused for the default version and for what was shipped."""
+
+    def deleted() -> None:
+        card = versioned(dependencies.store, reference)
+        try:
+            dependencies.store.delete(card.name, card.version)
+        except Kept as error:
+            raise Refusal("kept", str(error)) from None
+
+    await dependencies.off_loop(deleted)
 
 
 def _tagged(request: Request, reply: ModelList | ModelReply) -> Response:
@@ -87,6 +119,7 @@ def _reply(card: ModelCard, store: Store) -> ModelReply:
     return ModelReply(
         **fields,
         versions=tuple(store.versions(card.name)),
+        default_version=store.default(card.name),
         samples=f"{here}/samples.png",
         reliability=f"{here}/reliability.png" if plotted else None,
     )

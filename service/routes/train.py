@@ -4,6 +4,7 @@ from fastapi import APIRouter, Request, Response
 
 from service.admission.callers import caller_of
 from service.admission.dependencies import Injected
+from service.admission.ownership import claimed
 from service.admission.resolving import train_job
 from service.protocol import delivery
 from service.protocol.bodies import documented, read
@@ -21,9 +22,14 @@ router = APIRouter(tags=["train"])
     responses={202: {"description": "Accepted; `Location` is the job", "model": JobReply}},
 )
 async def train(request: Request, dependencies: Injected) -> Response:
-    """Trains a model. The job's events report loss and samples; the new version can be sampled as soon as the job has finished."""
+    """Trains a new version of a model. The job's events report loss and samples; the version can be sampled as soon as it has finished.
+
+    A name belongs to the key that trains it first; other keys need the scope `admin` to add to it. Without `promote` the model's default
+    version stays what it is.
+    """
     job = train_job(await read(request, TrainRequest, dependencies.settings), dependencies.settings)
-    job_id = await dependencies.enqueue(job.model_copy(update={"caller": caller_of(request)}))
+    async with claimed(dependencies, job.name):
+        job_id = await dependencies.enqueue(job.model_copy(update={"caller": caller_of(request)}))
     view = await dependencies.job(job_id)
     headers = {"Location": delivery.address(job_id), "X-Ebbtide-Job": job_id, "X-Ebbtide-Seed": str(job.seed)}
     return Response(delivery.reply(view).model_dump_json(), 202, headers, media_type=JSON)

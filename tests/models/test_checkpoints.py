@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from models.checkpoints import DamagedWeights, Store, UnknownModel
+from models.checkpoints import DamagedWeights, Kept, Store, UnknownModel
 from tests.tiny_models import publish_tiny
 
 
@@ -87,3 +87,67 @@ def test_a_publication_that_fails_leaves_nothing_behind(store):
         store.publish(card, {"weights": torch.zeros(2)}, None)
     assert store.versions("tiny") == [1]
     assert not list((store.root / "tiny").glob(".draft-*"))
+
+
+def published(store, card):
+    """Another version of a model, not promoted."""
+    return store.publish(card, store.weights(card), b"").version
+
+
+@pytest.mark.parametrize("shipped", [False, True])
+def test_a_new_version_is_the_default_only_when_it_is_promoted(store, tmp_path, shipped):
+    first = publish_tiny(Store(tmp_path / "shipped", tmp_path / "none") if shipped else store, "lebm", "tiny")
+    assert published(store, first) == 2
+    other = Store(tmp_path / "published", tmp_path / "shipped")
+    assert (other.card("tiny").version, [card.version for card in other.cards()], other.versions("tiny")) == (1, [1], [1, 2])
+    store.promote("tiny", 2)
+    assert other.card("tiny").version == 2
+    assert published(store, first) == 3
+    store.promote("tiny", 1)
+    assert other.card("tiny").version == other.default("tiny") == 1
+    with pytest.raises(UnknownModel):
+        store.promote("tiny", 4)
+
+
+def test_the_first_version_is_the_default_and_so_is_the_newest_of_a_folder_that_names_none(store):
+    card = publish_tiny(store, "lebm", "tiny")
+    (store.root / "tiny" / "default").unlink()
+    assert store.default("tiny") == 1
+    published(store, card)
+    (store.root / "tiny" / "default").write_text("no number")
+    assert store.card("tiny").version == 2
+
+
+def test_a_deleted_version_is_gone_and_its_number_is_not_given_again(store, tmp_path):
+    card = publish_tiny(store, "lebm", "tiny")
+    published(store, card)
+    other = Store(tmp_path / "published", tmp_path / "shipped")
+    assert other.card("tiny", 2).version == 2
+    store.delete("tiny", 2)
+    with pytest.raises(UnknownModel):
+        other.card("tiny", 2)
+    assert published(store, card) == 3
+    assert other.versions("tiny") == [1, 3]
+
+
+def test_the_default_and_shipped_versions_are_kept(store, tmp_path):
+    card = publish_tiny(Store(tmp_path / "shipped", tmp_path / "none"), "lebm", "tiny")
+    with pytest.raises(Kept, match="default"):
+        store.delete("tiny", 1)
+    published(store, card)
+    store.promote("tiny", 2)
+    with pytest.raises(Kept, match="shipped"):
+        store.delete("tiny", 1)
+
+
+def test_a_name_has_the_owner_that_claimed_it_first(store):
+    assert store.owner("tiny") is None
+    assert store.claim("tiny", "alice") == "alice"
+    assert store.claim("tiny", "bob") == store.owner("tiny") == "alice"
+    assert store.cards() == []
+    store.release("tiny")
+    assert not (store.root / "tiny").exists()
+    card = publish_tiny(store, "lebm", "tiny")
+    assert store.claim("tiny", card.name) == "tiny"
+    store.release("tiny")
+    assert store.owner("tiny") == "tiny"

@@ -131,10 +131,12 @@ class Painter:
     def _train(self, job_id: str, asked: TrainJob) -> AnyResult:
         self._broker.publish(job_id, "metrics", {"step": asked.steps, "loss": 0.5})
         self._artifacts.put(job_id, "sample-1.png", png(), 60)
-        return TrainResult(model=asked.name, version=1, digest="0" * 64, seconds=1, artifacts=("sample-1.png",))
+        return TrainResult(model=asked.name, version=1, digest="0" * 64, default_version=1, seconds=1, artifacts=("sample-1.png",))
 
     def _calibrate(self, job_id: str, asked: CalibrateJob) -> AnyResult:
-        return CalibrateResult(model=asked.model, version=asked.version + 1, digest="0" * 64, fid_prior=9, fid_reweighted=6)
+        return CalibrateResult(
+            model=asked.model, version=asked.version + 1, digest="0" * 64, default_version=1, fid_prior=9, fid_reweighted=6
+        )
 
     def _end(self, job: Job, status: JobStatus) -> None:
         job.set_status(status)

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _version(model: str) -> tuple[str, int | None]:
-    """Name and version; None is the newest. Raises ValueError."""
+    """Name and version; None is the default. Raises ValueError."""
     name, at, version = model.partition("@")
     if at and not version.isdecimal():
         raise ValueError(f"model: {model!r} is no name or name@version")

@@ -16,6 +16,7 @@ class CalibrateResult(Result):
     model: ModelName
     version: int
     digest: Digest
+    default_version: int | None = Field(None, description="of the model, when the job ended: the version that requests without one get")
     fid_prior: float = Field(description="on `test`")
     fid_reweighted: float = Field(description="on `test`, of the prior's images reweighted by the new ratio")
 
@@ -30,6 +31,7 @@ class CalibrateJob(Job):
     settings: Method
     dataset: str
     seed: Seed
+    promote: bool = Field(False, description="make the new version the default")
     tflop: float = Field(0, ge=0, description="floating-point operations it is estimated to take, in 10^12")
 
     queues: ClassVar[tuple[str, ...]] = ("calibrate",)

@@ -15,6 +15,7 @@ class TrainResult(Result):
     model: ModelName
     version: int
     digest: Digest
+    default_version: int | None = Field(None, description="of the model, when the job ended: the version that requests without one get")
     seconds: float
 
 
@@ -33,6 +34,7 @@ class TrainJob(Job):
     evaluations: int = Field(10, ge=0, le=1000, description="times the weights are scored; 0 publishes the last ones")
     calibrate: bool = Field(True, description="calibrate afterwards, where the family has samplers that need it")
     options: dict[str, JsonValue] = Field({}, description="the family's own options; missing ones have their defaults")
+    promote: bool = Field(False, description="make the new version the default")
     tflop: float = Field(0, ge=0, description="floating-point operations it is estimated to take, in 10^12")
 
     queues: ClassVar[tuple[str, ...]] = ("train",)

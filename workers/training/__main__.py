@@ -70,6 +70,7 @@ def _parser(settings: WorkerSettings) -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--evaluations", type=int, default=10, help="times the weights are scored; 0 publishes the last ones")
     parser.add_argument("--no-calibrate", dest="calibrate", action="store_false", help="leave samplers that need it uncalibrated")
+    parser.add_argument("--promote", action="store_true", help="make the new version the default")
     parser.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], help=describe_options().replace("%", "%%"))
     parser.add_argument("--checkpoints", type=Path, default=settings.checkpoints, help="folder to publish into (%(default)s)")
     parser.add_argument("--burst", action="store_true", help="serving: leave when the queues are empty")

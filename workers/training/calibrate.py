@@ -48,10 +48,13 @@ def _run(wanted: CalibrateJob, settings: WorkerSettings, device: "torch.device")
     assert card.calibration is not None
     assert card.calibration.test is not None
     figures = card.calibration.test
+    if wanted.promote:
+        store.promote(card.name, card.version)
     return CalibrateResult(
         model=card.name,
         version=card.version,
         digest=card.digest,
+        default_version=store.default(card.name),
         fid_prior=figures.fid_prior,
         fid_reweighted=figures.fid_reweighted,
     )

@@ -4,7 +4,6 @@ import argparse
 import io
 import signal
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.checkpoints import Store
@@ -35,6 +34,7 @@ def train_here(given: argparse.Namespace, settings: WorkerSettings) -> int:
     is_first, stop = joint.rank() == 0, StopFlag()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop.note)
+    store = Store(given.checkpoints)
     out = sys.stdout if is_first else io.StringIO()
     wanted = TrainSettings.model_validate({name: getattr(given, name) for name in TrainSettings.model_fields})
     print(command_line(wanted), file=out, flush=True)
@@ -43,7 +43,7 @@ def train_here(given: argparse.Namespace, settings: WorkerSettings) -> int:
             training_lock.holding(settings.training_lock),
             recorded(Terminal(stop, out), settings.tensorboard if is_first else "", wanted.name) as reporter,
         ):
-            card = _train(wanted, settings, given.checkpoints, reporter, device)
+            card = _train(wanted, settings, store, reporter, device)
     except DatasetUnavailable as error:
         raise SystemExit(str(error)) from None
     except TrainingStopped as stopped:
@@ -51,18 +51,22 @@ def train_here(given: argparse.Namespace, settings: WorkerSettings) -> int:
         return 130
     if card is not None:
         print(f"published {card.name} version {card.version} in {given.checkpoints / card.name / str(card.version)}")
+        if given.promote:
+            store.promote(card.name, card.version)
+        elif store.default(card.name) != card.version:
+            print(f"version {store.default(card.name)} stays the default")
     return 0
 
 
 def _train(
-    wanted: "TrainSettings", settings: WorkerSettings, checkpoints: Path, reporter: "Reporter", device: "torch.device"
+    wanted: "TrainSettings", settings: WorkerSettings, store: Store, reporter: "Reporter", device: "torch.device"
 ) -> "ModelCard | None":
     from models.training.trainer import train
 
     return train(
         wanted,
         run_folder=settings.runs_folder / wanted.name,
-        store=Store(checkpoints),
+        store=store,
         command=command_line(wanted),
         reporter=reporter,
         device=device,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from models.training.run import TrainSettings
 
-NO_SETTINGS = {"kind", "caller", "tflop"}  # fields of a job that do not say how to train
+NO_SETTINGS = {"kind", "caller", "tflop", "promote"}  # fields of a job that do not say how to train
 
 
 def command_line(wanted: "TrainSettings | TrainJob") -> str:
@@ -63,6 +63,13 @@ def _run(wanted: TrainJob, settings: WorkerSettings, device: "torch.device") -> 
     except (DatasetUnavailable, Unsuitable) as error:
         raise JobFailed(Problem(reason="unavailable", detail=str(error))) from error
     assert card is not None  # a job trains in one process
+    if wanted.promote:
+        store.promote(card.name, card.version)
     return TrainResult(
-        model=card.name, version=card.version, digest=card.digest, seconds=card.training.seconds, artifacts=tuple(events.samples)
+        model=card.name,
+        version=card.version,
+        digest=card.digest,
+        default_version=store.default(card.name),
+        seconds=card.training.seconds,
+        artifacts=tuple(events.samples),
     )

@@ -4,51 +4,21 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
-import httpx
 import pytest
 from redis import Redis
 
 from service.client import Client, Refused
 from service.protocol.exposure import is_loopback
 from service.settings import Settings
+from tests.service.admission.conftest import Guarded
 from tests.service.conftest import LIMIT_S
 from workers.queue import keys
 from workers.queue.access import AccessKey, AccessKeys, NameTaken, digest
 from workers.queue.broker import Broker
 
 BODY = {"model": "toy", "sampler": "prior"}
-Guarded = Callable[..., httpx.Client]
-
-
-@pytest.fixture
-def access(broker: Broker) -> AccessKeys:
-    return AccessKeys(broker.redis)
-
-
-@pytest.fixture
-def guarded(access: AccessKeys, serve: Callable[[Settings], httpx.Client], settings: Settings) -> Iterator[Guarded]:
-    """Clients of one server, each with a key of its own; the first call makes the server."""
-    secrets = {"root": access.create(AccessKey(name="root", scopes=frozenset({"admin"})))}
-    server = serve(settings)
-
-    def client(name: str | None, *scopes: str, rate: str | None = None) -> httpx.Client:
-        if name is not None and name not in secrets:
-            secrets[name] = access.create(AccessKey(name=name, scopes=frozenset(scopes), rate=rate))
-            admin = {"Authorization": f"Bearer {secrets['root']}"}
-            give_up = time.monotonic() + LIMIT_S
-            while httpx.get(f"{server.base_url}/jobs", headers={"Authorization": f"Bearer {secrets[name]}"}).status_code == 401:
-                assert time.monotonic() < give_up
-                httpx.get(f"{server.base_url}/jobs", headers=admin)
-                time.sleep(0.05)
-        headers = {} if name is None else {"Authorization": f"Bearer {secrets[name]}"}
-        return stack.enter_context(httpx.Client(base_url=server.base_url, headers=headers, timeout=LIMIT_S))
-
-    with ExitStack() as stack:
-        yield client
 
 
 def test_a_secret_is_stored_as_its_hash_and_a_name_once(access: AccessKeys, broker: Broker) -> None:
@@ -197,3 +167,15 @@ def test_the_command_makes_lists_and_revokes_keys(settings: Settings, redis: Red
         assert "Traceback" not in failed.stderr
     assert ebbtide("revoke", "alice").returncode == 0
     assert AccessKeys(redis).all() == {}
+
+
+def test_a_redis_that_is_slow_delays_requests_of_known_keys_by_a_moment_alone(guarded: Guarded, broker: Broker) -> None:
+    client = guarded("alice", "generate")
+    assert client.get("/models").status_code == 200
+    time.sleep(1.1)  # until Redis would be asked again
+    broker.redis.client_pause(2500)
+    started = time.monotonic()
+    answers = [client.get("/models") for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200] * 3
+    assert time.monotonic() - started < 2
+    broker.redis.client_unpause()

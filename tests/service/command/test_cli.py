@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from threading import Thread
 import httpx
 import pytest
 
+from models.checkpoints import Store
 from models.kernels import KERNELS
 from service.client import Client
 from service.command.cli import main
@@ -137,9 +139,23 @@ def test_a_queued_job_is_canceled(command: Command, ebbtide: Client) -> None:
 
 def test_calibrate_names_the_new_version(command: Command, painter, ebbtide: Client) -> None:
     code, said, _ = command("calibrate", "toy", "--seed", "3", "--set", "steps=50", "--set", "noise_first=0.5")
-    assert (code, said.strip()) == (0, "toy@3: FID 9 -> 6 by reweighting")
+    assert (code, said.strip()) == (0, "toy@3: FID 9 -> 6 by reweighting; @1 stays the default until `ebbtide promote toy@3`")
     job = ebbtide.jobs()[0].job
     assert (job.kind, job.seed, job.settings.steps, job.settings.noise_first) == ("calibrate", 3, 50, 0.5)
+
+
+def test_versions_are_promoted_and_deleted(command: Command, store: Store, api: httpx.Client) -> None:
+    for version in (1, 2):
+        shutil.copytree(store.root / "toy" / str(version), store.root / "other" / str(version))
+        card = json.loads((store.root / "toy" / str(version) / "card.json").read_text()) | {"name": "other"}
+        (store.root / "other" / str(version) / "card.json").write_text(json.dumps(card))
+    assert "other\t1, 2*" in command("models")[1]
+    assert command("promote", "other@1")[:2] == (0, "other@1 is the default\n")
+    assert "other\t1*, 2" in command("models")[1]
+    assert command("delete", "other@2")[:2] == (0, "deleted other@2\n")
+    code, _, said = command("delete", "other@1")
+    assert (code, said.strip()) == (1, "ebbtide: other@1 is the default; promote another version first")
+    shutil.rmtree(store.root / "other")
 
 
 def test_calibrate_says_why_there_is_no_new_version(command: Command, painter) -> None:
