@@ -8,6 +8,7 @@ import uvicorn
 from service.app import create_app
 from service.protocol.connection import bounded
 from service.protocol.exposure import is_loopback, nobody_has_a_key
+from service.protocol.metrics import ApiMetrics
 from service.settings import Settings
 
 DRAIN_LIMIT_S = 30  # that open requests have to end in, after SIGINT or SIGTERM
@@ -24,12 +25,13 @@ def main() -> None:
     if not is_loopback(given.host) and (reason := nobody_has_a_key(settings.redis_url)):
         raise SystemExit(f"refusing to listen on {given.host}: {reason}")
     settings = settings.model_copy(update={"allowed_hosts": (*settings.allowed_hosts, given.host)})
+    metrics = ApiMetrics()
     uvicorn.run(
-        partial(create_app, settings),
+        partial(create_app, settings, metrics=metrics),
         factory=True,
         host=given.host,
         port=given.port,
-        http=bounded(settings),
+        http=bounded(settings, metrics),
         ws="none",
         h11_max_incomplete_event_size=settings.max_header_bytes,
         log_level=given.log_level,

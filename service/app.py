@@ -31,12 +31,16 @@ DESCRIPTION = "Samples images from GANs and energy-based models; the Markov chai
 
 
 def create_app(
-    settings: Settings | None = None, broker: Broker | None = None, artifacts: Artifacts | None = None, store: Store | None = None
+    settings: Settings | None = None,
+    broker: Broker | None = None,
+    *,
+    artifacts: Artifacts | None = None,
+    store: Store | None = None,
+    metrics: ApiMetrics | None = None,
 ) -> FastAPI:
     """An app that shares nothing with other apps; settings come from EBBTIDE_* variables unless given, and the rest from the settings."""
     settings = settings or Settings()
-    metrics = ApiMetrics()
-    broker = broker or Broker.connect(settings)
+    metrics, broker = metrics or ApiMetrics(), broker or Broker.connect(settings)
     app = FastAPI(title="Ebbtide", version=version(), description=DESCRIPTION, lifespan=_lifespan, docs_url=None, redoc_url=None)
     app.router.redirect_slashes = False
     app.state.dependencies = Dependencies(
@@ -50,8 +54,8 @@ def create_app(
     pages.install(app)
     app.add_middleware(HeadAsGet)
     app.add_middleware(AccessControl, owner=app, handlers=handlers)
-    app.add_middleware(HostCheck, settings=settings)
-    app.add_middleware(HeaderBounds, settings=settings)
+    app.add_middleware(HostCheck, settings=settings, refuse=handlers.refuse)
+    app.add_middleware(HeaderBounds, settings=settings, refuse=handlers.refuse)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

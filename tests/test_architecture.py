@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("models", "workers", "service")  # each may import itself and those before it
 
 # What each part of a package may import of its own package; a part is a folder or a file beside the folders. Nothing else is allowed.
-GROUND = {"jobs", "settings", "version", "health", "messages", "capacity", "training_lock", "computing", "assignments"}
+GROUND = {"jobs", "room", "settings", "version", "health", "messages", "capacity", "training_lock", "computing", "assignments"}
 PARTS: dict[str, dict[str, set[str]]] = {
     "models": {
         "registry": set(),
@@ -58,6 +58,7 @@ PARTS: dict[str, dict[str, set[str]]] = {
         "health": set(),
         "jobs": set(),
         "training_lock": set(),
+        "room": set(),
         "assignments": set(),
         "computing": {"settings"},
         "capacity": set(),

@@ -18,6 +18,7 @@ from service.admission.callers import acting
 from service.admission.dependencies import Dependencies
 from service.protocol.errors import RETRY_SOON, ErrorHandlers, Refusal
 from service.protocol.exposure import is_loopback
+from service.protocol.metrics import KEY
 from workers.queue.access import AccessKey, AccessKeys, digest
 from workers.queue.broker import BrokerUnavailable
 from workers.queue.connection import guarded
@@ -115,6 +116,7 @@ class AccessControl:
         key = known.get(digest(secret.strip()))
         if key is None:
             raise Refusal("unauthorized", "this API key is not known", headers=CHALLENGE)
+        scope[KEY] = key.name
         needed = _needed(scope["method"], scope["path"])
         if needed and not key.scopes & {needed, "admin"}:
             detail = f"{scope['method']} {scope['path']} needs the scope {needed!r}, and the key has {', '.join(sorted(key.scopes))}"

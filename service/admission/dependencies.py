@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
 from types import TracebackType
 from typing import Annotated, Self, TypeVar
@@ -22,6 +23,7 @@ from workers.jobs import AnyJob, JobView
 from workers.queue.artifacts import Artifacts
 from workers.queue.broker import Broker, BrokerFull, BrokerUnavailable, Completions, UnknownJob, new_id
 from workers.queue.submissions import Answer, AsyncSubmissions, Submission
+from workers.room import RoomCollector
 
 T = TypeVar("T")
 PAGE, PAGES = 200, 20  # jobs looked at together, and how often, for a list of one's own
@@ -37,6 +39,8 @@ class Dependencies:
         self.store = store
         self._artifacts = artifacts
         self.metrics = metrics
+        self._room = RoomCollector({"checkpoints": settings.checkpoints} | ({"images": images} if (images := artifacts.folder) else {}))
+        metrics.registry.register(self._room)
         self.completions = Completions(settings.redis_url)
         self.closing = asyncio.Event()
         self.worker_check = WorkerCheck(lambda: self.off_loop(self._has_worker), settings.worker_look_s)
@@ -131,6 +135,15 @@ class Dependencies:
             return await asyncio.wait_for(self.off_loop(self._queue_state), QUEUE_STATE_LIMIT_S)
         except Exception:  # a scrape still gets the other figures
             return None
+
+    async def measure(self) -> None:
+        """Brings the figures up to date that a scrape asks for."""
+        queues = self.metrics.queues
+        queues.state = await self.queue_state()
+        queues.store = None
+        with suppress(Exception):  # a scrape still gets the other figures
+            queues.store = await asyncio.wait_for(self.off_loop(self.broker.store), QUEUE_STATE_LIMIT_S) if queues.state else None
+        await self.off_loop(self._room.look)
 
     def _queue_state(self) -> QueueState:
         return QueueState(tuple(self.broker.queues()), tuple(self.broker.workers()))

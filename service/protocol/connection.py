@@ -10,20 +10,22 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from service.protocol.errors import RETRY_SOON, Refusal, document
+from service.protocol.metrics import ApiMetrics
 from service.settings import Settings
 
 HALF_CLOSED_S = 2.0  # how long an answer may take once the peer has ended its side; then it counts as gone
 
 
-def bounded(settings: Settings) -> type["Connection"]:
-    """The class of connections with the bounds of the settings, for uvicorn's `http`."""
-    return type("BoundedConnection", (Connection,), {"bounds": settings})
+def bounded(settings: Settings, metrics: ApiMetrics) -> type["Connection"]:
+    """The class of connections with the bounds of the settings, counted in the metrics, for uvicorn's `http`."""
+    return type("BoundedConnection", (Connection,), {"bounds": settings, "metrics": metrics})
 
 
 class Connection(H11Protocol):
     """Answers what breaks a bound with a problem document, and closes."""
 
     bounds: Settings
+    metrics: ApiMetrics
     transport: asyncio.Transport
 
     def __init__(self, *given: Any, **named: Any) -> None:
@@ -34,6 +36,7 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.metrics.connections.inc()
         if len(self.connections) > self.bounds.max_connections:
             self.refuse(Refusal("too-many-connections", f"there are {self.bounds.max_connections} connections already", headers=RETRY_SOON))
         else:
@@ -41,6 +44,7 @@ class Connection(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.expect(None)
+        self.metrics.connections.dec()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -113,6 +117,7 @@ class Connection(H11Protocol):
         self.expect(None)
         if not self.transport.is_closing() and (self.cycle is None or not self.cycle.response_started or self.cycle.response_complete):
             answer = document(refusal)
+            self.metrics.rejected.labels(refusal.slug).inc()
             lines = [b"HTTP/1.1 %d " % answer.status_code, *(b"\r\n%b: %b" % header for header in answer.raw_headers)]
             self.transport.write(b"".join([*lines, b"\r\nconnection: close\r\n\r\n", bytes(answer.body)]))
         self.transport.close()

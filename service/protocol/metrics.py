@@ -17,12 +17,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from workers.queue.broker import QueueView, WorkerView
 from workers.queue.routing import FORKED_QUEUES
+from workers.queue.views import StoreView
 from workers.version import version
 
 # An answer takes milliseconds for `prior` and minutes for long chains.
 REQUEST_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640, 900)
 METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"})
 WORKER_KINDS = ("generate", "train")
+KEY = "ebbtide.key"  # in the scope of a request: the name of its API key
+MOST_KEYS = 200  # that have figures of their own
 HANG_UP = 499  # nginx's status where the client closed the connection before the answer
 
 
@@ -35,10 +38,11 @@ class QueueState:
 
 
 class QueueCollector(Collector):
-    """Exports queues and workers from `state`; None there means that Redis did not answer."""
+    """Exports queues and workers from `state`, and what Redis holds from `store`; None means that Redis did not answer."""
 
     def __init__(self) -> None:
         self.state: QueueState | None = None
+        self.store: StoreView | None = None
 
     def describe(self) -> Iterable[Metric]:
         return _families()
@@ -61,6 +65,11 @@ class QueueCollector(Collector):
             if of_kind:
                 heartbeat.add_metric([kind], max(worker.heartbeat_age_s for worker in of_kind))
         yield from families
+        if self.store is not None:
+            yield GaugeMetricFamily("ebbtide_results_bytes", "Bytes kept of jobs, images included", self.store.kept)
+            yield GaugeMetricFamily("ebbtide_redis_memory_bytes", "Memory that Redis uses", self.store.used)
+            if self.store.limit:
+                yield GaugeMetricFamily("ebbtide_redis_memory_limit_bytes", "Memory that Redis may use", self.store.limit)
 
 
 def _families() -> tuple[GaugeMetricFamily, ...]:
@@ -93,6 +102,10 @@ class ApiMetrics:
         self.in_progress = Gauge("ebbtide_http_requests_in_progress", "Requests being answered", registry=self.registry)
         self.rejected = Counter("ebbtide_rejected_total", "Error answers, by reason", ["reason"], registry=self.registry)
         self.event_streams = Gauge("ebbtide_event_streams", "Open event streams", registry=self.registry)
+        about = "Requests answered, by the name of their API key and the class of their status"
+        self.by_key = Counter("ebbtide_key_requests_total", about, ["key", "status"], registry=self.registry)
+        self.connections = Gauge("ebbtide_connections", "Open connections", registry=self.registry)
+        self._keys: set[str] = set()
         self.queues = QueueCollector()
         self.registry.register(self.queues)
         Info("ebbtide_build", "What is running", registry=self.registry).info({"version": version(), "python": platform.python_version()})
@@ -104,6 +117,10 @@ class ApiMetrics:
         method = scope["method"] if scope["method"] in METHODS else "other"
         self.requests.labels(route, method, status).inc()
         self.duration.labels(route, method, status).observe(seconds)
+        if (key := scope.get(KEY)) is not None:
+            if len(self._keys) < MOST_KEYS:
+                self._keys.add(key)
+            self.by_key.labels(key if key in self._keys else "other", f"{status // 100}xx").inc()
 
 
 class MetricsMiddleware:

@@ -5,17 +5,17 @@ import hashlib
 import ipaddress
 import re
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import fastapi_offline
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.protocol.errors import Refusal, document
+from service.protocol.errors import Refusal
 from service.settings import Settings
 
 PLAYGROUND = Path(__file__).parent.parent / "playground"
@@ -81,14 +81,14 @@ class HostCheck:
     Addresses are always accepted, because no page can have one that is not its server's.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, settings: Settings, refuse: Callable[[Refusal], Response]) -> None:
+        self._app, self._refuse = app, refuse
         self._names = {name.lower() for name in (LOOPBACK, socket.gethostname(), *settings.allowed_hosts)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and (name := self._foreign(scope["headers"])):
             detail = f"the host {name[:100]!r} is not served here; EBBTIDE_ALLOWED_HOSTS names those that are"
-            await document(Refusal("unknown-host", detail))(scope, receive, send)
+            await self._refuse(Refusal("unknown-host", detail))(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 

@@ -1,21 +1,23 @@
 """What HTTP promises of every route: bounded headers, HEAD wherever there is GET, entity tags."""
 
+from collections.abc import Callable
+
 from fastapi import Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.protocol.errors import Refusal, document
+from service.protocol.errors import Refusal
 from service.settings import Settings
 
 
 class HeaderBounds:
     """Answers 431 to more or longer headers than the settings allow."""
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        self._app, self._settings = app, settings
+    def __init__(self, app: ASGIApp, settings: Settings, refuse: Callable[[Refusal], Response]) -> None:
+        self._app, self._settings, self._refuse = app, settings, refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and (reason := self._reason(scope["headers"])):
-            await document(Refusal("headers-too-large", reason, headers={"Connection": "close"}))(scope, receive, send)
+            await self._refuse(Refusal("headers-too-large", reason, headers={"Connection": "close"}))(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 

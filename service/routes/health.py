@@ -43,7 +43,7 @@ async def readyz(dependencies: Injected) -> Health | Response:
 @router.get("/metrics", response_class=Response, include_in_schema=False)
 async def metrics(dependencies: Injected) -> Response:
     """Metrics of the API and the queues, for Prometheus."""
-    dependencies.metrics.queues.state = await dependencies.queue_state()
+    await dependencies.measure()
     return Response(generate_latest(dependencies.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -190,7 +190,7 @@ class Server(uvicorn.Server):
     """Sets `listening` once it listens at `address`."""
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
-        http, head = bounded(settings), settings.max_header_bytes
+        http, head = bounded(settings, app.state.dependencies.metrics), settings.max_header_bytes
         config = uvicorn.Config(app, port=0, http=http, ws="none", h11_max_incomplete_event_size=head, log_level="warning")
         config.timeout_graceful_shutdown = 1
         super().__init__(config)

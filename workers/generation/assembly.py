@@ -12,6 +12,7 @@ from workers.generation.worker import BatchWorker
 from workers.messages import Observer
 from workers.queue.artifacts import Artifacts
 from workers.queue.broker import Broker
+from workers.room import RoomCollector
 from workers.settings import WorkerSettings
 
 
@@ -26,6 +27,7 @@ def assemble(settings: WorkerSettings, engine: EngineProcess) -> BatchWorker:
     metrics = WorkerMetrics(settings.capacity)
     metrics.watch_process("engine", engine.pid)
     metrics.watch_threads(lambda: engine.threads)
+    metrics.registry.register(RoomCollector({}))
     if settings.metrics_port:
         start_http_server(settings.metrics_port, settings.metrics_host, registry=metrics.registry)
     return BatchWorker(engine, broker, Artifacts.open(settings.artifacts, broker.redis), settings, metrics)

@@ -2,10 +2,11 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.metrics import MetricWrapperBase
 
 from workers.jobs import GenerateJob, Status, Timings
 from workers.messages import ChainsRetired, EngineTicked, Loaded, Measurement, Stepped, Warmed
@@ -13,9 +14,10 @@ from workers.messages import ChainsRetired, EngineTicked, Loaded, Measurement, S
 MODEL = ("model", "sampler")
 _logger = logging.getLogger("rq.worker")
 # `prior` takes milliseconds, long chains under load take minutes.
-LATENCY_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
+LATENCY_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640, 900)
 STEP_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)
 RATIO_BUCKETS = tuple(step / 10 for step in range(1, 11))
+FORGET_S = 6 * 3600.0  # after which the series of a model that nobody samples go
 LOAD_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
@@ -51,6 +53,7 @@ class WorkerMetrics:
         self._capacity = capacity
         # labels() for each job would take 11 µs, 8 % of the worker's time for a job that samples nothing.
         self._series: dict[tuple[str, str], tuple[Any, ...]] = {}
+        self._used: dict[tuple[str, str], float] = {}  # when a model's sampler was last sampled, by time.monotonic()
         self._jobs = self._counter("ebbtide_jobs_total", "Jobs ended", *MODEL, "outcome")
         self._images = self._counter("ebbtide_images_total", "Images made", *MODEL)
         self._chain_steps = self._counter("ebbtide_chain_steps_total", "Evaluations of one chain", *MODEL)
@@ -98,6 +101,7 @@ class WorkerMetrics:
         if (series := self._series.get(labels)) is None:
             of_jobs = (self._latency, self._images, self._queue, self._sampling, self._encoding)
             series = self._series[labels] = tuple(metric.labels(*labels) for metric in of_jobs)
+        self._used[labels] = time.monotonic()
         latency, images, queue, sampling, encoding = series
         self._jobs.labels(*labels, outcome.value).inc()
         latency.observe(max(0.0, time.time() - created_at))
@@ -107,6 +111,21 @@ class WorkerMetrics:
         queue.observe(timings.queue_s)
         sampling.observe(timings.sampling_s)
         encoding.observe(timings.encoding_s)
+
+    def forget(self, unused_s: float = FORGET_S) -> None:
+        """Drops the series of models that nobody has sampled for so long."""
+        before = time.monotonic() - unused_s
+        for labels in [labels for labels, used in self._used.items() if used < before]:
+            del self._used[labels]
+            self._series.pop(labels, None)
+            for metric in self._by_model():
+                metric.remove_by_labels(dict(zip(MODEL, labels, strict=True)))
+            if all(model != labels[0] for model, _ in self._used):
+                self._load.remove_by_labels({"model": labels[0]})
+
+    def _by_model(self) -> Iterator[MetricWrapperBase]:
+        yield from (self._jobs, self._images, self._chain_steps, self._chains, self._nonfinite, self._latency, self._queue)
+        yield from (self._sampling, self._encoding, self._acceptance, self._buckets, self._memory)
 
     def record(self, measurement: Measurement) -> None:
         """Counts what an engine measured."""
@@ -121,6 +140,7 @@ class WorkerMetrics:
             case Loaded():
                 self._load.labels(measurement.model).observe(measurement.seconds)
             case ChainsRetired(model=model, sampler=sampler):
+                self._used[model, sampler] = time.monotonic()
                 self._chains.labels(model, sampler).inc(measurement.chains)
                 self._nonfinite.labels(model, sampler).inc(measurement.nonfinite)
                 if measurement.acceptance is not None:

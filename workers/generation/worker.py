@@ -218,6 +218,7 @@ class BatchWorker(StoppableWorker):
 
     def _sweep(self) -> None:
         self._encoders.sweep()
+        self._metrics.forget()
         self._due[self._sweep] = time.monotonic() + SWEEP_EVERY_S
 
     def _show_state(self) -> None:

@@ -6,6 +6,7 @@ import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -30,6 +31,7 @@ class Artifacts(ABC):
     """Files by job and name."""
 
     in_redis = False  # whether the script that ends a job stores its files too
+    folder: Path | None = None  # on a disk of this machine, where files are there
 
     @staticmethod
     def open(url: str, redis: Redis) -> "Artifacts":
@@ -109,6 +111,7 @@ class FileArtifacts(Artifacts):
 
     def __init__(self, url: str) -> None:
         self._fs, self._root = fsspec.core.url_to_fs(url)
+        self.folder = Path(self._root) if self._is_folder else None
 
     def put_many(self, job_id: str, files: Mapping[str, bytes], ttl_s: int) -> None:
         paths = {self._path(job_id, name): data for name, data in files.items()}

@@ -13,6 +13,7 @@ RECENT = f"{PREFIX}:recent"  # sorted set: job ids by creation
 BACKLOG = f"{PREFIX}:backlog"  # hash: queue -> chain-steps that wait in it
 KEPT = f"{PREFIX}:kept"  # sorted set: the bytes kept of each job, by the time at which they are gone, see scripts/pieces/kept.lua
 KEPT_BY = f"{PREFIX}:kept-by"  # hash: the sums of those bytes, by caller and of all
+KEPT_BY_ALL = " all"  # its field of all
 ACCESS = f"{PREFIX}:access"  # hash: SHA-256 of an API key's secret -> what it may do, as JSON, see access.py
 TURN = f"{PREFIX}:turn"  # hash: queue -> its current turn, see scripts/pieces/turns.lua
 MAINTENANCE = f"{PREFIX}:maintenance"  # lock: one worker at a time looks for abandoned jobs

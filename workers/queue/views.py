@@ -59,6 +59,14 @@ class QueueView(Frozen):
     backlog_tflop: float = 0.0  # of training and calibration jobs, as estimated
 
 
+class StoreView(Frozen):
+    """What Redis holds, in bytes."""
+
+    used: int
+    limit: int  # `maxmemory`; 0 without one
+    kept: int  # of jobs: records, results and images, wherever images are stored; of jobs that have not ended, the most they can leave
+
+
 def status_of(rq_status: bytes | None, expires_at: bytes | None) -> Status:
     """A job's status; a queued job past its deadline has expired, even if no worker has looked at it."""
     status = _STATUSES.get(rq_status or b"", Status.QUEUED)

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from models import datasets, families
 from workers.assignments import parse_assignments
 from workers.queue.broker import Broker
+from workers.room import RoomCollector
 from workers.settings import WorkerSettings
 from workers.training.foreground import train_here
 from workers.training.metrics import TrainingCollector
@@ -39,6 +40,7 @@ def serve(settings: WorkerSettings, *, burst: bool) -> None:
     if settings.metrics_port:
         registry = CollectorRegistry()
         registry.register(TrainingCollector(worker))
+        registry.register(RoomCollector({"checkpoints": settings.checkpoints, "runs": settings.runs_folder}, counting=True))
         start_http_server(settings.metrics_port, settings.metrics_host, registry=registry)
     worker.work(burst=burst)
 

@@ -83,6 +83,18 @@ def test_turns_go_by_key_whatever_the_caller_calls_itself(guarded: Guarded, pain
     assert [view.job.caller for view in broker.recent()] == ["alice"]
 
 
+def test_requests_are_counted_by_key(guarded: Guarded, painter) -> None:
+    alice, admin = guarded("alice", "generate"), guarded("root")
+    for path in ("/models", "/jobs/none", "/models"):
+        alice.get(path)
+    alice.post("/train", json={})
+    page = admin.get("/metrics").text
+    assert 'ebbtide_key_requests_total{key="alice",status="2xx"}' in page
+    assert 'ebbtide_key_requests_total{key="alice",status="4xx"} 2.0' in page
+    for name in ("ebbtide_results_bytes", "ebbtide_redis_memory_bytes", 'ebbtide_disk_free_bytes{folder="checkpoints"}'):
+        assert f"\n{name} " in page, name
+
+
 def test_a_rate_is_kept_and_told(guarded: Guarded, painter) -> None:
     client = guarded("fast", "generate", rate="5/hour")  # asking whether it is known takes some
     answers = [client.get("/jobs") for _ in range(6)]

@@ -116,8 +116,9 @@ def test_connections_are_bounded(serve, settings):
         assert statuses(said) == [503]
         assert b"retry-after" in said.lower()
     deadline = time.monotonic() + 10
-    while client.get("/livez").status_code != 200:
+    while client.get("/livez").status_code != 200 or "ebbtide_connections 1.0" not in client.get("/metrics").text:
         assert time.monotonic() < deadline
+    assert 'ebbtide_rejected_total{reason="too-many-connections"} 1.0' in client.get("/metrics").text
 
 
 def test_a_client_that_leaves_in_its_body_is_no_internal_error(address, api, caplog):

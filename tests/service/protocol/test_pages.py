@@ -24,6 +24,7 @@ def test_names_that_are_set_are_served(serve, settings) -> None:
     client = serve(settings.model_copy(update={"allowed_hosts": ("ebbtide.example",)}))
     assert client.get("/models", headers={"Host": "Ebbtide.example:443"}).status_code == 200
     assert client.get("/models", headers={"Host": "evil.example"}).status_code == 421
+    assert 'ebbtide_rejected_total{reason="unknown-host"} 1.0' in client.get("/metrics").text
     anybody = serve(settings.model_copy(update={"allowed_hosts": ("*",)}))
     assert anybody.get("/models", headers={"Host": "evil.example"}).status_code == 200
 

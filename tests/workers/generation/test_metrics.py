@@ -2,11 +2,13 @@
 
 import os
 import re
+import time
 
 import pytest
 
 from tests.workers.generation.fake_engine import DIVERGES, FakeEngine
 from workers.generation.metrics import WorkerMetrics
+from workers.jobs import Status
 from workers.messages import ChainsRetired, EngineTicked, Loaded, Stepped, Warmed
 from workers.training.metrics import TrainingCollector
 from workers.training.worker import ForkingWorker
@@ -51,6 +53,28 @@ def test_the_engine_is_observed():
     assert get("ebbtide_nonfinite_chains_total", labels) == 1
     assert get("ebbtide_acceptance_ratio_bucket", labels | {"le": "0.6"}) == 1
     assert get("ebbtide_model_load_seconds_count", {"model": "m"}) == 1
+
+
+def test_series_of_models_that_nobody_samples_leave():
+    metrics = WorkerMetrics(8)
+    for model in ("old", "new"):
+        metrics.record(Warmed(model=model, sampler="ddls", seconds={4: 0.1}, taken={4: 10}))
+        metrics.record(stepped(4, 4, 0.01, model))
+        metrics.record(Loaded(model=model, version=1, seconds=0.2))
+        metrics.record(ChainsRetired(model=model, sampler="ddls", chains=3, acceptance=0.5, nonfinite=0))
+        if model == "old":
+            metrics.ended(None, Status.FAILED, 0.0)
+            metrics.forget(unused_s=3600)
+            before = time.monotonic()
+    assert "old" in models_of(metrics)
+    metrics.forget(unused_s=time.monotonic() - before)
+    assert models_of(metrics) == {"new"}
+    metrics.record(ChainsRetired(model="old", sampler="ddls", chains=3, acceptance=0.5, nonfinite=0))
+    assert metrics.registry.get_sample_value("ebbtide_chains_total", {"model": "old", "sampler": "ddls"}) == 3
+
+
+def models_of(metrics):
+    return {sample.labels["model"] for family in metrics.registry.collect() for sample in family.samples if "model" in sample.labels}
 
 
 def tick(metrics, *lanes, seconds):
