@@ -115,8 +115,8 @@ def test_each_profile_has_everything_once(profile: str) -> None:
 
 def test_only_the_api_is_published_beyond_this_machine() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-    assert published.keys() == {"api", "prometheus"}
-    assert all(port.startswith("127.0.0.1:") for port in published["prometheus"])
+    assert published.keys() == {"api", "prometheus", "grafana"}
+    assert all(port.startswith("127.0.0.1:") for name in ("prometheus", "grafana") for port in published[name])
 
 
 def test_redis_forgets_nothing() -> None:
@@ -206,7 +206,7 @@ def test_nobody_is_killed_while_draining() -> None:
 
 
 def test_prometheus_asks_every_service_on_the_port_it_answers() -> None:
-    prometheus = yaml.safe_load((ROOT / "docker/prometheus.yml").read_text())
+    prometheus = yaml.safe_load((ROOT / "docker/prometheus/prometheus.yml").read_text())
     targets = {discovery["names"][0]: discovery["port"] for job in prometheus["scrape_configs"] for discovery in job["dns_sd_configs"]}
     listening = {}
     for service in OURS:
