@@ -3,6 +3,8 @@
 FastAPI's own body parameters would refuse the media type that `curl -d` sends.
 """
 
+import json
+import re
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -14,6 +16,8 @@ from service.protocol.errors import Refusal
 from service.protocol.validation import faults_of, summary
 from service.settings import Settings
 
+FRACTIONS = re.compile(rb"[0-9]\.0+(?![0-9eE])|[0-9][eE]")
+EXACT = 2**53  # below it each integer is a float of its own
 Body = TypeVar("Body", bound=BaseModel)
 
 
@@ -23,9 +27,27 @@ async def read(request: Request, model: type[Body], settings: Settings) -> Body:
     _refuse_encodings(request)
     content = await _content(request, settings.max_body_bytes)
     try:
-        return model.model_validate_json(content)
+        return model.model_validate_json(with_integers(content))
     except ValidationError as error:
         raise _refusal(error, model) from None
+
+
+def with_integers(content: bytes) -> bytes:
+    """The same JSON with 4 for 4.0 and 100 for 1e2, which are integers to JSON Schema."""
+    if not FRACTIONS.search(content):
+        return content
+    try:
+        return json.dumps(json.loads(content, parse_float=_number)).encode()
+    except (ValueError, RecursionError):  # validation says what is wrong
+        return content
+
+
+def _number(text: str) -> int | float:
+    digits, _, zeros = text.partition(".")
+    if zeros and not zeros.strip("0"):
+        return int(digits)
+    number = float(text)
+    return int(number) if number.is_integer() and abs(number) < EXACT else number
 
 
 def documented(model: type[BaseModel]) -> dict[str, Any]:

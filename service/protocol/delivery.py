@@ -7,7 +7,7 @@ from typing import Protocol
 from fastapi import Request, Response
 
 from service.protocol.errors import Refusal
-from service.protocol.negotiation import JSON, PNG, ZIP
+from service.protocol.negotiation import JSON, OCTETS, PNG, ZIP, with_octets
 from service.protocol.schemas import JobLinks, JobReply
 from service.protocol.semantics import tagged
 from workers.jobs import GenerateJob, GenerateResult, JobView, Status
@@ -37,7 +37,7 @@ def picture(job: GenerateJob) -> str:
 
 def offers(job: GenerateJob) -> tuple[str, ...]:
     """The media types of a finished job, the default first; PNG only where one picture shows all images."""
-    return (ZIP, JSON) if job.layout == "images" and job.num_images > 1 else (PNG, JSON, ZIP)
+    return (ZIP, JSON, OCTETS) if job.layout == "images" and job.num_images > 1 else (PNG, JSON, ZIP, OCTETS)
 
 
 def image_address(job_id: str, name: str) -> str:
@@ -78,7 +78,9 @@ def refuse_unfinished(view: JobView) -> None:
 
 async def stored(source: JobSource, request: Request, job_id: str, name: str) -> Response:
     """One file of a job at an address of its own, which never changes; 304 where the client has it. Raises Refusal where there is none."""
-    return tagged(request, await picture_response(source, job_id, name, IMMUTABLE), f"{job_id}/{name}")
+    response = await picture_response(source, job_id, name, IMMUTABLE)
+    response.headers["Content-Type"] = with_octets(request.headers.get("accept"), PNG)
+    return tagged(request, response, f"{job_id}/{name}")
 
 
 async def picture_response(source: JobSource, job_id: str, name: str, headers: dict[str, str]) -> Response:

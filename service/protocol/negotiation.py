@@ -2,10 +2,13 @@
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 QUALITY = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 PNG, JSON, ZIP = "image/png", "application/json", "application/zip"
+OCTETS = "application/octet-stream"  # a picture or ZIP for clients that know no media types of images
+BINARY = {"schema": {"type": "string", "format": "binary"}}  # in OpenAPI
+PICTURE: dict[int | str, dict[str, Any]] = {200: {"content": {PNG: BINARY, OCTETS: BINARY}}}  # of a route that answers with one
 
 
 class Preference(NamedTuple):
@@ -35,6 +38,11 @@ def acceptable(header: str | None, offered: Sequence[str]) -> str | None:
     qualities = {media: _quality(media, ranges) for media in offered}
     best = max(offered, key=lambda media: qualities[media])  # max keeps the first of equals
     return best if qualities[best] > 0 else None
+
+
+def with_octets(accept: str | None, media: str) -> str:
+    """The media type of a picture or ZIP, or that of any bytes where only that is accepted, or it is preferred."""
+    return OCTETS if accept and acceptable(accept, (media, OCTETS)) == OCTETS else media
 
 
 def _range(part: str) -> tuple[str, float]:

@@ -11,7 +11,7 @@ from models import datasets, families
 from models.calibration.settings import METHODS, Method
 from models.cards import SAMPLERS, Frozen, ModelCard, ModelName
 from models.families import FAMILIES
-from models.kernels import AnyKernel
+from models.kernels import KERNELS
 from workers.jobs import MAX_IMAGES, JobView, Layout, Priority, Seed
 
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     GivenOptions = dict[str, Any]
     GivenMethod = dict[str, Any]
 else:  # /docs shows the settings of every kernel and the options of every family
-    GivenSettings = Annotated[AnyKernel, WrapValidator(_as_given)]
+    GivenSettings = Annotated[reduce(or_, KERNELS.values()), WrapValidator(_as_given)]
     GivenOptions = Annotated[reduce(or_, FAMILIES.values()), WrapValidator(_as_given)]
     GivenMethod = Annotated[Method, WrapValidator(_as_given)]
 
@@ -54,7 +54,8 @@ class GenerateRequest(Body):
     model: str = Field(max_length=100, description="name of a checkpoint, or name@version", examples=["mnist-sngan", "mnist-sngan@1"])
     sampler: AnySampler | None = Field(None, description="default: the checkpoint's default sampler")
     mcmc: GivenSettings | None = Field(
-        None, description="kernel and its settings; missing ones come from the checkpoint's default kernel. None for `prior`"
+        None,
+        description="kernel and its settings; missing ones come from the card's kernel, all of them for `{}`. `prior` takes none",
     )
     num_images: int = Field(1, ge=1, le=MAX_IMAGES)
     seed: Seed | None = Field(None, description=DEFAULT_SEED)
@@ -93,7 +94,7 @@ class TrainRequest(Body):
     )
     calibrate: bool = Field(True, description="calibrate afterwards, where the family has samplers that need it")
     promote: bool = Field(False, description=PROMOTE)
-    options: GivenOptions = Field({}, description="the family's own options; missing ones have their defaults")
+    options: GivenOptions = Field(default_factory=dict, description="the family's own options; missing ones have their defaults")
 
 
 class CalibrateRequest(Body):
@@ -102,7 +103,7 @@ class CalibrateRequest(Body):
     model_config = ConfigDict(json_schema_extra={"example": {"method": "ratio-head", "options": {"steps": 1200}}})
 
     method: str = Field("ratio-head", max_length=100, json_schema_extra={"enum": list(METHODS)})
-    options: GivenMethod = Field({}, description="of the method; missing ones have their defaults")
+    options: GivenMethod = Field(default_factory=dict, description="of the method; missing ones have their defaults")
     dataset: str | None = Field(
         None, max_length=100, description="default: the one it was trained on", json_schema_extra={"enum": [*datasets.names(), None]}
     )

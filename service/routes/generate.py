@@ -12,15 +12,15 @@ from service.protocol import delivery
 from service.protocol.bodies import documented, read
 from service.protocol.errors import RETRY_SOON, Refusal
 from service.protocol.metrics import HANG_UP
-from service.protocol.negotiation import JSON, PNG, ZIP, Preference, acceptable, preference
+from service.protocol.negotiation import BINARY, JSON, OCTETS, PNG, ZIP, Preference, acceptable, preference
 from service.protocol.plain_route import PlainRoute
-from service.protocol.schemas import Fault, GenerateRequest, JobReply, ProblemDetails
+from service.protocol.schemas import Fault, GenerateRequest, JobReply
 from workers.jobs import GenerateJob
 from workers.queue.broker import BrokerUnavailable, Expected, new_id
 
 router = APIRouter(tags=["generate"], route_class=PlainRoute)
 WATCH_AFTER_S = 0.05  # most answers come sooner, and starting a watch costs more than a timer
-PICTURES = {PNG: {"schema": {"type": "string", "format": "binary"}}, ZIP: {"schema": {"type": "string", "format": "binary"}}}
+PICTURES = dict.fromkeys((PNG, ZIP, OCTETS), BINARY)
 
 
 class Order(NamedTuple):
@@ -28,9 +28,14 @@ class Order(NamedTuple):
 
     job_id: str
     job: GenerateJob
-    media: str
+    accepted: str  # what the answer is labelled
     preference: Preference
     wait_s: float
+
+    @property
+    def media(self) -> str:
+        """What the answer is: PNG, ZIP or JSON."""
+        return delivery.offers(self.job)[0] if self.accepted == OCTETS else self.accepted
 
     @property
     def picture(self) -> str | None:
@@ -48,8 +53,7 @@ class Order(NamedTuple):
     openapi_extra=documented(GenerateRequest),
     response_class=Response,
     responses={
-        200: {"description": "A PNG, a ZIP or the job with links, as `Accept` asks", "model": JobReply, "content": PICTURES},
-        429: {"description": "The backlog is full; `Retry-After` estimates when there is room", "model": ProblemDetails},
+        200: {"description": "A PNG, a ZIP, or the job with links, as `Accept` asks", "model": JobReply, "content": PICTURES},
         202: {"description": "Accepted (`Prefer: respond-async`, or `wait=N` was too short); `Location` is the job", "model": JobReply},
     },
 )
@@ -57,9 +61,9 @@ async def generate(request: Request) -> Response:
     """Samples images from a model.
 
     The answer is a PNG of one image or of a grid; with `"layout": "images"` several images come as a ZIP.
-    `Accept` chooses between `image/png`, `application/json` and `application/zip`. `Prefer: respond-async` answers 202 at once,
-    `Prefer: wait=N` after at most N seconds; otherwise closing the connection cancels the job. Callers take turns: a caller is the name in
-    `X-Ebbtide-Caller`, else the client's address.
+    `Accept` chooses between `image/png`, `application/json`, `application/zip`, and `application/octet-stream` for clients that know no
+    images. `Prefer: respond-async` answers 202 at once, `Prefer: wait=N` after at most N seconds; otherwise closing the connection cancels
+    the job. Callers take turns: a caller is an API key, or without keys the name in `X-Ebbtide-Caller`, else the client's address.
     """
     dependencies: Dependencies = request.app.state.dependencies
     body = await read(request, GenerateRequest, dependencies.settings)
@@ -140,7 +144,10 @@ class DisconnectWatch:
 async def _answer(dependencies: Dependencies, order: Order, outcome: str, picture: bytes | None) -> Response:
     match outcome:
         case "ended":
-            return await _deliver(dependencies, order, picture)
+            answer = await _deliver(dependencies, order, picture)
+            if order.accepted == OCTETS:
+                answer.headers["Content-Type"] = OCTETS
+            return answer
         case "left":
             if order.preference.applied is None:
                 await dependencies.off_loop(lambda: dependencies.broker.cancel(order.job_id))

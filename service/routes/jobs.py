@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.exceptions import HTTPException
@@ -11,14 +11,13 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from service.admission.dependencies import Dependencies, Injected
 from service.admission.eta import eta_s
 from service.protocol import delivery
-from service.protocol.negotiation import PNG
+from service.protocol.negotiation import PICTURE
 from service.protocol.schemas import JobList, JobReply
 from workers.jobs import EVENT_ID, Event
 from workers.queue.broker import UnknownJob
 
 router = APIRouter(tags=["jobs"], prefix="/jobs")
 JobId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
-PICTURE: dict[int | str, dict[str, Any]] = {200: {"content": {PNG: {"schema": {"type": "string", "format": "binary"}}}}}
 
 
 @router.get("")

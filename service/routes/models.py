@@ -15,7 +15,7 @@ from service.admission.resolving import calibrate_job, find, versioned
 from service.protocol import delivery
 from service.protocol.bodies import documented, read
 from service.protocol.errors import Refusal
-from service.protocol.negotiation import JSON, PNG
+from service.protocol.negotiation import JSON, PICTURE, PNG, with_octets
 from service.protocol.schemas import CalibrateRequest, JobReply, ModelList, ModelReply
 from service.protocol.semantics import tagged
 
@@ -40,22 +40,22 @@ async def model(reference: Reference, request: Request, dependencies: Injected) 
     return _tagged(request, await dependencies.off_loop(lambda: _reply(find(dependencies.store, reference), dependencies.store)))
 
 
-@router.get("/{reference}/samples.png", response_class=FileResponse, responses={200: {"content": {PNG: {}}}})
-async def samples(reference: Reference, dependencies: Injected) -> FileResponse:
+@router.get("/{reference}/samples.png", response_class=FileResponse, responses=PICTURE)
+async def samples(reference: Reference, request: Request, dependencies: Injected) -> FileResponse:
     """A picture of the model's samples."""
     path = await dependencies.off_loop(lambda: dependencies.store.folder(find(dependencies.store, reference)) / "samples.png")
     if not path.is_file():
         raise Refusal("no-image", f"{reference} was published without samples")
-    return FileResponse(path, media_type=PNG)
+    return FileResponse(path, media_type=with_octets(request.headers.get("accept"), PNG))
 
 
-@router.get("/{reference}/reliability.png", response_class=FileResponse, responses={200: {"content": {PNG: {}}}})
-async def reliability(reference: Reference, dependencies: Injected) -> FileResponse:
+@router.get("/{reference}/reliability.png", response_class=FileResponse, responses=PICTURE)
+async def reliability(reference: Reference, request: Request, dependencies: Injected) -> FileResponse:
     """A plot of what the model's density ratio says against what is true, on test images."""
     path = await dependencies.off_loop(lambda: dependencies.store.folder(find(dependencies.store, reference)) / "reliability.png")
     if not path.is_file():
         raise Refusal("no-image", f"{reference} has no calibration that was measured")
-    return FileResponse(path, media_type=PNG)
+    return FileResponse(path, media_type=with_octets(request.headers.get("accept"), PNG))
 
 
 @router.post(

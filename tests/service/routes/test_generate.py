@@ -63,7 +63,7 @@ def test_separate_images_come_as_a_zip_by_default(api: httpx.Client, painter) ->
     assert api.post("/generate", json=body).headers["content-type"] == "application/zip"
     refused = api.post("/generate", json=body, headers={"Accept": "image/png"})
     assert refused.status_code == 406
-    assert refused.json()["errors"][0]["choices"] == ["application/zip", "application/json"]
+    assert refused.json()["errors"][0]["choices"] == ["application/zip", "application/json", "application/octet-stream"]
 
 
 @pytest.mark.parametrize(
