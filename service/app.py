@@ -16,10 +16,11 @@ from models.checkpoints import Store
 from service.admission.access import AccessControl
 from service.admission.dependencies import Dependencies
 from service.protocol import errors, pages
+from service.protocol.errors import ErrorHandlers
 from service.protocol.metrics import ApiMetrics, MetricsMiddleware
 from service.protocol.openapi import describing
 from service.protocol.pages import HostCheck, SecurityHeaders
-from service.protocol.semantics import HeadAsGet, HeaderBounds
+from service.protocol.semantics import CompressedReads, HeadAsGet, HeaderBounds
 from service.settings import Settings
 from workers.queue.artifacts import Artifacts
 from workers.queue.broker import Broker
@@ -52,7 +53,17 @@ def create_app(
     )
     handlers = errors.install(app, metrics)
     pages.install(app)
+    _add_middleware(app, settings, metrics, handlers)
+    for router in ROUTERS:
+        app.router.routes.extend(router.routes)  # include_router would match each path twice: 4 µs a request
+    app.openapi = describing(app)  # type: ignore[method-assign]
+    return app
+
+
+def _add_middleware(app: FastAPI, settings: Settings, metrics: ApiMetrics, handlers: ErrorHandlers) -> None:
+    """From the routes outwards."""
     app.add_middleware(HeadAsGet)
+    app.add_middleware(CompressedReads)
     app.add_middleware(AccessControl, owner=app, handlers=handlers)
     app.add_middleware(HostCheck, settings=settings, refuse=handlers.refuse)
     app.add_middleware(HeaderBounds, settings=settings, refuse=handlers.refuse)
@@ -66,10 +77,6 @@ def create_app(
         )
     app.add_middleware(SecurityHeaders)
     app.add_middleware(MetricsMiddleware, metrics=metrics)  # outermost: it sees every answer
-    for router in ROUTERS:
-        app.router.routes.extend(router.routes)  # include_router would match each path twice: 4 µs a request
-    app.openapi = describing(app)  # type: ignore[method-assign]
-    return app
 
 
 @asynccontextmanager

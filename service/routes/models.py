@@ -109,7 +109,7 @@ async def delete(reference: Reference, dependencies: Injected) -> None:
 def _tagged(request: Request, reply: ModelList | ModelReply) -> Response:
     """Cards as JSON, under a tag of their content."""
     content = reply.model_dump_json().encode()
-    return tagged(request, Response(content, media_type=JSON), hashlib.sha256(content).hexdigest()[:32])
+    return tagged(request, Response(content, media_type=JSON), hashlib.sha256(content).hexdigest()[:32], weak=True)
 
 
 def _reply(card: ModelCard, store: Store) -> ModelReply:

@@ -200,7 +200,7 @@ def test_images_and_cards_have_tags_that_a_client_can_ask_with(api, painter):
     made = api.post("/generate", content=BODY)
     for path in (made.headers["content-location"], "/models", "/models/toy"):
         first = api.get(path)
-        again = api.get(path, headers={"If-None-Match": f'"other", W/{first.headers["etag"]}'})
+        again = api.get(path, headers={"If-None-Match": f'"other", W/{first.headers["etag"].removeprefix("W/")}'})
         assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", first.headers["etag"])
         assert api.get(path, headers={"If-None-Match": '"other"'}).content == first.content
 
@@ -216,3 +216,25 @@ def test_pages_of_origins_that_are_set_may_call(serve, settings, painter):
 
 def test_the_version_is_told(api: httpx.Client):
     assert api.get("/version").json() == {"version": api.get("/openapi.json").json()["info"]["version"]}
+
+
+def test_what_is_read_is_compressed_where_that_helps(api: httpx.Client, painter):
+    job = api.post("/generate", json={"model": "toy", "num_images": 40}).headers["x-ebbtide-job"]
+    for path, smaller in (
+        (f"/jobs/{job}", True),
+        ("/metrics", True),
+        ("/openapi.json", True),
+        ("/livez", False),
+        (f"/jobs/{job}/images/0", False),
+    ):
+        plain = api.get(path, headers={"Accept-Encoding": "identity"})
+        packed = api.get(path, headers={"Accept-Encoding": "gzip"})
+        assert ("content-encoding" in packed.headers) is smaller, path
+        assert "content-encoding" not in plain.headers
+        if smaller:
+            assert int(packed.headers["content-length"]) < len(plain.content) / 2
+            assert "accept-encoding" in packed.headers["vary"].lower()
+        if path != "/metrics":
+            assert packed.content == plain.content
+        head = api.head(path, headers={"Accept-Encoding": "gzip"})
+        assert (head.status_code, head.content) == (200, b"")
