@@ -5,7 +5,7 @@ ENV PYTHONPATH=/app PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSIO
 WORKDIR /app
 
 COPY pyproject.toml ./
-RUN touch README.md && pip install ".[service]"
+RUN touch README.md && pip install ".[service,s3]"
 
 # A fresh named volume takes the owner of the folder it is mounted on.
 RUN useradd --uid 10001 --create-home ebbtide && install -d -o ebbtide -g ebbtide /checkpoints

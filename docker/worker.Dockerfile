@@ -10,7 +10,7 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN pip install --index-url "$TORCH_INDEX" "torch==$TORCH"
 
 COPY pyproject.toml ./
-RUN touch README.md && pip install ".[worker,train]"
+RUN touch README.md && pip install ".[worker,train,s3]"
 
 # A fresh named volume takes the owner of the folder it is mounted on.
 RUN useradd --uid 10001 --create-home ebbtide && install -d -o ebbtide -g ebbtide /checkpoints /data

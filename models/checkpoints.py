@@ -8,6 +8,7 @@ Errors:
     CheckpointError
     ├── UnknownModel      no such name, or no such version of it
     ├── Kept              a version that may not be deleted
+    ├── StoreUnavailable  the bucket does not answer, or refuses
     └── DamagedWeights    the weights are not those the card describes
 """
 
@@ -25,6 +26,7 @@ from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
+from uuid import uuid4
 
 from pydantic import ValidationError
 
@@ -33,6 +35,7 @@ from models.cards import ModelCard
 if TYPE_CHECKING:
     from torch import Tensor
 
+WEIGHTS = "weights.safetensors"
 ZOO = Path(__file__).parent / "zoo"
 SETTLED_NS = 1_000_000_000  # two changes closer than a tick of the file system's clock look like one
 _logger = logging.getLogger(__name__)
@@ -53,6 +56,10 @@ class UnknownModel(CheckpointError):
 
 class Kept(CheckpointError):
     """The version may not be deleted: it is the default, or was shipped."""
+
+
+class StoreUnavailable(CheckpointError):
+    """The bucket of checkpoints does not answer, or refuses; the message says why."""
 
 
 class DamagedWeights(CheckpointError):
@@ -113,15 +120,20 @@ class Store:
 
     def delete(self, name: str, version: int) -> None:
         """Deletes a version's files; its number is never given again. Raises UnknownModel or Kept."""
+        folder = self.require_deletable(name, version)
+        (folder / "card.json").unlink()
+        os.utime(folder.parent)  # so that listings are read again
+        for path in folder.iterdir():
+            path.unlink()
+
+    def require_deletable(self, name: str, version: int) -> Path:
+        """The folder of a version that may be deleted. Raises UnknownModel or Kept."""
         folder = self._folder(name, version)
         if version == self.default(name):
             raise Kept(f"{name}@{version} is the default; promote another version first")
         if folder.parent.parent != self.root:
             raise Kept(f"{name}@{version} was shipped with Ebbtide")
-        (folder / "card.json").unlink()
-        os.utime(folder.parent)  # so that listings are read again
-        for path in folder.iterdir():
-            path.unlink()
+        return folder
 
     def owner(self, name: str) -> str | None:
         """The key that may add versions; None where nobody claimed the name."""
@@ -157,10 +169,14 @@ class Store:
         """The weights a card describes, on the CPU. Raises DamagedWeights where their sha256 is not the card's."""
         from safetensors.torch import load
 
-        content = (self.folder(card) / "weights.safetensors").read_bytes()
+        content = self.weights_file(card).read_bytes()
         if hashlib.sha256(content).hexdigest() != card.digest:
             raise DamagedWeights(f"{card.name}@{card.version}: the sha256 of weights.safetensors is not the card's {card.digest}")
         return load(content)
+
+    def weights_file(self, card: ModelCard) -> Path:
+        """The file of the weights, on this machine."""
+        return self.folder(card) / WEIGHTS
 
     def publish(
         self, card: ModelCard, weights: dict[str, Tensor], samples_png: bytes, files: Mapping[str, bytes] = MappingProxyType({})
@@ -175,7 +191,7 @@ class Store:
         draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=home))
         try:
             draft.chmod(0o755)
-            _write(draft / "weights.safetensors", content)
+            _write(draft / WEIGHTS, content)
             for name, file in {**files, "samples.png": samples_png}.items():
                 _write(draft / name, file)
             return self._place(card.model_copy(update={"digest": digest}), draft)
@@ -189,10 +205,9 @@ class Store:
         while True:
             taken = {*self.versions(card.name), *(int(path.name) for path in home.iterdir() if path.name.isdecimal())}
             version = max(taken, default=0) + 1
-            if self.versions(card.name) and self._listed(str(home)).default is None:
-                self.promote(card.name, self.default(card.name))  # what is the default stays the default
+            self._keep_default(card.name)
             numbered = card.model_copy(update={"version": version})
-            _write(draft / "card.json", (numbered.model_dump_json(indent=2) + "\n").encode())
+            _write(draft / "card.json", written(numbered))
             try:
                 draft.rename(home / str(version))
             except OSError:
@@ -200,6 +215,11 @@ class Store:
                     raise
             else:
                 return numbered
+
+    def _keep_default(self, name: str) -> None:
+        """Before another version appears: what is the default stays it."""
+        if self.versions(name) and self._listed(f"{self.root}/{name}").default is None:
+            self.promote(name, self.default(name))
 
     def _names(self) -> list[str]:
         return sorted({card.parent.parent.name for root in self._roots for card in root.glob("*/*/card.json")})
@@ -240,15 +260,9 @@ class Store:
         """Writes a file of a model, in one rename."""
         home = self.root / name
         home.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(prefix=f".{file}-", dir=home)
-        os.close(handle)
-        try:
-            _write(Path(draft), content.encode())
-            os.chmod(draft, 0o644)
-            os.rename(draft, home / file)
-        except BaseException:
-            Path(draft).unlink(missing_ok=True)
-            raise
+        draft = home / f".{file}-{uuid4().hex}"
+        _write(draft, content.encode())
+        draft.rename(home / file)
 
     def _card(self, folder: Path) -> ModelCard:
         if folder not in self._read:
@@ -263,6 +277,11 @@ def _versions(home: Path) -> dict[int, Path]:
     """The folders of one model that hold a card, by version."""
     cards = home.glob("[0-9]*/card.json")
     return {int(card.parent.name): card.parent for card in cards if card.parent.name.isdecimal()}
+
+
+def written(card: ModelCard) -> bytes:
+    """A card as its file has it."""
+    return (card.model_dump_json(indent=2) + "\n").encode()
 
 
 def _number(path: Path) -> int | None:

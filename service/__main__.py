@@ -5,11 +5,13 @@ from functools import partial
 
 import uvicorn
 
+from models.checkpoints import StoreUnavailable
 from service.app import create_app
 from service.protocol.connection import bounded
 from service.protocol.exposure import is_loopback, nobody_has_a_key
 from service.protocol.metrics import ApiMetrics
 from service.settings import Settings
+from workers.bucket import open_store
 
 DRAIN_LIMIT_S = 30  # that open requests have to end in, after SIGINT or SIGTERM
 
@@ -25,9 +27,13 @@ def main() -> None:
     if not is_loopback(given.host) and (reason := nobody_has_a_key(settings.redis_url)):
         raise SystemExit(f"refusing to listen on {given.host}: {reason}")
     settings = settings.model_copy(update={"allowed_hosts": (*settings.allowed_hosts, given.host)})
+    try:
+        store = open_store(settings)
+    except StoreUnavailable as error:
+        raise SystemExit(str(error)) from None
     metrics = ApiMetrics()
     uvicorn.run(
-        partial(create_app, settings, metrics=metrics),
+        partial(create_app, settings, store=store, metrics=metrics),
         factory=True,
         host=given.host,
         port=given.port,

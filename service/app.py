@@ -22,6 +22,7 @@ from service.protocol.openapi import describing
 from service.protocol.pages import HostCheck, SecurityHeaders
 from service.protocol.semantics import CompressedReads, HeadAsGet, HeaderBounds
 from service.settings import Settings
+from workers.bucket import open_store
 from workers.queue.artifacts import Artifacts
 from workers.queue.broker import Broker
 from workers.version import version
@@ -48,7 +49,7 @@ def create_app(
         settings,
         broker=broker,
         artifacts=artifacts or Artifacts.open(settings.artifacts, broker.redis),
-        store=store or Store(settings.checkpoints),
+        store=store or open_store(settings),
         metrics=metrics,
     )
     handlers = errors.install(app, metrics)

@@ -3,8 +3,11 @@
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from redis import Redis
 
@@ -40,6 +43,46 @@ def redis(valkey_url: str) -> Iterator[Redis]:
     client.flushall()
     yield client
     client.close()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The address of a server that speaks S3."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """The URL of an empty place in a bucket, with credentials for it in the environment."""
+    import s3fs
+
+    told = {"ACCESS_KEY_ID": "key", "SECRET_ACCESS_KEY": "secret", "DEFAULT_REGION": "us-east-1", "ENDPOINT_URL": s3_server}
+    for name, value in told.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    s3fs.S3FileSystem().mkdirs("ebbtide", exist_ok=True)
+    return f"s3://ebbtide/{tmp_path.name}"
+
+
+@pytest.fixture
+def s3_refuses(s3_server: str) -> Callable[[], AbstractContextManager[None]]:
+    """A context in which the server knows no credentials, and so refuses ours."""
+
+    @contextmanager
+    def refusing() -> Iterator[None]:
+        httpx.post(f"{s3_server}/moto-api/reset-auth", content=b"0")
+        try:
+            yield
+        finally:
+            httpx.post(f"{s3_server}/moto-api/reset-auth", content=b"1000000000")
+
+    return refusing
 
 
 @pytest.fixture

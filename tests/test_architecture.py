@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("models", "workers", "service")  # each may import itself and those before it
 
 # What each part of a package may import of its own package; a part is a folder or a file beside the folders. Nothing else is allowed.
-GROUND = {"jobs", "room", "settings", "version", "health", "messages", "capacity", "training_lock", "computing", "assignments"}
+GROUND = {"jobs", "room", "bucket", "settings", "version", "health", "messages", "capacity", "training_lock", "computing", "assignments"}
 PARTS: dict[str, dict[str, set[str]]] = {
     "models": {
         "registry": set(),
@@ -28,6 +28,7 @@ PARTS: dict[str, dict[str, set[str]]] = {
         "cards": {"kernels", "targets"},
         "networks": {"costs", "device", "joint"},
         "checkpoints": {"cards"},
+        "shared_checkpoints": {"cards", "checkpoints"},
         "sampling": {"device", "joint", "kernels", "targets"},
         "costs": set(),
         "estimates": {"calibration", "costs", "datasets", "families"},
@@ -59,6 +60,7 @@ PARTS: dict[str, dict[str, set[str]]] = {
         "jobs": set(),
         "training_lock": set(),
         "room": set(),
+        "bucket": {"settings"},
         "assignments": set(),
         "computing": {"settings"},
         "capacity": set(),

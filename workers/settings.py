@@ -28,6 +28,7 @@ class WorkerSettings(BaseSettings):
     checkpoints: Path = Field(
         default_factory=lambda given: given["data"] / "checkpoints", description="where versions are published; <data>/checkpoints if unset"
     )
+    checkpoint_bucket: str = Field("", description="fsspec URL where versions are published; then the folder is this machine's copy")
 
     datasets: Path = Field(
         default_factory=lambda given: given["data"] / "datasets", description="where users put data to train on; <data>/datasets if unset"

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from models.checkpoints import UnknownModel
+from models.checkpoints import StoreUnavailable, UnknownModel
 from service.protocol.metrics import ApiMetrics
 from service.protocol.schemas import Fault, ProblemDetails
 from service.protocol.validation import faults_of, summary
@@ -67,6 +67,7 @@ KINDS = {
     "redis-away": Kind(503, "Redis does not answer"),
     "redis-full": Kind(503, "Redis has no room"),
     "images-full": Kind(503, "The image store has no room"),
+    "checkpoints-away": Kind(503, "The store of checkpoints does not answer"),
     "images-away": Kind(503, "The image store does not answer"),
     "diverged": Kind(422, "The chains diverged"),
     "expired": Kind(504, "The job's deadline passed"),
@@ -154,6 +155,12 @@ class ErrorHandlers:
         fault = Fault(field="name", value=error.name, reason="unknown", choices=error.choices)
         return self.refuse(Refusal("unknown-model", str(error), fault))
 
+    async def checkpoints_away(self, _: Request, error: Exception) -> Response:
+        log.warning("%s", error)
+        return self.refuse(
+            Refusal("checkpoints-away", "the bucket of checkpoints does not answer; try again in a moment", headers=RETRY_SOON)
+        )
+
     async def redis_away(self, _: Request, error: Exception) -> Response:
         log.warning("Redis does not answer: %s", error)
         return self.refuse(Refusal("redis-away", "Redis does not answer; try again in a moment", headers=RETRY_SOON))
@@ -206,6 +213,7 @@ def install(app: FastAPI, metrics: ApiMetrics) -> ErrorHandlers:
     app.add_exception_handler(RequestValidationError, handlers.parameters)
     app.add_exception_handler(HTTPException, handlers.routing)
     app.add_exception_handler(UnknownJob, handlers.unknown_job)
+    app.add_exception_handler(StoreUnavailable, handlers.checkpoints_away)
     app.add_exception_handler(UnknownModel, handlers.unknown_model)
     app.add_exception_handler(BrokerUnavailable, handlers.redis_away)
     app.add_exception_handler(BrokerFull, handlers.redis_full)

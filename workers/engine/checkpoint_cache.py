@@ -78,7 +78,7 @@ class CheckpointCache:
         card = self._store.card(job.model, job.version)
         if card.digest != job.digest:
             raise CheckpointError(f"{job.model}@{job.version} on this worker has weights {card.digest}, the job asks for {job.digest}")
-        self._make_room((self._store.folder(card) / "weights.safetensors").stat().st_size, needed)
+        self._make_room(self._store.weights_file(card).stat().st_size, needed)
         prepared = load(self._store, card, self._device)
         self._make_room(prepared.bytes, needed)  # it may take more than its file
         yield

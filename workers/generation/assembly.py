@@ -2,15 +2,16 @@
 
 from prometheus_client import start_http_server
 
-from models.checkpoints import Store
+from models.checkpoints import StoreUnavailable
 from workers import computing
+from workers.bucket import open_store
 from workers.generation.engine_process import EngineProcess
 from workers.generation.metrics import WorkerMetrics
 from workers.generation.step_loop import Steps
 from workers.generation.threads import SharedThreads
 from workers.generation.worker import BatchWorker
 from workers.messages import Observer
-from workers.queue.artifacts import Artifacts
+from workers.queue.artifacts import ArtifactError, Artifacts
 from workers.queue.broker import Broker
 from workers.room import RoomCollector
 from workers.settings import WorkerSettings
@@ -24,13 +25,18 @@ def start_engine(settings: WorkerSettings) -> EngineProcess:
 def assemble(settings: WorkerSettings, engine: EngineProcess) -> BatchWorker:
     """A worker with its page of metrics; waits until Redis and the engine are there."""
     broker = Broker.connect_patiently(settings)
+    artifacts = Artifacts.open(settings.artifacts, broker.redis)
+    try:
+        artifacts.check()
+    except ArtifactError as error:
+        raise SystemExit(str(error)) from None
     metrics = WorkerMetrics(settings.capacity)
     metrics.watch_process("engine", engine.pid)
     metrics.watch_threads(lambda: engine.threads)
     metrics.registry.register(RoomCollector({}))
     if settings.metrics_port:
         start_http_server(settings.metrics_port, settings.metrics_host, registry=metrics.registry)
-    return BatchWorker(engine, broker, Artifacts.open(settings.artifacts, broker.redis), settings, metrics)
+    return BatchWorker(engine, broker, artifacts, settings, metrics)
 
 
 def _engine(settings: WorkerSettings, observer: Observer) -> Steps:
@@ -38,7 +44,11 @@ def _engine(settings: WorkerSettings, observer: Observer) -> Steps:
     from workers.engine.engine import Engine, EngineSettings
 
     limits = EngineSettings(settings.capacity, str(device), checkpoint_bytes=settings.checkpoint_bytes)
-    return Engine(Store(settings.checkpoints), limits, observer)
+    try:
+        store = open_store(settings)
+    except StoreUnavailable as error:
+        raise SystemExit(str(error)) from None
+    return Engine(store, limits, observer)
 
 
 def _set_threads(threads: int) -> None:

@@ -64,6 +64,9 @@ class Artifacts(ABC):
                 refused[job_id] = error
         return refused
 
+    def check(self) -> None:  # noqa: B027 (most stores have nothing to check)
+        """Raises ArtifactError where files could not be stored now: no bucket, wrong credentials."""
+
     def has_room(self) -> bool:
         """Whether there is room for files, as far as this process can see; a store that refuses some says so for itself."""
         return True
@@ -115,27 +118,39 @@ class FileArtifacts(Artifacts):
 
     def put_many(self, job_id: str, files: Mapping[str, bytes], ttl_s: int) -> None:
         paths = {self._path(job_id, name): data for name, data in files.items()}
-        written: list[str] = []
         try:
-            self._fs.makedirs(f"{self._root}/{job_id}", exist_ok=True)
-            for path, data in paths.items():
-                written.append(path)
-                self._write(path, data)
             if self._is_folder:
+                self._fs.makedirs(f"{self._root}/{job_id}", exist_ok=True)
+                for path, data in paths.items():
+                    self._write(path, data)
                 self._write(f"{self._root}/{job_id}/{_EXPIRES}", str(time.time() + ttl_s).encode())
+            else:
+                self._fs.pipe(paths)  # an object store writes them at once
         except Exception as error:  # every file system has its own errors
-            for path in written:
+            for path in paths:
                 self._discard(path)
             raise ArtifactError(f"cannot store images under {self._root}: {error}") from error
 
     def get(self, job_id: str, name: str) -> bytes | None:
+        return self.get_each([(job_id, name)])[0]
+
+    def get_each(self, wanted: Sequence[tuple[str, str]]) -> list[bytes | None]:
+        paths = [self._path(job_id, name) for job_id, name in wanted]
+        found: dict[str, Any] = self._fs.cat(paths, on_error="return") if paths else {}
+        for error in found.values():
+            if isinstance(error, Exception) and not isinstance(error, FileNotFoundError):
+                raise ArtifactError(f"cannot read images under {self._root}: {error}") from error
+        return [content if isinstance(content := found[path], bytes) else None for path in paths]
+
+    def check(self) -> None:
+        if self._is_folder:
+            return
+        path = f"{self._root}/.probe-{uuid4().hex}"
         try:
-            data: bytes = self._fs.cat_file(self._path(job_id, name))
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise ArtifactError(f"cannot read images under {self._root}: {error}") from error
-        return data
+            self._fs.pipe_file(path, b"")
+            self._fs.rm_file(path)
+        except Exception as error:
+            raise ArtifactError(f"images cannot be stored under {self._root} (EBBTIDE_ARTIFACTS): {error}") from error
 
     def has_room(self) -> bool:
         try:
@@ -167,7 +182,7 @@ class FileArtifacts(Artifacts):
             self._discard(partial)
 
     def _discard(self, path: str) -> None:
-        with contextlib.suppress(OSError):  # the file may not exist, and the first error is the one to report
+        with contextlib.suppress(Exception):  # the file may not exist, and the first error is the one to report
             self._fs.rm_file(path)
 
     @property

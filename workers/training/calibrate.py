@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING
 
 from rq import Retry
 
-from models.checkpoints import CheckpointError, Store
+from models.checkpoints import CheckpointError
 from workers import computing, training_lock
 from workers.jobs import CalibrateJob, CalibrateResult, Problem
 from workers.settings import WorkerSettings
-from workers.training.process import JobFailed, current_events, end_early
+from workers.training.process import JobFailed, current_events, end_early, opened_store
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +26,7 @@ def _run(wanted: CalibrateJob, settings: WorkerSettings, device: "torch.device")
     from models.training.calibration import Plan
     from models.training.recalibration import CalibrationStopped, NoGain, Unfit, recalibrate
 
-    events, store = current_events(settings), Store(settings.checkpoints)
+    events, store = current_events(settings), opened_store(settings)
     plan = Plan(wanted.settings, wanted.dataset, wanted.seed)
     try:
         card = store.card(wanted.model, wanted.version)

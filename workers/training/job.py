@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 
 from rq import Retry
 
-from models.checkpoints import Store
+from models.checkpoints import StoreUnavailable
 from workers import computing, training_lock
 from workers.jobs import Problem, TrainJob, TrainResult
 from workers.settings import WorkerSettings
 from workers.training.options import as_assignments
-from workers.training.process import JobFailed, current_events, end_early
+from workers.training.process import JobFailed, current_events, end_early, opened_store
 from workers.training.tensorboard import recorded
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def _run(wanted: TrainJob, settings: WorkerSettings, device: "torch.device") -> 
     from models.training.trainer import train
 
     events = current_events(settings)
-    run_folder, store = settings.runs_folder / events.job_id, Store(settings.checkpoints)
+    run_folder, store = settings.runs_folder / events.job_id, opened_store(settings)
     train_settings = TrainSettings.model_validate(wanted.model_dump(exclude=NO_SETTINGS))
     try:
         with recorded(events, settings.tensorboard, f"{wanted.name}-{events.job_id}") as reporter:
@@ -60,7 +60,7 @@ def _run(wanted: TrainJob, settings: WorkerSettings, device: "torch.device") -> 
         return end_early(events)
     except Diverged as error:
         raise JobFailed(Problem(reason="diverged", detail=str(error))) from error
-    except (DatasetUnavailable, Unsuitable) as error:
+    except (DatasetUnavailable, Unsuitable, StoreUnavailable) as error:
         raise JobFailed(Problem(reason="unavailable", detail=str(error))) from error
     assert card is not None  # a job trains in one process
     if wanted.promote:

@@ -4,6 +4,8 @@ import os
 
 from rq import Retry, get_current_job
 
+from models.checkpoints import Store, StoreUnavailable
+from workers.bucket import open_store
 from workers.jobs import Problem
 from workers.queue.artifacts import Artifacts
 from workers.queue.broker import Broker
@@ -28,6 +30,14 @@ def current_events(settings: WorkerSettings) -> JobEvents:
     assert job is not None
     broker = Broker.connect(settings)
     return JobEvents(job.id, os.environ["RQ_WORKER_ID"], broker, Artifacts.open(settings.artifacts, broker.redis), STOP)
+
+
+def opened_store(settings: WorkerSettings) -> Store:
+    """The checkpoints, for a job. Raises JobFailed where their bucket cannot be used."""
+    try:
+        return open_store(settings)
+    except StoreUnavailable as error:
+        raise JobFailed(Problem(reason="unavailable", detail=str(error))) from error
 
 
 def end_early(events: JobEvents) -> Retry:

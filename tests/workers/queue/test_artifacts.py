@@ -10,10 +10,31 @@ from workers.queue.connection import connect
 BYTES = bytes(range(256))
 
 
-@pytest.fixture(params=["redis", "folder", "memory"])
+@pytest.fixture(params=["redis", "folder", "memory", "s3"])
 def store(request, redis, tmp_path) -> Artifacts:
     urls = {"redis": "", "folder": str(tmp_path / "images"), "memory": f"memory://{tmp_path.name}"}
-    return Artifacts.open(urls[request.param], redis)
+    url = request.getfixturevalue("s3") if request.param == "s3" else urls[request.param]
+    store = Artifacts.open(url, redis)
+    store.check()
+    return store
+
+
+def test_wrong_credentials_and_no_bucket_are_told(redis, s3, s3_refuses):
+    with s3_refuses(), pytest.raises(ArtifactError, match=r"EBBTIDE_ARTIFACTS.*Access Key Id"):
+        Artifacts.open(s3, redis).check()
+    with pytest.raises(ArtifactError, match=r"no-such-bucket.*EBBTIDE_ARTIFACTS.*bucket does not exist"):
+        Artifacts.open("s3://no-such-bucket/images", redis).check()
+
+
+def test_an_object_store_that_refuses_is_no_missing_image(redis, s3, s3_refuses):
+    store = Artifacts.open(s3, redis)
+    store.put("job", "0.png", BYTES, 60)
+    with s3_refuses():
+        with pytest.raises(ArtifactError, match="cannot read"):
+            store.get("job", "0.png")
+        with pytest.raises(ArtifactError, match="cannot store"):
+            store.put("job", "1.png", BYTES, 60)
+    assert store.get_each([("job", "0.png"), ("job", "1.png")]) == [BYTES, None]
 
 
 def test_files_come_back_as_they_went(store):
