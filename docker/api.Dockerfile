@@ -5,6 +5,7 @@ ENV PYTHONPATH=/app PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSIO
 WORKDIR /app
 
 COPY pyproject.toml ./
+COPY docker/wheel docker/wheel
 RUN touch README.md && pip install ".[service,s3]"
 
 # A fresh named volume takes the owner of the folder it is mounted on.

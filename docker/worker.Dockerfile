@@ -10,6 +10,7 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN pip install --index-url "$TORCH_INDEX" "torch==$TORCH"
 
 COPY pyproject.toml ./
+COPY docker/wheel docker/wheel
 RUN touch README.md && pip install ".[worker,train,s3]"
 
 # A fresh named volume takes the owner of the folder it is mounted on.
