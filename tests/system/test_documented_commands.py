@@ -17,8 +17,8 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 ELSEWHERE = ("make ", "docker ", ".venv/bin/ebbtide train", ".venv/bin/python -m workers.training")  # hours, or other tests
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(), re.S | re.M)
+def blocks(language: str, page: str = "README.md") -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), re.S | re.M)
 
 
 SHELL = [block for block in blocks("bash") if not block.startswith(ELSEWHERE)]
@@ -59,3 +59,10 @@ def test_the_python_block(shipped: House, tmp_path: Path, monkeypatch: pytest.Mo
     (block,) = blocks("python")
     exec(compile(block.replace("Client()", f'Client("http://127.0.0.1:{shipped.port}")'), "README.md", "exec"), {})
     assert pictures(tmp_path) == {"digits.png": (118, 118)}
+
+
+def test_the_asyncio_block(shipped: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (block,) = blocks("python", "docs/operations.md")
+    exec(compile(block.replace("AsyncClient()", f'AsyncClient("http://127.0.0.1:{shipped.port}")'), "operations.md", "exec"), {})
+    assert pictures(tmp_path) == {f"{seed}.png": (118, 118) for seed in range(8)}
