@@ -6,7 +6,7 @@ WORKDIR /app
 
 COPY pyproject.toml ./
 COPY docker/wheel docker/wheel
-RUN touch README.md && pip install ".[service,s3]"
+RUN touch README.md && pip install ".[service,s3,telemetry]"
 
 # A fresh named volume takes the owner of the folder it is mounted on.
 RUN useradd --uid 10001 --create-home ebbtide && install -d -o ebbtide -g ebbtide /checkpoints

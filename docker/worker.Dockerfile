@@ -11,7 +11,7 @@ RUN pip install --index-url "$TORCH_INDEX" "torch==$TORCH"
 
 COPY pyproject.toml ./
 COPY docker/wheel docker/wheel
-RUN touch README.md && pip install ".[worker,train,s3]"
+RUN touch README.md && pip install ".[worker,train,s3,telemetry]"
 
 # A fresh named volume takes the owner of the folder it is mounted on.
 RUN useradd --uid 10001 --create-home ebbtide && install -d -o ebbtide -g ebbtide /checkpoints /data

@@ -11,6 +11,7 @@ from service.protocol.connection import bounded
 from service.protocol.exposure import is_loopback, nobody_has_a_key
 from service.protocol.metrics import ApiMetrics
 from service.settings import Settings
+from workers import logs
 from workers.bucket import open_store
 
 DRAIN_LIMIT_S = 30  # that open requests have to end in, after SIGINT or SIGTERM
@@ -31,7 +32,8 @@ def main() -> None:
         store = open_store(settings)
     except StoreUnavailable as error:
         raise SystemExit(str(error)) from None
-    metrics = ApiMetrics()
+    logs.set_up(settings)
+    metrics, own = ApiMetrics(), {"log_config": None} if logs.is_set(settings) else {"log_level": given.log_level}
     uvicorn.run(
         partial(create_app, settings, store=store, metrics=metrics),
         factory=True,
@@ -40,9 +42,9 @@ def main() -> None:
         http=bounded(settings, metrics),
         ws="none",
         h11_max_incomplete_event_size=settings.max_header_bytes,
-        log_level=given.log_level,
         access_log=False,
         timeout_graceful_shutdown=DRAIN_LIMIT_S,
+        **own,
     )
 
 

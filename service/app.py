@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from importlib import import_module
 from types import FrameType
+from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.telemetry import TelemetryConfig
 
 from models.checkpoints import Store
 from service.admission.access import AccessControl
@@ -25,6 +27,7 @@ from service.settings import Settings
 from workers.bucket import open_store
 from workers.queue.artifacts import Artifacts
 from workers.queue.broker import Broker
+from workers.tracing import Tracing
 from workers.version import version
 
 ROUTES = ("generate", "jobs", "train", "models", "health")  # files of service/routes, searched for a request's path in this order
@@ -39,11 +42,14 @@ def create_app(
     artifacts: Artifacts | None = None,
     store: Store | None = None,
     metrics: ApiMetrics | None = None,
+    tracing: Tracing | None = None,
 ) -> FastAPI:
     """An app that shares nothing with other apps; settings come from EBBTIDE_* variables unless given, and the rest from the settings."""
     settings = settings or Settings()
     metrics, broker = metrics or ApiMetrics(), broker or Broker.connect(settings)
-    app = FastAPI(title="Ebbtide", version=version(), description=DESCRIPTION, lifespan=_lifespan, docs_url=None, redoc_url=None)
+    tracing = tracing or Tracing.open("ebbtide-api")
+    about: dict[str, Any] = {"title": "Ebbtide", "version": version(), "description": DESCRIPTION}
+    app = FastAPI(**about, lifespan=_lifespan, docs_url=None, redoc_url=None, telemetry=_telemetry(tracing))
     app.router.redirect_slashes = False
     app.state.dependencies = Dependencies(
         settings,
@@ -51,6 +57,7 @@ def create_app(
         artifacts=artifacts or Artifacts.open(settings.artifacts, broker.redis),
         store=store or open_store(settings),
         metrics=metrics,
+        tracing=tracing,
     )
     handlers = errors.install(app, metrics)
     pages.install(app)
@@ -59,6 +66,12 @@ def create_app(
         app.router.routes.extend(router.routes)  # include_router would match each path twice: 4 µs a request
     app.openapi = describing(app)  # type: ignore[method-assign]
     return app
+
+
+def _telemetry(tracing: Tracing | None) -> TelemetryConfig:
+    """FastAPI's own telemetry: spans of requests where there is tracing; figures and logs are ours."""
+    ours: TelemetryConfig = {"metrics": False, "logs": False, "operation_spans": False, "auto_configure": False}
+    return {**ours, "tracer_provider": tracing.provider} if tracing else {**ours, "tracing": False}
 
 
 def _add_middleware(app: FastAPI, settings: Settings, metrics: ApiMetrics, handlers: ErrorHandlers) -> None:

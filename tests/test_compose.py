@@ -83,7 +83,7 @@ def test_the_api_image_has_no_torch_and_the_worker_image_the_pinned_one() -> Non
     pinned = re.search(r'"torch==([\d.]+)"', (ROOT / "pyproject.toml").read_text())
     assert pinned
     api, worker = ((ROOT / "docker" / f"{name}.Dockerfile").read_text() for name in ("api", "worker"))
-    assert '".[service,s3]"' in api
+    assert '".[service,s3,telemetry]"' in api
     assert not [rest for word, rest in instructions(ROOT / "docker/api.Dockerfile") if word == "RUN" and "torch" in rest]
     assert f"ARG TORCH={pinned[1]}\n" in worker
 

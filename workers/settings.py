@@ -3,6 +3,7 @@
 import os
 import socket
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -46,6 +47,8 @@ class WorkerSettings(BaseSettings):
     capacity: int = Field(64, ge=1, le=4096, description="chains that run at once")
     checkpoint_bytes: int = Field(1 << 30, ge=0, description="bytes of weights kept in memory; the checkpoint longest unused leaves")
     encoders: int = Field(2, ge=1, le=64, description="threads that make PNGs beside the stepping one")
+    log_format: Literal["text", "json"] = Field("text", description="of this process's log: text, or json for one object a line")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what this process logs at least")
     metrics_host: str = Field("0.0.0.0", description="address of this process's Prometheus page")
     metrics_port: int = Field(0, ge=0, le=65535, description="port of this process's Prometheus page; 0 for none")
 

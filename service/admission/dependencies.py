@@ -1,6 +1,7 @@
 """What the routes of one app work with: settings, broker, checkpoints, images, metrics."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -19,12 +20,15 @@ from service.admission.worker_check import WorkerCheck
 from service.protocol.errors import IMAGES_FULL, REDIS_FULL, RETRY_SOON, Refusal
 from service.protocol.metrics import ApiMetrics, QueueState
 from service.settings import Settings
+from workers import logs
 from workers.jobs import AnyJob, JobView
 from workers.queue.artifacts import Artifacts
 from workers.queue.broker import Broker, BrokerFull, BrokerUnavailable, Completions, UnknownJob, new_id
 from workers.queue.submissions import Answer, AsyncSubmissions, Submission
 from workers.room import RoomCollector
+from workers.tracing import Tracing
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 PAGE, PAGES = 200, 20  # jobs looked at together, and how often, for a list of one's own
 QUEUE_STATE_LIMIT_S = 2.0  # a probe or a scrape waits no longer for Redis
@@ -33,12 +37,21 @@ QUEUE_STATE_LIMIT_S = 2.0  # a probe or a scrape waits no longer for Redis
 class Dependencies:
     """Opened and closed with the app; `off_loop` keeps blocking calls off the event loop."""
 
-    def __init__(self, settings: Settings, *, broker: Broker, artifacts: Artifacts, store: Store, metrics: ApiMetrics) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        broker: Broker,
+        artifacts: Artifacts,
+        store: Store,
+        metrics: ApiMetrics,
+        tracing: Tracing | None = None,
+    ) -> None:
         self.settings = settings
         self.broker = broker
         self.store = store
         self._artifacts = artifacts
-        self.metrics = metrics
+        self.metrics, self._tracing = metrics, tracing
         self._room = RoomCollector({"checkpoints": settings.checkpoints} | ({"images": images} if (images := artifacts.folder) else {}))
         metrics.registry.register(self._room)
         self.completions = Completions(settings.redis_url)
@@ -62,6 +75,8 @@ class Dependencies:
         await self.completions.__aexit__(kind, error, trace)
         await self._submissions.close()
         self._threads.shutdown(wait=False)
+        if self._tracing:
+            self._tracing.close()
 
     async def off_loop(self, call: Callable[[], T]) -> T:
         """Runs a blocking call in a thread, which knows the key that acts."""
@@ -75,11 +90,16 @@ class Dependencies:
         """
         self.require_room_for_images()
         reply = f"{self.completions.replies} {wanted}" if wanted else ""
-        submission = Submission(job, job_id or new_id(), reply, self.results.expected(job))
+        job_id = job_id or new_id()
+        logs.job.set(job_id)
+        if self._tracing:
+            job = job.model_copy(update={"traceparent": self._tracing.traceparent()})
+        submission = Submission(job, job_id, reply, self.results.expected(job))
 
         async def submit() -> int:
             answer = await self._submit(submission)
             self.results.check(answer)
+            log.debug("accepted %s", job.describe())
             return answer.backlog
 
         backlog = self._training_backlog if job.handler else self._backlog

@@ -52,7 +52,8 @@ def artifact_address(job_id: str, name: str) -> str:
 
 def reply(view: JobView, eta_s: float | None = None) -> JobReply:
     """A job with its links, without its caller, which may be an IP address; `eta_s` estimates the seconds it still needs."""
-    fields = {name: getattr(view, name) for name in JobView.model_fields} | {"job": view.job.model_copy(update={"caller": ""})}
+    job = view.job.model_copy(update={"caller": "", "traceparent": ""})
+    fields = {name: getattr(view, name) for name in JobView.model_fields} | {"job": job}
     return JobReply(**fields, eta_s=eta_s, links=_links(view))
 
 

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
+from workers import logs
 from workers.engine.allocator import keep_freed
 from workers.generation.assembly import assemble, start_engine
 from workers.generation.engine_process import EngineDied
@@ -15,6 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--burst", action="store_true", help="leave when the queues are empty")
     given = parser.parse_args(arguments)
     settings = WorkerSettings()
+    logs.set_up(settings)
     keep_freed()  # in both processes
     try:
         with start_engine(settings) as engine:

@@ -7,6 +7,7 @@ from workers import computing
 from workers.bucket import open_store
 from workers.generation.engine_process import EngineProcess
 from workers.generation.metrics import WorkerMetrics
+from workers.generation.reports import JobReports
 from workers.generation.step_loop import Steps
 from workers.generation.threads import SharedThreads
 from workers.generation.worker import BatchWorker
@@ -15,6 +16,7 @@ from workers.queue.artifacts import ArtifactError, Artifacts
 from workers.queue.broker import Broker
 from workers.room import RoomCollector
 from workers.settings import WorkerSettings
+from workers.tracing import Tracing
 
 
 def start_engine(settings: WorkerSettings) -> EngineProcess:
@@ -36,7 +38,8 @@ def assemble(settings: WorkerSettings, engine: EngineProcess) -> BatchWorker:
     metrics.registry.register(RoomCollector({}))
     if settings.metrics_port:
         start_http_server(settings.metrics_port, settings.metrics_host, registry=metrics.registry)
-    return BatchWorker(engine, broker, artifacts, settings, metrics)
+    reports = JobReports(Tracing.open("ebbtide-generation"))
+    return BatchWorker(engine, broker, artifacts, settings, metrics=metrics, reports=reports)
 
 
 def _engine(settings: WorkerSettings, observer: Observer) -> Steps:

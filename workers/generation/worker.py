@@ -23,6 +23,7 @@ from workers.generation.encoding import Encoders
 from workers.generation.engine_process import EngineProcess
 from workers.generation.intake import LOOK_EVERY_S, Intake
 from workers.generation.metrics import WorkerMetrics
+from workers.generation.reports import JobReports
 from workers.jobs import Problem, Progress
 from workers.jobs.generate import ALONE_QUEUE, GENERATE_QUEUES
 from workers.leases.leases import LOST, STOP, Ended, Leases
@@ -30,7 +31,7 @@ from workers.leases.maintenance import maintain
 from workers.leases.quarantine import Quarantine
 from workers.leases.stopping import StoppableWorker
 from workers.leases.subscription import Subscription
-from workers.messages import Failed, Turn
+from workers.messages import EngineTicked, Failed, Turn
 from workers.queue import keys, routing
 from workers.queue.artifacts import Artifacts
 from workers.queue.broker import Broker
@@ -48,12 +49,19 @@ class BatchWorker(StoppableWorker):
     """Serves the queues of generation until it is stopped. It waits for the engine to be ready, and ends it when it leaves."""
 
     def __init__(
-        self, engine: EngineProcess, broker: Broker, artifacts: Artifacts, settings: WorkerSettings, metrics: WorkerMetrics
+        self,
+        engine: EngineProcess,
+        broker: Broker,
+        artifacts: Artifacts,
+        settings: WorkerSettings,
+        *,
+        metrics: WorkerMetrics,
+        reports: JobReports,
     ) -> None:
         queues = {name: Queue(name, connection=broker.redis, serializer=JSONSerializer) for name in routing.QUEUES}
         self._watched, self._shared, alone = list(queues.values()), [queues[name] for name in GENERATE_QUEUES], queues[ALONE_QUEUE]
         super().__init__([*self._shared, alone], connection=broker.redis, serializer=JSONSerializer, worker_ttl=settings.lease_s)
-        self._engine, self._settings, self._metrics = engine, settings, metrics
+        self._engine, self._settings, self._metrics, self._reports = engine, settings, metrics, reports
         engine.await_ready()
         self._leases = Leases(broker, self.name, self.key, settings.lease_s)
         self._quarantine = Quarantine(self._leases, self._shared, alone)
@@ -82,6 +90,7 @@ class BatchWorker(StoppableWorker):
         finally:
             self._encoders.close()
             self._engine.close()
+            self._reports.close()
             self.teardown()  # type: ignore[no-untyped-call]
         return True
 
@@ -89,6 +98,8 @@ class BatchWorker(StoppableWorker):
         """Passes on what the engine sent. It names executions; one that this worker no longer holds is ignored."""
         for measurement in turn.measurements:
             self._metrics.record(measurement)
+            if isinstance(measurement, EngineTicked):
+                self._reports.ticked(self._intake.running, measurement.seconds)
         ours = [(job, outcome) for outcome in turn.outcomes if (job := self._intake.running.get(outcome.job_id))]
         for job, outcome in ours:
             if isinstance(outcome, Failed):
@@ -172,6 +183,7 @@ class BatchWorker(StoppableWorker):
         self._ended = []
         for one in ours:
             self._metrics.ended(one.taken.request, one.status, one.taken.created_at, getattr(one.outcome, "timings", None))
+        self._reports.ended(ours)
 
     def _beat(self) -> None:
         """Sends heartbeats for the worker and every running job; the answers name jobs to stop and jobs whose lease is lost."""

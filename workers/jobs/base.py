@@ -40,6 +40,13 @@ class Job(Frozen):
     kind: str
     caller: str = Field("", max_length=100, description="who asks, for fair turns; the result does not depend on it")
 
+    traceparent: str = Field(
+        "",
+        max_length=100,
+        exclude_if=lambda text: not text,
+        description="trace of the request; the result does not depend on it",
+    )
+
     queues: ClassVar[tuple[str, ...]]  # every queue of this kind
     result: ClassVar[type[Result]]
     # "module:function", which gets the job in a process of its own and returns the result. None: a generation worker runs many at once.

@@ -9,6 +9,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, start_http_server
 
 from models import datasets, families
+from workers import logs
 from workers.assignments import parse_assignments
 from workers.queue.broker import Broker
 from workers.room import RoomCollector
@@ -22,6 +23,7 @@ from workers.training.worker import ForkingWorker
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of both modes."""
     settings = WorkerSettings()
+    logs.set_up(settings)
     parser = _parser(settings)
     given = parser.parse_args(arguments)
     try:

@@ -8,7 +8,7 @@ from models.checkpoints import CheckpointError
 from workers import computing, training_lock
 from workers.jobs import CalibrateJob, CalibrateResult, Problem
 from workers.settings import WorkerSettings
-from workers.training.process import JobFailed, current_events, end_early, opened_store
+from workers.training.process import JobFailed, begun, current_events, end_early, opened_store
 
 if TYPE_CHECKING:
     import torch
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def calibrate_job(wanted: CalibrateJob) -> CalibrateResult | Retry:
     """Calibrates what the current RQ job asks for, in its process; a Retry puts the job back because this worker has to leave."""
     settings = WorkerSettings()
-    with training_lock.holding(settings.training_lock):
+    with begun(wanted), training_lock.holding(settings.training_lock):
         return _run(wanted, settings, computing.begin(settings))
 
 

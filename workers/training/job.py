@@ -10,7 +10,7 @@ from workers import computing, training_lock
 from workers.jobs import Problem, TrainJob, TrainResult
 from workers.settings import WorkerSettings
 from workers.training.options import as_assignments
-from workers.training.process import JobFailed, current_events, end_early, opened_store
+from workers.training.process import JobFailed, begun, current_events, end_early, opened_store
 from workers.training.tensorboard import recorded
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from models.training.run import TrainSettings
 
-NO_SETTINGS = {"kind", "caller", "tflop", "promote"}  # fields of a job that do not say how to train
+NO_SETTINGS = {"kind", "caller", "tflop", "promote", "traceparent"}  # fields of a job that do not say how to train
 
 
 def command_line(wanted: "TrainSettings | TrainJob") -> str:
@@ -32,7 +32,7 @@ def command_line(wanted: "TrainSettings | TrainJob") -> str:
 def train_job(wanted: TrainJob) -> TrainResult | Retry:
     """Trains what the current RQ job asks for, in its process; a Retry puts the job back because this worker has to leave."""
     settings = WorkerSettings()
-    with training_lock.holding(settings.training_lock):
+    with begun(wanted), training_lock.holding(settings.training_lock):
         return _run(wanted, settings, computing.begin(settings))
 
 

@@ -1,12 +1,15 @@
 """What the process of one job has in common with its worker, whatever the job's kind: reports, the wish to stop, and its ends."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rq import Retry, get_current_job
 
 from models.checkpoints import Store, StoreUnavailable
+from workers import logs, tracing
 from workers.bucket import open_store
-from workers.jobs import Problem
+from workers.jobs import Job, Problem
 from workers.queue.artifacts import Artifacts
 from workers.queue.broker import Broker
 from workers.queue.views import reason_text
@@ -22,6 +25,16 @@ class JobFailed(Exception):
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(reason_text(problem))
+
+
+@contextmanager
+def begun(wanted: Job) -> Iterator[None]:
+    """The run of the current RQ job: its log lines carry its id, and its span continues its request's trace."""
+    current = get_current_job()
+    assert current is not None
+    logs.job.set(current.id)
+    with tracing.traced(current.id, wanted, tracing.Tracing.open("ebbtide-training")):
+        yield
 
 
 def current_events(settings: WorkerSettings) -> JobEvents:

@@ -6,6 +6,7 @@ Run as a program it is a whole worker process: `python -m tests.workers.generati
 import argparse
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,13 +16,15 @@ from workers.engine.allocator import keep_freed
 from workers.generation.engine_process import EngineProcess
 from workers.generation.metrics import WorkerMetrics
 from workers.generation.pipe import Pipe
+from workers.generation.reports import JobReports
 from workers.generation.step_loop import StepLoop, Steps
 from workers.generation.worker import BatchWorker
 from workers.jobs import ChainReport, Contract, Diagnostics, GenerateJob, Problem, Progress
-from workers.messages import Failed, Finished
+from workers.messages import Failed, Finished, Observer
 from workers.queue.artifacts import Artifacts
 from workers.queue.broker import Broker
 from workers.settings import WorkerSettings
+from workers.tracing import Tracing
 
 CHAIN = ChainReport(energy_first=1.0, energy_last=0.0, acceptance=None)
 DIAGNOSTICS = Diagnostics(exact=True, effective_temperature=1.0)
@@ -116,9 +119,9 @@ class EngineThread(threading.Thread):
 
     pid, exitcode = None, None
 
-    def __init__(self, engine: Steps, pipe: Pipe) -> None:
+    def __init__(self, make: Callable[[Observer], Steps], pipe: Pipe) -> None:
         super().__init__(name="engine")
-        self._pipe, self._loop = pipe, StepLoop(lambda observer: engine, one_thread, pipe)
+        self._pipe, self._loop = pipe, StepLoop(make, one_thread, pipe)
 
     def run(self) -> None:
         try:
@@ -138,15 +141,26 @@ def worker(engine: FakeEngine, settings: WorkerSettings) -> BatchWorker:
 
 
 def beside(engine: Steps) -> EngineProcess:
+    return beside_made(lambda observer: engine)
+
+
+def beside_made(make: Callable[[Observer], Steps]) -> EngineProcess:
     worker_end, engine_end = Pipe.pair()
-    thread = EngineThread(engine, engine_end)
+    thread = EngineThread(make, engine_end)
     thread.start()
     return EngineProcess(worker_end, thread)
 
 
-def worker_of(engine: EngineProcess, settings: WorkerSettings) -> BatchWorker:
+def worker_of(engine: EngineProcess, settings: WorkerSettings, tracing: Tracing | None = None) -> BatchWorker:
     broker = Broker.connect(settings)
-    return BatchWorker(engine, broker, Artifacts.open(settings.artifacts, broker.redis), settings, WorkerMetrics(settings.capacity))
+    return BatchWorker(
+        engine,
+        broker,
+        Artifacts.open(settings.artifacts, broker.redis),
+        settings,
+        metrics=WorkerMetrics(settings.capacity),
+        reports=JobReports(tracing),
+    )
 
 
 def main() -> None:
