@@ -22,6 +22,7 @@ from service.protocol.metrics import ApiMetrics, QueueState
 from service.settings import Settings
 from workers import logs
 from workers.jobs import AnyJob, JobView
+from workers.queue import holdings
 from workers.queue.artifacts import Artifacts
 from workers.queue.broker import Broker, BrokerFull, BrokerUnavailable, Completions, UnknownJob, new_id
 from workers.queue.submissions import Answer, AsyncSubmissions, Submission
@@ -94,17 +95,31 @@ class Dependencies:
         logs.job.set(job_id)
         if self._tracing:
             job = job.model_copy(update={"traceparent": self._tracing.traceparent()})
-        submission = Submission(job, job_id, reply, self.results.expected(job))
+        share = await self._share_of(job)
+        submission = Submission(job, job_id, reply, self.results.expected(job), self.results.most(share))
 
         async def submit() -> int:
             answer = await self._submit(submission)
-            self.results.check(answer)
+            self.results.check(answer, share)
             log.debug("accepted %s", job.describe())
             return answer.backlog
 
         backlog = self._training_backlog if job.handler else self._backlog
         await backlog.admit(job, submit)
         return submission.job_id
+
+    async def _share_of(self, job: AnyJob) -> float | None:
+        """The share of the key that asks. Raises Refusal where its jobs would take more of the backlog."""
+        key = acting.get()
+        if key is None or key.share is None:
+            return None
+        if job.cost:
+            most = int(key.share * self.settings.max_backlog_chain_steps)
+            waiting = await self.off_loop(lambda: holdings.waiting_of(self.broker.redis, key.name))
+            if waiting and waiting + job.cost > most:
+                detail = f"jobs of the key {key.name!r} wait for {waiting} chain-steps, and its share of the backlog is {most}"
+                raise Refusal("too-busy", detail, headers=RETRY_SOON)
+        return key.share
 
     async def job(self, job_id: str) -> JobView:
         """Status, progress and result of a job. Raises UnknownJob, also for a job of another key."""
@@ -162,7 +177,8 @@ class Dependencies:
         queues.state = await self.queue_state()
         queues.store = None
         with suppress(Exception):  # a scrape still gets the other figures
-            queues.store = await asyncio.wait_for(self.off_loop(self.broker.store), QUEUE_STATE_LIMIT_S) if queues.state else None
+            if queues.state is not None:
+                queues.store = await asyncio.wait_for(self.off_loop(lambda: holdings.held(self.broker.redis)), QUEUE_STATE_LIMIT_S)
         await self.off_loop(self._room.look)
 
     def _queue_state(self) -> QueueState:

@@ -45,11 +45,16 @@ class ResultLimits:
         report = REPORT_BYTES + (TRACE_BYTES if job.mcmc else 0)
         return job.num_images * (pixels + carried + report) + in_a_grid
 
-    def check(self, answer: Answer) -> None:
+    def most(self, share: float | None) -> int | None:
+        """Bytes that may be kept of a caller with a share of all; None without one."""
+        return None if share is None else min(self.kept.caller, int(share * self.kept.all))
+
+    def check(self, answer: Answer, share: float | None = None) -> None:
         """Raises Refusal where a job was refused because of what is kept already."""
         if answer.full is None:
             return
-        whose, limit = ("this caller", self.kept.caller) if answer.full.whose == "caller" else ("all callers", self.kept.all)
+        own = self.most(share) or self.kept.caller
+        whose, limit = ("this caller", own) if answer.full.whose == "caller" else ("all callers", self.kept.all)
         wait_s = min(LONGEST_S, answer.full.next_gone_s)
         detail = f"jobs of {whose} keep {answer.full.kept} bytes, and this one would exceed the limit of {limit}; results are kept for "
         detail += f"{self._ttl_s} s; try again in {wait_s} s"

@@ -30,7 +30,7 @@ def keys(data: Path) -> AccessKeys:
     return AccessKeys(connect(url))
 
 
-def create(data: Path, name: str, scopes: list[str], rate: str | None) -> str:
+def create(data: Path, name: str, scopes: list[str], rate: str | None, share: float | None) -> str:
     """The secret of a new key. Raises ClientError."""
     unknown = [scope for scope in scopes if scope not in get_args(Scope)]
     if unknown:
@@ -41,7 +41,7 @@ def create(data: Path, name: str, scopes: list[str], rate: str | None) -> str:
         except ValueError:
             raise ClientError(f"--rate: {rate!r} is no rate; one is 60/minute") from None
     try:
-        return keys(data).create(AccessKey(name=name, scopes=frozenset(scopes), rate=rate))
+        return keys(data).create(AccessKey(name=name, scopes=frozenset(scopes), rate=rate, share=share))
     except ValidationError:
         raise ClientError(f"--name: {name!r} has other characters than letters, digits, `.`, `_` and `-`, or more than 64") from None
     except NameTaken:
@@ -50,13 +50,22 @@ def create(data: Path, name: str, scopes: list[str], rate: str | None) -> str:
         raise ClientError(str(error)) from None
 
 
-def rows(data: Path) -> list[tuple[str, str, str, str]]:
-    """Name, scopes, rate and day of each key. Raises ClientError."""
+def rows(data: Path) -> list[tuple[str, ...]]:
+    """Name, scopes, rate, share and day of each key. Raises ClientError."""
     try:
         found = sorted(keys(data).all().values(), key=lambda key: key.created)
     except BrokerUnavailable as error:
         raise ClientError(str(error)) from None
-    return [(key.name, ", ".join(sorted(key.scopes)), key.rate or "", time.strftime("%Y-%m-%d", time.gmtime(key.created))) for key in found]
+    return [
+        (
+            key.name,
+            ", ".join(sorted(key.scopes)),
+            key.rate or "",
+            f"{key.share:g}" if key.share else "",
+            time.strftime("%Y-%m-%d", time.gmtime(key.created)),
+        )
+        for key in found
+    ]
 
 
 def revoke(data: Path, name: str) -> None:
@@ -73,17 +82,21 @@ def keys_create(
     name: Annotated[str, typer.Option(help="Who it is for; jobs are listed and take turns by it.")],
     scope: Annotated[list[str], typer.Option(help="generate, train or admin; repeatable.")],
     rate: Annotated[str | None, typer.Option(help="Most requests, such as 60/minute. Default: no limit.")] = None,
+    share: Annotated[
+        float | None,
+        typer.Option(min=0.001, max=1, help="Of the backlog and of results kept, such as 0.2. Default: all."),
+    ] = None,
     data: Data = Path("data"),
 ) -> None:
     """Makes a key and prints its secret, which is shown only now."""
-    print(create(data, name, scope, rate))
+    print(create(data, name, scope, rate, share))
     err.print("it is not shown again; send it as `Authorization: Bearer ...`, or set EBBTIDE_API_KEY", highlight=False, soft_wrap=True)
 
 
 @app.command("list")
 def keys_list(data: Data = Path("data")) -> None:
     """Lists the keys, without their secrets."""
-    listed(("name", "scopes", "rate", "created"), rows(data))
+    listed(("name", "scopes", "rate", "share", "created"), rows(data))
 
 
 @app.command("revoke")

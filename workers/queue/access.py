@@ -26,6 +26,7 @@ class AccessKey(BaseModel):
     name: str = Field(pattern=NAME)
     scopes: frozenset[Scope] = Field(min_length=1)
     rate: str | None = Field(None, description="requests in a time, such as 60/minute; None for no limit")
+    share: float | None = Field(None, gt=0, le=1, description="of the backlog and of the bytes kept, that its jobs may take; None for all")
     created: float = Field(0.0, description="Unix seconds")
 
 

@@ -98,14 +98,6 @@ class Broker:
         with guarded():
             self.redis.set(keys.PROBE, 1, px=1000)
 
-    def store(self) -> views.StoreView:
-        """What Redis holds, and may hold."""
-        with guarded(), self.redis.pipeline(transaction=False) as pipe:
-            pipe.info("memory")
-            pipe.hget(keys.KEPT_BY, keys.KEPT_BY_ALL)
-            memory, kept = pipe.execute()
-        return views.StoreView(used=int(memory["used_memory"]), limit=int(memory.get("maxmemory", 0)), kept=int(kept or 0))
-
     # Submitting and canceling
 
     def submit(self, job: AnyJob, job_id: str | None = None) -> str:

@@ -33,6 +33,7 @@ class Submission(NamedTuple):
     job_id: str
     reply: str = ""
     expected: int = RECORD_BYTES  # bytes that it will leave, at most
+    most: int | None = None  # bytes that may be kept of its caller, where that is less than of others
 
 
 class KeptLimits(NamedTuple):
@@ -98,10 +99,12 @@ class Submissions:
 
     def _arguments(self, submission: Submission, now: float) -> tuple[str, bytes]:
         """A job as JSON and RQ's record of the call. Only two arguments a job, as redis-py takes time for each."""
-        job, job_id, reply, expected = submission
+        job, job_id, reply, expected, most = submission
         fields = ["description", job.describe(), keys.CHAINS, str(job.chains), keys.CALLER, job.caller, keys.KEPT_BYTES, str(expected)]
         entry: dict[str, Any] = {"id": job_id, "origin": job.queue, "caller": job.caller, "chains": job.chains, "record": fields}
         entry["bytes"] = expected
+        if most is not None:
+            entry["most"] = most
         entry |= {"cost": job.cost, "quick": job.cost <= QUICK_TICKS * job.chains}
         if job.work:
             fields += [keys.WORK, f"{job.work:g}"]

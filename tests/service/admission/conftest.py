@@ -26,9 +26,9 @@ def guarded(access: AccessKeys, serve: Callable[[Settings], httpx.Client], setti
     secrets = {"root": access.create(AccessKey(name="root", scopes=frozenset({"admin"})))}
     server = serve(settings)
 
-    def client(name: str | None, *scopes: str, rate: str | None = None) -> httpx.Client:
+    def client(name: str | None, *scopes: str, rate: str | None = None, share: float | None = None) -> httpx.Client:
         if name is not None and name not in secrets:
-            secrets[name] = access.create(AccessKey(name=name, scopes=frozenset(scopes), rate=rate))
+            secrets[name] = access.create(AccessKey(name=name, scopes=frozenset(scopes), rate=rate, share=share))
             admin = {"Authorization": f"Bearer {secrets['root']}"}
             give_up = time.monotonic() + LIMIT_S
             while httpx.get(f"{server.base_url}/jobs", headers={"Authorization": f"Bearer {secrets[name]}"}).status_code == 401:

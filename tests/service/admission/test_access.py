@@ -83,6 +83,25 @@ def test_turns_go_by_key_whatever_the_caller_calls_itself(guarded: Guarded, pain
     assert [view.job.caller for view in broker.recent()] == ["alice"]
 
 
+def test_a_key_has_its_share_of_the_backlog_and_of_what_is_kept(guarded: Guarded, settings: Settings) -> None:
+    asynchronous = {"Prefer": "respond-async"}
+    alice, bob = guarded("alice", "generate", share=0.001), guarded("bob", "generate")
+    steps = settings.max_backlog_chain_steps // 1000
+    long = {"model": "toy", "num_images": 1, "mcmc": {"kernel": "mala", "steps": min(steps, 10_000)}}
+    assert alice.post("/generate", json=long, headers=asynchronous).status_code == 202  # alone it may be of any size
+    refused = alice.post("/generate", json=long, headers=asynchronous)
+    assert (refused.status_code, refused.json()["type"]) == (429, "urn:ebbtide:too-busy")
+    assert "share" in refused.json()["detail"]
+    assert "retry-after" in refused.headers
+    assert bob.post("/generate", json=long, headers=asynchronous).status_code == 202
+    images = {"model": "toy", "sampler": "prior", "num_images": 250}
+    carol = guarded("carol", "generate", share=0.001)
+    answers = [carol.post("/generate", json=images, headers=asynchronous) for _ in range(4)]
+    assert (answers[0].status_code, answers[-1].status_code) == (202, 429)
+    assert answers[-1].json()["type"] == "urn:ebbtide:results-full"
+    assert bob.post("/generate", json=images, headers=asynchronous).status_code == 202
+
+
 def test_requests_are_counted_by_key(guarded: Guarded, painter) -> None:
     alice, admin = guarded("alice", "generate"), guarded("root")
     for path in ("/models", "/jobs/none", "/models"):

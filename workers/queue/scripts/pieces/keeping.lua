@@ -10,7 +10,7 @@ end
 local function too_much(job, limits, unix)
     local all, own = unpack(redis.call('HMGET', keys.kept_by, ' all', job.caller))
     local whose, bytes
-    if tonumber(own or 0) + job.bytes > limits.caller then whose, bytes = 'caller', own end
+    if tonumber(own or 0) + job.bytes > (job.most or limits.caller) then whose, bytes = 'caller', own end
     if tonumber(all or 0) + job.bytes > limits.all then whose, bytes = 'all', all end
     if not whose then return nil end
     local next_gone = redis.call('ZRANGE', keys.kept, 0, 0, 'WITHSCORES')[2] or unix
