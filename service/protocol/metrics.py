@@ -15,6 +15,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from workers import logs
 from workers.queue.broker import QueueView, WorkerView
 from workers.queue.routing import FORKED_QUEUES
 from workers.queue.views import StoreView
@@ -134,6 +135,7 @@ class MetricsMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        logs.job.set("")  # a pipelined request begins in the context of the one before it
         status = HANG_UP
         begun = time.perf_counter()
 

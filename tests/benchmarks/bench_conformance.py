@@ -22,7 +22,7 @@ from models.checkpoints import Store
 from tests.system.house import House, opened, until
 from tests.tiny_models import publish_tiny
 
-LIMITS = {"WAIT_S": "2", "MAX_TRAINING_TFLOP": "1", "MAX_TRAINING_BACKLOG": "5", "MAX_RESULT_BYTES": "50000000"}
+LIMITS = {"WAIT_S": "2", "MAX_TRAINING_TFLOP": "25", "MAX_TRAINING_BACKLOG": "5", "MAX_RESULT_BYTES": "50000000"}
 PHASES = [Phase.generate]
 STREAM = "/events"  # ends when its job does
 STEPS = 50  # of chains and of training runs, at most: valid cases would wait for each other
