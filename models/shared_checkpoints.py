@@ -6,9 +6,9 @@ written last, and a deleted version leaves that file, so that its number is not 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
+import shutil
 import tempfile
 import threading
 from pathlib import Path
@@ -120,8 +120,7 @@ class SharedStore(Store):
         content = written(numbered)
         self._bucket.put(f"{card.name}/{version}/{CARD}", content)
         (draft / CARD).write_bytes(content)
-        with contextlib.suppress(OSError):  # a refresh beside this one was first
-            draft.rename(self.root / card.name / str(version))
+        _settle(draft, self.root / card.name / str(version))
         return numbered
 
     def _copy(self, name: str, version: int, files: list[str]) -> None:
@@ -133,8 +132,7 @@ class SharedStore(Store):
         for file in files:
             if file not in (WEIGHTS, TAKEN):
                 (draft / file).write_bytes(self._bucket.get(f"{name}/{version}/{file}"))
-        with contextlib.suppress(OSError):  # this process published it a moment ago
-            draft.rename(home / str(version))
+        _settle(draft, home / str(version))
 
     def _forget(self, name: str, version: int) -> None:
         """Deletes this machine's copy of a version that is gone."""
@@ -143,3 +141,13 @@ class SharedStore(Store):
         for path in (folder / CARD, *folder.iterdir()):
             path.unlink(missing_ok=True)
         folder.rmdir()
+
+
+def _settle(draft: Path, place: Path) -> None:
+    """Puts a copy of a version in its place, unless another thread or process was first."""
+    try:
+        draft.rename(place)
+    except OSError:
+        if not place.exists():
+            raise
+        shutil.rmtree(draft, ignore_errors=True)
