@@ -13,7 +13,7 @@ from service.protocol.errors import RETRY_SOON, Refusal, document
 from service.protocol.metrics import ApiMetrics
 from service.settings import Settings
 
-HALF_CLOSED_S = 2.0  # how long an answer may take once the peer has ended its side; then it counts as gone
+PROBE_EVERY_S = 1.0  # how often a peer that has ended its side is asked whether it still listens
 
 
 def bounded(settings: Settings, metrics: ApiMetrics) -> type["Connection"]:
@@ -32,6 +32,7 @@ class Connection(H11Protocol):
         super().__init__(*given, **named)
         self.clock: asyncio.TimerHandle | None = None  # ends a request that does not get complete
         self.awaited: type[h11.Event] | None = None  # what has to be complete when the clock strikes
+        self.half_closed = False  # whether the peer has ended its side
         self.unread = 0  # bytes of a head that is not complete
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -56,18 +57,28 @@ class Connection(H11Protocol):
         self.look()
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
-        """A peer that has only ended its side still gets the answer, if it comes soon or a `Prefer` waits for it.
+        """A peer that has only ended its side still gets the answer. One that has gone looks the same, so it is asked.
 
-        A peer that has gone looks the same; its job is canceled when asyncio closes the connection, which it does where this is not True.
+        asyncio closes the connection where this is not True.
         """
-        if self.cycle is None or self.cycle.response_complete or self.cycle.more_body:
+        if self.cycle is None or self.cycle.response_complete or self.cycle.more_body or self.conn.their_http_version == b"1.0":
             return None
-        if all(name != b"prefer" for name, _ in self.headers):
-            self.loop.call_later(HALF_CLOSED_S, self.transport.close)
+        self.half_closed = True
+        self.probe()
         return True
+
+    def probe(self) -> None:
+        """Sends `102 Processing` while the answer takes. A peer that has gone refuses the bytes, and then the connection is lost."""
+        if self.transport.is_closing() or self.cycle.response_complete:
+            return
+        if not self.cycle.response_started:
+            self.transport.write(self.conn.send(h11.InformationalResponse(status_code=102, headers=[], reason=b"Processing")) or b"")
+        self.loop.call_later(PROBE_EVERY_S, self.probe)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if self.half_closed:
+            self.transport.close()
         self.look()
 
     def look(self) -> None:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from service.protocol.connection import HALF_CLOSED_S
+from service.protocol.connection import PROBE_EVERY_S
 
 BODY = json.dumps({"model": "toy", "sampler": "prior"}).encode()
 
@@ -143,17 +143,37 @@ def test_half_a_connection_is_enough_for_an_answer(address, painter):
         wire.sendall(post())
         wire.shutdown(socket.SHUT_WR)
         said = answers(wire)
-    assert statuses(said) == [200]
+    assert statuses(said)[-1] == 200
     assert b"\x89PNG" in said
 
 
-def test_half_a_connection_waits_as_long_as_it_asked_for(address, painter):
+@pytest.mark.parametrize("headers", [(), (b"Prefer: wait=30",)])
+def test_half_a_connection_waits_for_its_answer_however_long_it_takes(address, painter, headers):
     painter.rest()
     with connected(address) as wire:
-        wire.sendall(post("/generate", BODY, b"Prefer: wait=30"))
+        wire.sendall(post("/generate", BODY, *headers))
         wire.shutdown(socket.SHUT_WR)
-        time.sleep(HALF_CLOSED_S + 0.3)
+        time.sleep(2.5 * PROBE_EVERY_S)
         painter.working.set()
+        assert statuses(answers(wire)) == [102, 102, 102, 200]
+
+
+def test_who_has_gone_is_told_from_who_only_listens(address, api, painter):
+    painter.rest()
+    for count, ends in enumerate(("closes", "leaves after it ended its side"), 1):
+        with connected(address) as wire:
+            wire.sendall(post())
+            if ends != "closes":
+                wire.shutdown(socket.SHUT_WR)
+                assert wire.recv(100).startswith(b"HTTP/1.1 102 ")
+        deadline = time.monotonic() + 10
+        while [job["status"] for job in api.get("/jobs").json()["jobs"]] != ["canceled"] * count:
+            assert time.monotonic() < deadline, ends
+
+
+def test_a_peer_that_speaks_http_1_0_is_sent_no_interim_answer(address, painter):
+    with connected(address) as wire:
+        wire.sendall(post().replace(b"HTTP/1.1", b"HTTP/1.0"))
         assert statuses(answers(wire)) == [200]
 
 
