@@ -75,9 +75,6 @@ class Listing(NamedTuple):
     default: int | None  # what was promoted
 
 
-NOTHING = Listing(0, True, {}, None)
-
-
 class Store:
     """Every published checkpoint: those under `root`, where new versions go, and those shipped read-only."""
 
@@ -86,6 +83,9 @@ class Store:
         self._roots = (root, *(shipped or (ZOO,)))
         self._read: dict[Path, ModelCard] = {}  # a published card never changes
         self._listings: dict[str, Listing] = {}  # by folder, as strings: every request reads it
+
+    def refresh(self) -> None:
+        """Looks for what other machines have published; a folder shows it by itself."""
 
     def cards(self) -> list[ModelCard]:
         """The default version of each model, by name; a card that cannot be read is logged and left out."""
@@ -122,7 +122,7 @@ class Store:
         """Deletes a version's files; its number is never given again. Raises UnknownModel or Kept."""
         folder = self.require_deletable(name, version)
         (folder / "card.json").unlink()
-        os.utime(folder.parent)  # so that listings are read again
+        os.utime(folder.parent)  # listings are read again
         for path in folder.iterdir():
             path.unlink()
 
@@ -136,7 +136,7 @@ class Store:
         return folder
 
     def owner(self, name: str) -> str | None:
-        """The key that may add versions; None where nobody claimed the name."""
+        """The name of the API key that may add versions; None without one."""
         try:
             return (self.root / name / "owner").read_text() or None
         except FileNotFoundError:
@@ -147,8 +147,7 @@ class Store:
         home = self.root / name
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", prefix=".owner-", dir=home) as file:
-            file.write(owner)
-            file.flush()
+            print(owner, end="", file=file, flush=True)
             os.fchmod(file.fileno(), 0o644)
             with contextlib.suppress(FileExistsError):
                 os.link(file.name, home / "owner")
@@ -249,7 +248,7 @@ class Store:
         try:
             changed = os.stat(home).st_mtime_ns
         except OSError:
-            return NOTHING
+            return Listing(0, True, {}, None)
         known = self._listings.get(home)
         if known is None or known.changed != changed or not known.settled:
             folder, settled = Path(home), time.time_ns() - changed > SETTLED_NS

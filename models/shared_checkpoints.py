@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from models.cards import ModelCard
-from models.checkpoints import WEIGHTS, Store, UnknownModel, written
+from models.checkpoints import WEIGHTS, Store, StoreUnavailable, written
 
 CARD, TAKEN = "card.json", "taken"
 OF_MODEL = ("default", "owner")  # files that change
@@ -39,14 +39,23 @@ class Bucket(Protocol):
 
 
 class SharedStore(Store):
-    """A store whose versions are those of a bucket. `root` is this machine's copy, which `refresh` brings up to date."""
+    """A store whose versions are those of a bucket. `root` is this machine's copy, which `refresh` brings up to date.
+
+    Copies have the file `taken`. A folder without it was not copied and is never deleted; raises StoreUnavailable where there is one, since
+    other machines would not have that version.
+    """
 
     def __init__(self, root: Path, bucket: Bucket, *shipped: Path) -> None:
         super().__init__(root, *shipped)
         self._bucket, self._tags, self._refreshing = bucket, dict[str, str](), threading.Lock()
+        for card in sorted(root.glob(f"*/[0-9]*/{CARD}")):
+            if not (card.parent / TAKEN).exists():
+                raise StoreUnavailable(
+                    f"{card.parent} was not copied from the bucket; move it away, or set EBBTIDE_CHECKPOINTS to another folder"
+                )
 
     def refresh(self) -> None:
-        """Copies what is new, and deletes what is gone. Raises StoreUnavailable."""
+        """Copies what is new, and deletes copies of what is gone. Raises StoreUnavailable, or OSError where the disk is full."""
         with self._refreshing:
             there = self._bucket.listed()
             folders: dict[tuple[str, int], list[str]] = {}
@@ -64,13 +73,6 @@ class SharedStore(Store):
                     self._put(*path.split("/"), self._bucket.get(path).decode())  # type: ignore[call-arg]
                     self._tags[path] = tag
 
-    def card(self, name: str, version: int | None = None) -> ModelCard:
-        try:
-            return super().card(name, version)
-        except UnknownModel:
-            self.refresh()  # it may have been published a moment ago
-            return super().card(name, version)
-
     def promote(self, name: str, version: int) -> None:
         self.refresh()
         self._folder(name, version)
@@ -84,7 +86,7 @@ class SharedStore(Store):
         for path in self._bucket.listed():
             if path.startswith(f"{name}/{version}/") and not path.endswith(f"/{TAKEN}"):
                 self._bucket.delete(path)
-        super().delete(name, version)
+        self.refresh()
 
     def claim(self, name: str, owner: str) -> str:
         if not self._bucket.put(f"{name}/owner", owner.encode(), new=True):
@@ -120,6 +122,7 @@ class SharedStore(Store):
         content = written(numbered)
         self._bucket.put(f"{card.name}/{version}/{CARD}", content)
         (draft / CARD).write_bytes(content)
+        (draft / TAKEN).touch()
         _settle(draft, self.root / card.name / str(version))
         return numbered
 
@@ -128,19 +131,23 @@ class SharedStore(Store):
         home = self.root / name
         home.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=".copy-", dir=home))
-        draft.chmod(0o755)
-        for file in files:
-            if file not in (WEIGHTS, TAKEN):
-                (draft / file).write_bytes(self._bucket.get(f"{name}/{version}/{file}"))
-        _settle(draft, home / str(version))
+        try:
+            draft.chmod(0o755)
+            (draft / TAKEN).touch()
+            for file in files:
+                if file not in (WEIGHTS, TAKEN):
+                    (draft / file).write_bytes(self._bucket.get(f"{name}/{version}/{file}"))
+            _settle(draft, home / str(version))
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
 
     def _forget(self, name: str, version: int) -> None:
         """Deletes this machine's copy of a version that is gone."""
         folder = self.root / name / str(version)
         self._read.pop(folder, None)
-        for path in (folder / CARD, *folder.iterdir()):
-            path.unlink(missing_ok=True)
-        folder.rmdir()
+        (folder / CARD).unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _settle(draft: Path, place: Path) -> None:

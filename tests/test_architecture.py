@@ -73,7 +73,7 @@ PARTS: dict[str, dict[str, set[str]]] = {
         "engine": GROUND,
         "generation": GROUND | {"queue", "leases", "engine"},
         "training": GROUND | {"queue"},
-        "evaluation": {"settings", "computing"},
+        "evaluation": {"settings", "computing", "bucket"},
     },
     "service": {
         "settings": set(),

@@ -1,4 +1,7 @@
-"""Where the checkpoints of a process are: a folder, or a bucket at any fsspec URL of which a folder is this machine's copy."""
+"""Where the checkpoints of a process are: a folder, or a bucket at any fsspec URL of which a folder is this machine's copy.
+
+`python -m workers.bucket` exits with 1 and the reason where they cannot be used, for processes that must not open the bucket themselves.
+"""
 
 import contextlib
 import logging
@@ -31,7 +34,7 @@ def _refresh_forever(store: SharedStore) -> None:
     while not pause.wait(REFRESH_EVERY_S):
         try:
             store.refresh()
-        except StoreUnavailable as error:
+        except (StoreUnavailable, OSError) as error:  # OSError: the disk of the copy is full
             _logger.warning("going on with the checkpoints that are here: %s", error)
 
 
@@ -66,7 +69,8 @@ class FilesystemBucket:
         return True
 
     def delete(self, path: str) -> None:
-        with contextlib.suppress(FileNotFoundError), self._telling():
+        """A file that is gone already is no error."""
+        with self._telling(), contextlib.suppress(FileNotFoundError):
             self._fs.rm_file(f"{self._root}/{path}")
 
     @contextlib.contextmanager
@@ -78,3 +82,15 @@ class FilesystemBucket:
             raise
         except Exception as error:  # every file system has its own errors
             raise StoreUnavailable(f"the bucket {self._url} (EBBTIDE_CHECKPOINT_BUCKET) cannot be used: {error}") from error
+
+
+def main() -> None:
+    """Opens the store once."""
+    try:
+        open_store(WorkerSettings())
+    except StoreUnavailable as error:
+        raise SystemExit(str(error)) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from workers.settings import WorkerSettings
 
 job: ContextVar[str] = ContextVar("job", default="")  # the id of the job that this thread or task is about
-FIELDS = ("job", "model", "sampler", "outcome", "reason", "seconds")  # what a line may carry beside its message, by `extra`
+FIELDS = ("job", "model", "sampler", "outcome", "reason")  # what a line may carry beside its message, by `extra`
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s%(about)s"
 
 

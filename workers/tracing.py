@@ -5,8 +5,7 @@ Off, without importing the SDK, unless OTEL_EXPORTER_OTLP_ENDPOINT names a colle
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Set
-from contextlib import contextmanager
+from collections.abc import Mapping, Set
 from typing import TYPE_CHECKING
 
 from workers.jobs import Job, Problem
@@ -105,22 +104,3 @@ class Tracing:
     def close(self) -> None:
         """Sends what is left."""
         self.provider.shutdown()
-
-
-@contextmanager
-def traced(job_id: str, job: Job, tracing: Tracing | None) -> Iterator[None]:
-    """The whole run of a job that has a process of its own."""
-    if tracing is None:
-        yield
-        return
-    tracing.begin(job_id, job_id, job, time.time())
-    problem: Problem | None = Problem(reason="internal", detail="the job's process failed")
-    try:
-        yield
-        problem = None
-    except Exception as error:
-        problem = Problem(reason="internal", detail=str(error))
-        raise
-    finally:
-        tracing.end(job_id, problem)
-        tracing.close()

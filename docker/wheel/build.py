@@ -15,12 +15,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 OURS = ("service", "models", "workers")
 BEGIN = ("service.client", "service.command.remote")
-REGISTRIES = (
-    "models.kernels",
-    "models.families",
-    "models.datasets",
-    "models.targets",
-)  # whose files are found by looking into their folder
+# Packages whose files are found by looking into their folder, not by an import.
+REGISTRIES = ("models.kernels", "models.families", "models.datasets", "models.targets")
 IMPORT = re.compile(rf"^(\s*)(from|import) ({'|'.join(OURS)})\b", re.M)
 PACKAGE = "docker/wheel/package.py"
 

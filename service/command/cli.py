@@ -1,4 +1,4 @@
-"""The `ebbtide` command of a machine that serves: the remote commands, and those that start, guard and measure."""
+"""The whole `ebbtide` command: the remote commands, and `up`, `keys` and `evaluate`, which need the server's sources."""
 
 from pathlib import Path
 from typing import Annotated

@@ -33,6 +33,7 @@ class Connection(H11Protocol):
         self.clock: asyncio.TimerHandle | None = None  # ends a request that does not get complete
         self.awaited: type[h11.Event] | None = None  # what has to be complete when the clock strikes
         self.half_closed = False  # whether the peer has ended its side
+        self.probing: asyncio.TimerHandle | None = None
         self.unread = 0  # bytes of a head that is not complete
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -73,12 +74,16 @@ class Connection(H11Protocol):
             return
         if not self.cycle.response_started:
             self.transport.write(self.conn.send(h11.InformationalResponse(status_code=102, headers=[], reason=b"Processing")) or b"")
-        self.loop.call_later(PROBE_EVERY_S, self.probe)
+        if self.probing is not None:
+            self.probing.cancel()
+        self.probing = self.loop.call_later(PROBE_EVERY_S, self.probe)
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if self.half_closed:
+        super().on_response_complete()  # begins a pipelined request
+        if self.half_closed and self.cycle.response_complete:
             self.transport.close()
+        elif self.half_closed:
+            self.probe()
         self.look()
 
     def look(self) -> None:

@@ -32,7 +32,7 @@ def test_a_model_published_to_a_bucket_is_sampled_into_one(valkey_url: str, redi
         assert Store(tmp_path / "worker").versions("tiny") == [1]
 
 
-@pytest.mark.parametrize("module", ["service", "workers.generation"])
+@pytest.mark.parametrize("module", ["service", "workers.generation", "workers.training"])
 def test_wrong_credentials_end_a_process_with_one_line(
     module: str, valkey_url: str, redis: Any, s3: str, s3_refuses: Any, tmp_path: Path
 ) -> None:

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from models.checkpoints import DamagedWeights, Kept, StoreUnavailable, UnknownModel
+from models.checkpoints import DamagedWeights, Kept, Store, StoreUnavailable, UnknownModel
 from models.shared_checkpoints import SharedStore
 from tests.tiny_models import publish_tiny
 from workers.bucket import FilesystemBucket, open_store
+from workers.engine.engine import Engine, EngineSettings
+from workers.jobs import GenerateJob
+from workers.messages import Finished
 from workers.settings import WorkerSettings
 
 
@@ -30,17 +33,48 @@ def test_a_version_appears_elsewhere_with_its_card_and_picture_and_its_weights_w
     there.refresh()
     assert [found.digest for found in there.cards()] == [card.digest]
     folder = there.folder(card)
-    assert {path.name for path in folder.iterdir()} == {"card.json", "samples.png"}
+    assert {path.name for path in folder.iterdir()} == {"card.json", "samples.png", "taken"}
     assert there.weights(card).keys() == here.weights(card).keys()
     assert (folder / "weights.safetensors").exists()
 
 
-def test_a_version_that_is_asked_for_before_a_refresh_is_found(machines):
+def test_an_engine_finds_a_version_that_was_published_a_moment_ago(machines):
+    here, there = machines
+    card = publish_tiny(here, "sngan", "tiny")
+    with pytest.raises(UnknownModel):
+        there.card("tiny", 1)  # the API does not wait for the bucket
+    engine = Engine(there, EngineSettings(capacity=4), lambda event: None)
+    about = {"model": "tiny", "version": 1, "digest": card.digest, "sampler": "prior", "mcmc": None, "num_images": 2, "seed": 7}
+    engine.admit("job", GenerateJob.model_validate(about), None)
+    outcomes = []
+    while engine.busy:
+        outcomes += engine.tick()
+    assert [type(outcome) for outcome in outcomes] == [Finished]
+
+
+def test_a_folder_with_versions_of_its_own_is_refused_and_stays_as_it_is(s3, tmp_path):
+    own = publish_tiny(Store(tmp_path / "here", tmp_path / "none"), "lebm", "mine")
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match=r"mine/1 was not copied from the bucket.*EBBTIDE_CHECKPOINTS"):
+            open_store(WorkerSettings(checkpoint_bucket=s3, checkpoints=tmp_path / "here"))
+    assert Store(tmp_path / "here", tmp_path / "none").weights(own)
+
+
+def test_a_copy_that_fails_half_way_leaves_nothing(machines, monkeypatch):
     here, there = machines
     publish_tiny(here, "lebm", "tiny")
-    assert there.card("tiny", 1).version == 1
-    with pytest.raises(UnknownModel):
-        there.card("tiny", 2)
+
+    def get(self, path):
+        raise StoreUnavailable("away")
+
+    with monkeypatch.context() as away:
+        away.setattr(FilesystemBucket, "get", get)
+        for _ in range(3):
+            with pytest.raises(StoreUnavailable):
+                there.refresh()
+    assert not [path.name for path in (there.root / "tiny").iterdir()]
+    there.refresh()
+    assert there.versions("tiny") == [1]
 
 
 def test_promotions_and_deletions_are_seen_elsewhere_and_numbers_are_not_given_again(machines):

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from models.checkpoints import CheckpointError, Store
+from models.cards import ModelCard
+from models.checkpoints import CheckpointError, Store, UnknownModel
 from models.inference.prepared import Prepared, load
 from workers.engine.decoder import Decoder, probe
 from workers.engine.lane import Lane, LaneName
@@ -75,7 +76,7 @@ class CheckpointCache:
 
     def load(self, job: GenerateJob, needed: Container[Version]) -> Slices[None]:
         """Reads a checkpoint from disk; others leave for it in the first slice. Raises CheckpointError, OSError, MemoryError."""
-        card = self._store.card(job.model, job.version)
+        card = self._card(job)
         if card.digest != job.digest:
             raise CheckpointError(f"{job.model}@{job.version} on this worker has weights {card.digest}, the job asks for {job.digest}")
         self._make_room(self._store.weights_file(card).stat().st_size, needed)
@@ -84,6 +85,13 @@ class CheckpointCache:
         yield
         decoders = yield from self._decoders(prepared)
         self._held[Version.of(job)] = CachedCheckpoint(prepared, decoders, prepared.bytes)
+
+    def _card(self, job: GenerateJob) -> ModelCard:
+        try:
+            return self._store.card(job.model, job.version)
+        except UnknownModel:
+            self._store.refresh()  # another machine may have published it a moment ago
+            return self._store.card(job.model, job.version)
 
     def _decoders(self, prepared: Prepared) -> Slices[dict[Callable[[Tensor], Tensor], Decoder]]:
         """A decoder for every function that starts or decodes chains."""

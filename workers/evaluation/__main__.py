@@ -7,8 +7,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from models.checkpoints import CheckpointError, Store
+from models.checkpoints import CheckpointError
 from workers import computing
+from workers.bucket import open_store
 from workers.settings import WorkerSettings
 
 
@@ -22,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     try:
         wanted = EvaluationSettings(samplers=given.samplers, images=given.images, seeds=given.seeds, oracle=given.oracle)
-        store = Store(given.checkpoints)
+        store = open_store(settings.model_copy(update={"checkpoints": given.checkpoints}))
         card = store.card(*_version(given.model))
         splits = datasets.load(card.training.dataset, settings.datasets)
         found = evaluate(store, card, splits, wanted, device=device, report=_say)

@@ -17,7 +17,7 @@ _logger = logging.getLogger("rq.worker")
 LATENCY_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640, 900)
 STEP_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)
 RATIO_BUCKETS = tuple(step / 10 for step in range(1, 11))
-FORGET_S = 6 * 3600.0  # after which the series of a model that nobody samples go
+FORGET_S = 6 * 3600.0  # without a request, after which a model's series are dropped
 LOAD_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
@@ -113,7 +113,7 @@ class WorkerMetrics:
         encoding.observe(timings.encoding_s)
 
     def forget(self, unused_s: float = FORGET_S) -> None:
-        """Drops the series of models that nobody has sampled for so long."""
+        """Drops the series of models without a request for so many seconds."""
         before = time.monotonic() - unused_s
         for labels in [labels for labels, used in self._used.items() if used < before]:
             del self._used[labels]

@@ -132,15 +132,15 @@ class FileArtifacts(Artifacts):
             raise ArtifactError(f"cannot store images under {self._root}: {error}") from error
 
     def get(self, job_id: str, name: str) -> bytes | None:
-        return self.get_each([(job_id, name)])[0]
-
-    def get_each(self, wanted: Sequence[tuple[str, str]]) -> list[bytes | None]:
-        paths = [self._path(job_id, name) for job_id, name in wanted]
-        found: dict[str, Any] = self._fs.cat(paths, on_error="return") if paths else {}
-        for error in found.values():
-            if isinstance(error, Exception) and not isinstance(error, FileNotFoundError):
-                raise ArtifactError(f"cannot read images under {self._root}: {error}") from error
-        return [content if isinstance(content := found[path], bytes) else None for path in paths]
+        try:
+            data: bytes = self._fs.cat_file(self._path(job_id, name))
+        except FileNotFoundError:
+            return None
+        except ArtifactError:
+            raise
+        except Exception as error:  # every file system has its own errors
+            raise ArtifactError(f"cannot read images under {self._root}: {error}") from error
+        return data
 
     def check(self) -> None:
         if self._is_folder:
@@ -170,10 +170,7 @@ class FileArtifacts(Artifacts):
         return "/".join((self._root, *_checked(job_id, name)))
 
     def _write(self, path: str, data: bytes) -> None:
-        """Readers see the whole file or none: object stores publish at the end, in a folder a finished file is renamed."""
-        if not self._is_folder:
-            self._fs.pipe_file(path, data)
-            return
+        """In a folder, readers see the whole file or none: a finished one is renamed. Object stores publish at the end by themselves."""
         partial = f"{path}.{uuid4().hex}.part"
         try:
             self._fs.pipe_file(partial, data)

@@ -38,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def serve(settings: WorkerSettings, *, burst: bool) -> None:
     """Takes jobs until SIGTERM or SIGINT. This process never loads torch, so that the processes it forks may use a GPU."""
     require_device(settings.device)
+    if settings.checkpoint_bucket:  # opened by the processes that are forked; this one keeps no connection that they would share
+        require("workers.bucket")
     worker = ForkingWorker(Broker.connect_patiently(settings), settings)
     if settings.metrics_port:
         registry = CollectorRegistry()
@@ -50,9 +52,14 @@ def serve(settings: WorkerSettings, *, burst: bool) -> None:
 def require_device(name: str) -> None:
     """Ends this process with the reason where the device is not here."""
     if name not in ("auto", "cpu"):
-        asked = subprocess.run([sys.executable, "-m", "models.device", name], capture_output=True, text=True)
-        if asked.returncode:
-            raise SystemExit(asked.stderr.strip())
+        require("models.device", name)
+
+
+def require(*module_and_arguments: str) -> None:
+    """Ends this process with what another one says, where that one fails."""
+    asked = subprocess.run([sys.executable, "-m", *module_and_arguments], capture_output=True, text=True)
+    if asked.returncode:
+        raise SystemExit(asked.stderr.strip())
 
 
 def dataset_name(given: str) -> str:

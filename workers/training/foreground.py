@@ -6,8 +6,9 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from models.checkpoints import Store
+from models.checkpoints import Store, StoreUnavailable
 from workers import computing, training_lock
+from workers.bucket import open_store
 from workers.settings import WorkerSettings
 from workers.training.job import command_line
 from workers.training.reports import StopFlag, Terminal
@@ -34,7 +35,10 @@ def train_here(given: argparse.Namespace, settings: WorkerSettings) -> int:
     is_first, stop = joint.rank() == 0, StopFlag()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop.note)
-    store = Store(given.checkpoints)
+    try:
+        store = open_store(settings.model_copy(update={"checkpoints": given.checkpoints}))
+    except StoreUnavailable as error:
+        raise SystemExit(str(error)) from None
     out = sys.stdout if is_first else io.StringIO()
     wanted = TrainSettings.model_validate({name: getattr(given, name) for name in TrainSettings.model_fields})
     print(command_line(wanted), file=out, flush=True)

@@ -1,19 +1,21 @@
 """What the process of one job has in common with its worker, whatever the job's kind: reports, the wish to stop, and its ends."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rq import Retry, get_current_job
 
 from models.checkpoints import Store, StoreUnavailable
-from workers import logs, tracing
+from workers import logs
 from workers.bucket import open_store
 from workers.jobs import Job, Problem
 from workers.queue.artifacts import Artifacts
 from workers.queue.broker import Broker
 from workers.queue.views import reason_text
 from workers.settings import WorkerSettings
+from workers.tracing import Tracing
 from workers.training.reports import JobEvents, StopFlag
 
 LOST = 3  # exit status of the process of a job that its worker no longer has
@@ -25,6 +27,7 @@ class JobFailed(Exception):
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(reason_text(problem))
+        self.problem = problem
 
 
 @contextmanager
@@ -33,8 +36,23 @@ def begun(wanted: Job) -> Iterator[None]:
     current = get_current_job()
     assert current is not None
     logs.job.set(current.id)
-    with tracing.traced(current.id, wanted, tracing.Tracing.open("ebbtide-training")):
+    spans = Tracing.open("ebbtide-training")
+    if spans is None:
         yield
+        return
+    spans.begin(current.id, current.id, wanted, time.time())
+    problem: Problem | None = None
+    try:
+        yield
+    except JobFailed as error:
+        problem = error.problem
+        raise
+    except Exception as error:
+        problem = Problem(reason="internal", detail=str(error))
+        raise
+    finally:
+        spans.end(current.id, problem)
+        spans.close()
 
 
 def current_events(settings: WorkerSettings) -> JobEvents:

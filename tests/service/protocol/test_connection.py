@@ -158,6 +158,13 @@ def test_half_a_connection_waits_for_its_answer_however_long_it_takes(address, p
         assert statuses(answers(wire)) == [102, 102, 102, 200]
 
 
+def test_every_request_before_the_end_of_half_a_connection_is_answered(address, painter):
+    with connected(address) as wire:
+        wire.sendall(post() + post())
+        wire.shutdown(socket.SHUT_WR)
+        assert [status for status in statuses(answers(wire)) if status != 102] == [200, 200]
+
+
 def test_who_has_gone_is_told_from_who_only_listens(address, api, painter):
     painter.rest()
     for count, ends in enumerate(("closes", "leaves after it ended its side"), 1):
