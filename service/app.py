@@ -30,7 +30,7 @@ from workers.queue.broker import Broker
 from workers.tracing import Tracing
 from workers.version import version
 
-ROUTES = ("generate", "jobs", "train", "models", "health")  # files of service/routes, searched for a request's path in this order
+ROUTES = ("generate", "replay", "jobs", "train", "models", "health")  # files of service/routes, searched for a request's path in this order
 ROUTERS: tuple[APIRouter, ...] = tuple(import_module(f"service.routes.{name}").router for name in ROUTES)
 DESCRIPTION = "Samples images from GANs and energy-based models; the Markov chains of all requests run in one batch."
 
@@ -86,7 +86,7 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: ApiMetrics, handl
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=("GET", "POST", "DELETE"),
-            allow_headers=("Authorization", "Prefer", "Last-Event-ID", "X-Ebbtide-Caller"),
+            allow_headers=("Authorization", "Idempotency-Key", "Prefer", "Last-Event-ID", "X-Ebbtide-Caller"),
             expose_headers=("Location", "ETag", "Retry-After", "X-Ebbtide-Job", "X-Ebbtide-Seed"),
         )
     app.add_middleware(SecurityHeaders)

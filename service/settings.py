@@ -21,6 +21,7 @@ class Settings(WorkerSettings):
     )
     cors_origins: tuple[str, ...] = Field((), description="origins whose pages may call the API, as a JSON list; * for all")
     max_body_bytes: int = Field(64 * 1024, ge=1024, description="largest request body")
+    max_image_bytes: int = Field(16 << 20, ge=1024, description="largest picture that a request may send")
     max_backlog_chain_steps: int = Field(
         5_000_000, ge=1, description="longest backlog, in chain-steps; jobs beyond it are refused with 429"
     )

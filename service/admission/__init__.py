@@ -1,1 +1,1 @@
-"""Which requests are accepted and the jobs they become. Imports `protocol` and `settings`."""
+"""Which requests are accepted. Imports `protocol` and `settings`."""

@@ -161,7 +161,7 @@ def _needed(method: str, path: str) -> str | None:
         return None
     if method == "DELETE" and path.startswith("/models/"):
         return "admin"
-    return "generate" if path == "/generate" or path.startswith("/jobs/") else "train"
+    return "generate" if path in ("/generate", "/replay") or path.startswith("/jobs/") else "train"
 
 
 def _is_near(scope: Scope) -> bool:

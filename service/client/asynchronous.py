@@ -19,11 +19,11 @@ from service.client.exchange import (
     SubmitSettings,
     TrainSettings,
     accepted,
-    body,
     credentials,
     event_of,
     image_links,
     picture_link,
+    posted,
     refused,
     resumed,
     seed_and_job,
@@ -73,7 +73,9 @@ class AsyncClient:
         """
         if layout == "images":
             return await self.pictures(await self.wait((await self.submit(model, layout=layout, **settings)).id))
-        answer = await self._send("POST", "/generate", json=body(model, {**settings, "layout": layout}), headers={"Accept": "image/png"})
+        asked = posted(settings, model=model, layout=layout)
+        asked["headers"]["Accept"] = "image/png"
+        answer = await self._send("POST", "/generate", **asked)
         seed, job_id = seed_and_job(answer)
         if answer.status_code == httpx.codes.OK:
             return Picture(answer.content, seed, job_id)
@@ -81,15 +83,23 @@ class AsyncClient:
 
     async def submit(self, model: str, **settings: Unpack[SubmitSettings]) -> JobReply:
         """Enqueues the job and returns at once."""
-        return await self._read(JobReply, "POST", "/generate", json=body(model, settings), headers={"Prefer": "respond-async"})
+        asked = posted(settings, model=model)
+        asked["headers"]["Prefer"] = "respond-async"
+        return await self._read(JobReply, "POST", "/generate", **asked)
+
+    async def replay(self, png: bytes) -> Picture:
+        """Makes a picture again and returns it. Raises Refused, which says why, where not all its bytes are the same."""
+        answer = await self._send("POST", "/replay", content=png, headers={"Content-Type": "image/png"})
+        seed, job_id = seed_and_job(answer)
+        return Picture(answer.content, seed, job_id)
 
     async def train(self, name: str, family: str, dataset: str, **settings: Unpack[TrainSettings]) -> JobReply:
         """Enqueues a training job and returns at once."""
-        return await self._read(JobReply, "POST", "/train", json={"name": name, "family": family, "dataset": dataset, **settings})
+        return await self._read(JobReply, "POST", "/train", **posted(settings, name=name, family=family, dataset=dataset))
 
     async def calibrate(self, reference: str, **settings: Unpack[CalibrateSettings]) -> JobReply:
         """Enqueues a job that calibrates `name` or `name@version` anew, and returns at once."""
-        return await self._read(JobReply, "POST", f"/models/{reference}/calibrate", json=settings)
+        return await self._read(JobReply, "POST", f"/models/{reference}/calibrate", **posted(settings))
 
     async def job(self, job_id: str) -> JobReply:
         """Status, progress and result of a job."""

@@ -9,6 +9,7 @@ Errors:
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, TypeVar
 
@@ -24,7 +25,13 @@ QUIET_LIMIT_S = 60.0  # the API sends a comment every 15 s
 Reply = TypeVar("Reply", bound=BaseModel)
 
 
-class GenerateSettings(TypedDict, total=False):
+class Repeatable(TypedDict, total=False):
+    """A request sent again with the same key gets the same job."""
+
+    idempotency_key: str
+
+
+class GenerateSettings(Repeatable, total=False):
     """Optional fields of POST /generate; `class_` is its field `class`, which is no name in Python."""
 
     sampler: str
@@ -42,7 +49,7 @@ class SubmitSettings(GenerateSettings, total=False):
     layout: Layout
 
 
-class TrainSettings(TypedDict, total=False):
+class TrainSettings(Repeatable, total=False):
     """Optional fields of POST /train."""
 
     steps: int
@@ -56,7 +63,7 @@ class TrainSettings(TypedDict, total=False):
     options: dict[str, Any]
 
 
-class CalibrateSettings(TypedDict, total=False):
+class CalibrateSettings(Repeatable, total=False):
     """Optional fields of POST /models/{name}/calibrate."""
 
     method: str
@@ -108,8 +115,11 @@ def timeouts(timeout_s: float) -> httpx.Timeout:
     return httpx.Timeout(timeout_s, connect=5)
 
 
-def body(model: str, settings: SubmitSettings) -> dict[str, Any]:
-    return {"model": model, **{name.rstrip("_"): value for name, value in settings.items()}}
+def posted(settings: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """The body of a request with these settings, and its headers."""
+    content = {name.rstrip("_"): value for name, value in settings.items() if name != "idempotency_key"}
+    headers = {"Idempotency-Key": settings["idempotency_key"]} if "idempotency_key" in settings else {}
+    return {"json": more | content, "headers": headers}
 
 
 def understood(model: type[Reply], answer: httpx.Response) -> Reply:

@@ -94,6 +94,16 @@ def generate(  # typer makes an option of each parameter
 
 
 @app.command()
+def replay(
+    picture: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A PNG that Ebbtide made.")], url: Address = DEFAULT_ADDRESS
+) -> None:
+    """Makes a picture again from the request it carries, and says whether all its bytes are the same."""
+    with Client(url) as client:
+        made = client.replay(picture.read_bytes())
+    out.print(f"{picture}: made again, the same {len(made.png)} bytes, seed {made.seed}", highlight=False)
+
+
+@app.command()
 def train(
     name: Annotated[str, typer.Argument(help="Name of the model.")],
     family: Annotated[str, typer.Option()] = "sngan",

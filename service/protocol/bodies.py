@@ -23,13 +23,18 @@ Body = TypeVar("Body", bound=BaseModel)
 
 async def read(request: Request, model: type[Body], settings: Settings) -> Body:
     """The request's body as `model`. Raises Refusal naming each invalid field."""
-    _refuse_other_origins(request, settings.cors_origins)
-    _refuse_encodings(request)
-    content = await _content(request, settings.max_body_bytes)
+    content = await read_bytes(request, settings, settings.max_body_bytes)
     try:
         return model.model_validate_json(with_integers(content))
     except ValidationError as error:
         raise _refusal(error, model) from None
+
+
+async def read_bytes(request: Request, settings: Settings, limit_bytes: int) -> bytes:
+    """The request's body as it is. Raises Refusal where it is too long, encoded or from another web site."""
+    _refuse_other_origins(request, settings.cors_origins)
+    _refuse_encodings(request)
+    return await _content(request, limit_bytes)
 
 
 def with_integers(content: bytes) -> bytes:

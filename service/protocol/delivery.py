@@ -52,7 +52,7 @@ def artifact_address(job_id: str, name: str) -> str:
 
 def reply(view: JobView, eta_s: float | None = None) -> JobReply:
     """A job with its links, without its caller, which may be an IP address; `eta_s` estimates the seconds it still needs."""
-    job = view.job.model_copy(update={"caller": "", "traceparent": ""})
+    job = view.job.model_copy(update=dict.fromkeys(view.job.aside, ""))
     fields = {name: getattr(view, name) for name in JobView.model_fields} | {"job": job}
     return JobReply(**fields, eta_s=eta_s, links=_links(view))
 

@@ -35,6 +35,8 @@ OF_JOBS = ("X-Ebbtide-Job", "X-Ebbtide-Seed")
 ANSWERS = {
     ("/generate", "200"): (*OF_JOBS, "Content-Location", "Preference-Applied"),
     ("/generate", "202"): (*OF_JOBS, "Location", "Retry-After", "Preference-Applied"),
+    ("/replay", "200"): (*OF_JOBS, "Content-Location", "Preference-Applied"),
+    ("/replay", "202"): (*OF_JOBS, "Location", "Retry-After", "Preference-Applied"),
     ("/train", "202"): (*OF_JOBS, "Location"),
     ("/models/{reference}/calibrate", "202"): (*OF_JOBS, "Location"),
     ("/models", "200"): ("ETag",),
@@ -68,7 +70,19 @@ CALLER = {
     "At most 64 letters, digits and ._@:-, the first a letter or digit; another value counts as none",
     "schema": {"type": "string"},
 }
-PARAMETERS = {"/generate": [PREFER, CALLER], "/train": [CALLER], "/models/{reference}/calibrate": [CALLER]}
+IDEMPOTENCY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "The same request with the same key gets the same job, as long as that is kept; another request is refused with 422",
+    "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+}
+PARAMETERS = {
+    "/generate": [PREFER, IDEMPOTENCY, CALLER],
+    "/replay": [PREFER, CALLER],
+    "/train": [IDEMPOTENCY, CALLER],
+    "/models/{reference}/calibrate": [IDEMPOTENCY, CALLER],
+}
 
 
 def describing(app: FastAPI) -> Callable[[], dict[str, Any]]:

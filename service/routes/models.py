@@ -11,13 +11,15 @@ from models.checkpoints import Kept, Store
 from service.admission.callers import caller_of
 from service.admission.dependencies import Injected
 from service.admission.ownership import require_ownership
-from service.admission.resolving import calibrate_job, find, versioned
+from service.ordering.idempotency import enqueue_once, repeatable
+from service.ordering.resolving import calibrate_job, find, versioned
 from service.protocol import delivery
 from service.protocol.bodies import documented, read
 from service.protocol.errors import Refusal
 from service.protocol.negotiation import JSON, PICTURE, PNG, with_octets
 from service.protocol.schemas import CalibrateRequest, JobReply, ModelList, ModelReply
 from service.protocol.semantics import tagged
+from workers.jobs import CalibrateJob
 
 router = APIRouter(tags=["models"], prefix="/models")
 Reference = Annotated[str, Path(max_length=100, description="name, or name@version")]
@@ -73,9 +75,9 @@ async def calibrate(reference: Reference, request: Request, dependencies: Inject
     asked = await read(request, CalibrateRequest, dependencies.settings)
     job = await dependencies.off_loop(lambda: calibrate_job(reference, asked, dependencies.store, dependencies.settings))
     await dependencies.off_loop(lambda: require_ownership(dependencies.store, job.model))
-    job_id = await dependencies.enqueue(job.model_copy(update={"caller": caller_of(request)}))
-    view = await dependencies.job(job_id)
-    headers = {"Location": delivery.address(job_id), "X-Ebbtide-Job": job_id, "X-Ebbtide-Seed": str(job.seed)}
+    view = await enqueue_once(dependencies, job.model_copy(update={"caller": caller_of(request)}), repeatable(request, asked))
+    assert isinstance(view.job, CalibrateJob)
+    headers = {"Location": delivery.address(view.id), "X-Ebbtide-Job": view.id, "X-Ebbtide-Seed": str(view.job.seed)}
     return Response(delivery.reply(view).model_dump_json(), 202, headers, media_type=JSON)
 
 

@@ -5,11 +5,13 @@ from fastapi import APIRouter, Request, Response
 from service.admission.callers import caller_of
 from service.admission.dependencies import Injected
 from service.admission.ownership import claimed
-from service.admission.resolving import train_job
+from service.ordering.idempotency import enqueue_once, repeatable
+from service.ordering.resolving import train_job
 from service.protocol import delivery
 from service.protocol.bodies import documented, read
 from service.protocol.negotiation import JSON
 from service.protocol.schemas import JobReply, TrainRequest
+from workers.jobs import TrainJob
 
 router = APIRouter(tags=["train"])
 
@@ -27,9 +29,10 @@ async def train(request: Request, dependencies: Injected) -> Response:
     A name belongs to the key that trains it first; other keys need the scope `admin` to add to it. Without `promote` the model's default
     version stays what it is.
     """
-    job = train_job(await read(request, TrainRequest, dependencies.settings), dependencies.settings)
+    asked = await read(request, TrainRequest, dependencies.settings)
+    job = train_job(asked, dependencies.settings).model_copy(update={"caller": caller_of(request)})
     async with claimed(dependencies, job.name):
-        job_id = await dependencies.enqueue(job.model_copy(update={"caller": caller_of(request)}))
-    view = await dependencies.job(job_id)
-    headers = {"Location": delivery.address(job_id), "X-Ebbtide-Job": job_id, "X-Ebbtide-Seed": str(job.seed)}
+        view = await enqueue_once(dependencies, job, repeatable(request, asked))
+    assert isinstance(view.job, TrainJob)
+    headers = {"Location": delivery.address(view.id), "X-Ebbtide-Job": view.id, "X-Ebbtide-Seed": str(view.job.seed)}
     return Response(delivery.reply(view).model_dump_json(), 202, headers, media_type=JSON)

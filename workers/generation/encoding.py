@@ -131,7 +131,7 @@ def _own(job: GenerateJob, index: int) -> dict[str, str]:
 
 def provenance(job: GenerateJob, diagnostics: Diagnostics, contract: Contract) -> dict[str, str]:
     """The text chunks of a job's PNGs: everything that made them and nothing that did not, such as when, for whom or how urgently."""
-    request = job.model_dump(mode="json", exclude={"priority", "deadline_s", "caller", "traceparent"})
+    request = job.model_dump(mode="json", exclude={"priority", "deadline_s", *job.aside})
     return {
         "ebbtide": _canonical(request),
         "seed": str(job.seed),

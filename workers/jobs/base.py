@@ -47,6 +47,15 @@ class Job(Frozen):
         description="trace of the request; the result does not depend on it",
     )
 
+    asked: str = Field(
+        "",
+        max_length=64,
+        exclude_if=lambda text: not text,
+        description="sha256 of a request with an Idempotency-Key; the result does not depend on it",
+    )
+
+    # Fields that are not part of what is asked for.
+    aside: ClassVar[frozenset[str]] = frozenset({"caller", "traceparent", "asked"})
     queues: ClassVar[tuple[str, ...]]  # every queue of this kind
     result: ClassVar[type[Result]]
     # "module:function", which gets the job in a process of its own and returns the result. None: a generation worker runs many at once.

@@ -12,7 +12,7 @@ from models.cards import ModelCard
 from models.checkpoints import Store, UnknownModel
 from models.families import FAMILIES
 from models.kernels import KERNELS, Kernel
-from service.admission.pricing import calibration_work, training_work
+from service.ordering.pricing import calibration_work, training_work
 from service.protocol.errors import Refusal
 from service.protocol.schemas import CalibrateRequest, Fault, GenerateRequest, TrainRequest
 from service.protocol.validation import faults_of, shown, summary
