@@ -128,15 +128,23 @@ class Dependencies:
             raise UnknownJob(job_id)
         return view
 
-    async def recent(self, limit: int) -> list[JobView]:
-        """The last jobs that the caller may see, newest first."""
+    async def recent(self, limit: int, wanted: Callable[[JobView], bool], after: str | None = None) -> list[JobView]:
+        """The last wanted jobs that the caller may see, newest first, of those before the job `after`. Raises UnknownJob."""
         found: list[JobView] = []
         for page in range(PAGES):
-            views = await self.off_loop(lambda first=page * PAGE: self.broker.recent(PAGE, first))  # type: ignore[misc]
-            found += filter(may_see, views)
-            if len(found) >= limit or len(views) < PAGE:
+            views = await self.off_loop(lambda first=page * PAGE: self.broker.recent(PAGE, first, after))  # type: ignore[misc]
+            found += (view for view in views if may_see(view) and wanted(view))
+            if len(found) >= limit or not views:
                 break
         return found[:limit]
+
+    async def discard(self, job_id: str) -> JobView:
+        """Deletes the files of a job that is over. Raises UnknownJob, or Refusal where it is not over."""
+        view = await self.job(job_id)
+        if not view.status.over:
+            raise Refusal("not-over", f"the job is {view.status}; cancel it first", job=f"/jobs/{job_id}")
+        await self.off_loop(lambda: holdings.discard(self.broker.redis, self._artifacts, view))
+        return view
 
     async def cancel(self, job_id: str) -> JobView:
         """Cancels a job, queued or running. Raises UnknownJob."""

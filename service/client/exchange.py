@@ -73,6 +73,18 @@ class CalibrateSettings(Repeatable, total=False):
     promote: bool
 
 
+class JobFilter(TypedDict, total=False):
+    """Which jobs GET /jobs lists; `since` and `until` are Unix seconds."""
+
+    status: str | list[str]
+    kind: str
+    model: str
+    key: str
+    since: float
+    until: float
+    after: str
+
+
 class ClientError(Exception):
     """Root of the errors a client raises."""
 

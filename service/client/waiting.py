@@ -14,6 +14,7 @@ from service.client.exchange import (
     QUIET_LIMIT_S,
     CalibrateSettings,
     GenerateSettings,
+    JobFilter,
     Picture,
     Reply,
     SubmitSettings,
@@ -105,13 +106,17 @@ class Client:
         """Status, progress and result of a job."""
         return self._read(JobReply, "GET", f"/jobs/{job_id}")
 
-    def jobs(self, limit: int = 50) -> tuple[JobReply, ...]:
-        """Recent jobs, newest first."""
-        return self._read(JobList, "GET", "/jobs", params={"limit": limit}).jobs
+    def jobs(self, limit: int = 50, **wanted: Unpack[JobFilter]) -> tuple[JobReply, ...]:
+        """Recent jobs, newest first. With `after`, the id of the last one, those before it."""
+        return self._read(JobList, "GET", "/jobs", params={"limit": limit, **wanted}).jobs
 
     def cancel(self, job_id: str) -> JobReply:
         """Cancels a job, queued or running."""
         return self._read(JobReply, "DELETE", f"/jobs/{job_id}")
+
+    def discard(self, job_id: str) -> JobReply:
+        """Deletes the images and other files of a job that is over."""
+        return self._read(JobReply, "DELETE", f"/jobs/{job_id}/results")
 
     def wait(self, job_id: str, on_event: Callable[[Event], None] = lambda _: None) -> JobReply:
         """Waits until the job is over and returns it; calls `on_event` with each of its events."""

@@ -8,7 +8,13 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Column, Table
 
+from service.client import ClientError
+
 out, err = Console(), Console(stderr=True)
+
+
+class Canceled(ClientError):
+    """Ctrl-C ended it."""
 
 
 def listed(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -10,10 +10,11 @@ from rich.progress import Progress as Bar
 
 from models.calibration.settings import METHODS
 from service.client import DEFAULT_ADDRESS, Client, ClientError
+from service.command import many
 from service.command.checkpoints import app as models_app
 from service.command.kernel_settings import list_settings, parse_settings
 from service.command.options import Address, AsJson
-from service.command.output import err, fail, listed, out, told
+from service.command.output import Canceled, err, fail, listed, out, told
 from service.protocol.schemas import JobList, JobReply
 from workers.jobs import CalibrateResult, Event, Progress, Status, TrainResult
 from workers.training.options import describe_options
@@ -25,10 +26,6 @@ app.add_typer(jobs_app, name="jobs")
 app.add_typer(models_app)
 Promote = Annotated[bool, typer.Option("--promote", help="Make the new version the default.")]
 INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended
-
-
-class Canceled(ClientError):
-    """Ctrl-C ended the job."""
 
 
 def main() -> None:
@@ -57,7 +54,9 @@ def ebbtide(
 @app.command(epilog=list_settings())
 def generate(  # typer makes an option of each parameter
     model: Annotated[str, typer.Argument(help="A checkpoint: name or name@version.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The PNG to write; - for standard output.")] = Path("out.png"),
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="The PNG to write; - for standard output; a folder, such as many/, for any number.")
+    ] = "out.png",
     images: Annotated[int, typer.Option("--images", "-n", help="Number of images.")] = 1,
     seed: Annotated[int | None, typer.Option(help="Default: random; it is printed.")] = None,
     classes: Annotated[
@@ -71,26 +70,38 @@ def generate(  # typer makes an option of each parameter
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Another kernel setting, listed below; may be repeated.")
     ] = None,
     priority: Annotated[str | None, typer.Option(help="high, normal or low.")] = None,
+    shards: Annotated[bool, typer.Option("--shards", help="In a folder: WebDataset shards instead of PNG files.")] = False,
     as_json: AsJson = False,
     url: Address = DEFAULT_ADDRESS,
 ) -> None:
-    """Samples images and writes them as one PNG."""
-    to_stdout = str(output) == "-"
-    if not to_stdout and not output.parent.is_dir():
-        raise ClientError(f"--output: there is no folder {output.parent}")
-    if to_stdout and as_json:
-        raise ClientError("--json and --output -: both would go to standard output")
+    """Samples images and writes them as one PNG, or one by one into a folder."""
+    path, to_stdout = Path(output), output == "-"
+    into_folder = output.endswith("/") or path.is_dir()
+    _refuse_output(output, into_folder=into_folder, shards=shards, as_json=as_json)
     mcmc = parse_settings(setting or (), {"kernel": kernel, "steps": steps, "step_size": step_size})
     settings = _given(seed=seed, class_=classes or None, sampler=sampler, mcmc=mcmc or None, priority=priority)
     with Client(url) as client:
+        if into_folder:
+            many.fill(client, path, model, images, settings, shards=shards)
+            return
         job = _followed(client, client.submit(model, num_images=images, **settings))
         picture = client.picture(job)
     if to_stdout:
         sys.stdout.buffer.write(picture.png)
         sys.stdout.buffer.flush()
         return
-    picture.save(output)
+    picture.save(path)
     told(job, f"{output}: {images} x {model}, seed {picture.seed}", as_json)
+
+
+def _refuse_output(output: str, *, into_folder: bool, shards: bool, as_json: bool) -> None:
+    """Raises ClientError where what is asked for cannot be written there."""
+    if shards and not into_folder:
+        raise ClientError("--shards: --output must be a folder, such as many/")
+    if output != "-" and not into_folder and not Path(output).parent.is_dir():
+        raise ClientError(f"--output: there is no folder {Path(output).parent}")
+    if output == "-" and as_json:
+        raise ClientError("--json and --output -: both would go to standard output")
 
 
 @app.command()
@@ -156,11 +167,16 @@ def calibrate(
 
 @jobs_app.command("list")
 def jobs_list(
-    limit: Annotated[int, typer.Option("-n", min=1, max=200)] = 20, as_json: AsJson = False, url: Address = DEFAULT_ADDRESS
+    limit: Annotated[int, typer.Option("-n", min=1, max=200)] = 20,
+    status: Annotated[list[str] | None, typer.Option(help="Only jobs in this status; may be repeated.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only jobs that sample or make this model.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only jobs of this kind, such as generate or train.")] = None,
+    as_json: AsJson = False,
+    url: Address = DEFAULT_ADDRESS,
 ) -> None:
     """Lists recent jobs, newest first."""
     with Client(url) as client:
-        found = client.jobs(limit)
+        found = client.jobs(limit, **_given(status=status or None, model=model, kind=kind))
     if as_json:
         out.print_json(JobList(jobs=found).model_dump_json(exclude_none=True))
         return
@@ -181,6 +197,13 @@ def jobs_cancel(job_id: str, as_json: AsJson = False, url: Address = DEFAULT_ADD
     with Client(url) as client:
         job = client.cancel(job_id)
     told(job, str(job.status) if job.status.over else "stopping", as_json)
+
+
+@jobs_app.command("discard")
+def jobs_discard(job_id: str, as_json: AsJson = False, url: Address = DEFAULT_ADDRESS) -> None:
+    """Deletes the images and other files of a job that is over."""
+    with Client(url) as client:
+        told(client.discard(job_id), "its files are deleted", as_json)
 
 
 def _unless_default(result: TrainResult | CalibrateResult) -> str:

@@ -10,7 +10,7 @@ from service.ordering.idempotency import Repeatable, enqueue_once
 from service.protocol import delivery
 from service.protocol.errors import RETRY_SOON, Refusal
 from service.protocol.metrics import HANG_UP
-from service.protocol.negotiation import JSON, OCTETS, PNG, Preference, preference
+from service.protocol.negotiation import JSON, OCTETS, PNG, WEBP, Preference, preference
 from service.protocol.schemas import Fault
 from workers.jobs import GenerateJob
 from workers.queue.broker import BrokerUnavailable, Expected, new_id
@@ -31,7 +31,7 @@ class Order(NamedTuple):
 
     @property
     def media(self) -> str:
-        """What the answer is: PNG, ZIP or JSON."""
+        """What the answer is: PNG, WebP, ZIP or JSON."""
         return delivery.offers(self.job)[0] if self.accepted == OCTETS else self.accepted
 
     @property
@@ -40,8 +40,8 @@ class Order(NamedTuple):
 
     @property
     def picture(self) -> str | None:
-        """The file that is the answer; None where the answer is no PNG or does not wait for the job."""
-        return self.file if self.media == PNG and self.wait_s > 0 else None
+        """The file that is the answer; None where the answer is no picture or does not wait for the job."""
+        return self.file if self.media in (PNG, WEBP) and self.wait_s > 0 else None
 
     @property
     def headers(self) -> dict[str, str]:

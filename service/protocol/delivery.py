@@ -2,12 +2,14 @@
 
 import io
 import zipfile
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from fastapi import Request, Response
+from PIL import Image
 
 from service.protocol.errors import Refusal
-from service.protocol.negotiation import JSON, OCTETS, PNG, ZIP, with_octets
+from service.protocol.negotiation import JSON, OCTETS, PNG, WEBP, ZIP, acceptable
 from service.protocol.schemas import JobLinks, JobReply
 from service.protocol.semantics import tagged
 from workers.jobs import GenerateJob, GenerateResult, JobView, Status
@@ -24,6 +26,8 @@ class JobSource(Protocol):
 
     async def image(self, job_id: str, name: str) -> bytes | None: ...
 
+    async def off_loop(self, call: Callable[[], Any]) -> Any: ...
+
 
 def address(job_id: str) -> str:
     """The path of a job."""
@@ -36,8 +40,8 @@ def picture(job: GenerateJob) -> str:
 
 
 def offers(job: GenerateJob) -> tuple[str, ...]:
-    """The media types of a finished job, the default first; PNG only where one picture shows all images."""
-    return (ZIP, JSON, OCTETS) if job.layout == "images" and job.num_images > 1 else (PNG, JSON, ZIP, OCTETS)
+    """The media types of a finished job, the default first; PNG and WebP only where one picture shows all images."""
+    return (ZIP, JSON, OCTETS) if job.layout == "images" and job.num_images > 1 else (PNG, JSON, ZIP, WEBP, OCTETS)
 
 
 def image_address(job_id: str, name: str) -> str:
@@ -79,21 +83,34 @@ def refuse_unfinished(view: JobView) -> None:
 
 async def stored(source: JobSource, request: Request, job_id: str, name: str) -> Response:
     """One file of a job at an address of its own, which never changes; 304 where the client has it. Raises Refusal where there is none."""
-    response = await picture_response(source, job_id, name, IMMUTABLE)
-    response.headers["Content-Type"] = with_octets(request.headers.get("accept"), PNG)
-    return tagged(request, response, f"{job_id}/{name}")
+    media = acceptable(request.headers.get("accept"), (PNG, WEBP, OCTETS)) or PNG
+    response = await picture_response(source, job_id, name, IMMUTABLE | {"Vary": "Accept"}, WEBP if media == WEBP else PNG)
+    response.headers["Content-Type"] = media
+    return tagged(request, response, f"{job_id}/{name}{'.webp' if media == WEBP else ''}")
 
 
-async def picture_response(source: JobSource, job_id: str, name: str, headers: dict[str, str]) -> Response:
-    """One file of a job. Raises Refusal where there is none."""
+async def picture_response(source: JobSource, job_id: str, name: str, headers: dict[str, str], media: str = PNG) -> Response:
+    """One picture of a job, as PNG or WebP. Raises Refusal where there is none."""
     content = await source.image(job_id, name)
     if content is not None:
-        return Response(content, media_type=PNG, headers=headers)
+        return await as_media(source, content, headers, media)
     view = await source.job(job_id)
     refuse_unfinished(view)
     if view.result and name in view.result.artifacts:
         raise Refusal("image-gone", f"{name} of this job is no longer kept", job=address(job_id))
     raise Refusal("no-image", f"this job has no {name}", job=address(job_id))
+
+
+async def as_media(source: JobSource, png: bytes, headers: dict[str, str], media: str) -> Response:
+    """A picture as PNG, or with the same pixels as WebP, which carries no text."""
+    return Response(png if media == PNG else await source.off_loop(lambda: _webp(png)), media_type=media, headers=headers)
+
+
+def _webp(png: bytes) -> bytes:
+    file = io.BytesIO()
+    with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
+        picture.save(file, "WEBP", lossless=True, quality=0)
+    return file.getvalue()
 
 
 async def zip_response(source: JobSource, view: JobView, headers: dict[str, str]) -> Response:

@@ -60,6 +60,7 @@ KINDS = {
     "unknown-model": Kind(404, "No such model"),
     "kept": Kind(409, "The version is kept"),
     "unknown-job": Kind(404, "No such job"),
+    "not-over": Kind(409, "The job is not over"),
     "no-image": Kind(404, "No such image"),
     "image-gone": Kind(410, "The image is no longer kept"),
     "not-found": Kind(404, "Not found"),

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 QUALITY = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
-PNG, JSON, ZIP = "image/png", "application/json", "application/zip"
+PNG, WEBP, JSON, ZIP = "image/png", "image/webp", "application/json", "application/zip"
 OCTETS = "application/octet-stream"  # a picture or ZIP for clients that know no media types of images
 BINARY = {"schema": {"type": "string", "format": "binary"}}  # in OpenAPI
-PICTURE: dict[int | str, dict[str, Any]] = {200: {"content": {PNG: BINARY, OCTETS: BINARY}}}  # of a route that answers with one
+Answers = dict[int | str, dict[str, Any]]
+PICTURE: Answers = {200: {"content": {PNG: BINARY, OCTETS: BINARY}}}  # of a route that answers with one
+ANY_PICTURE: Answers = {200: {"content": {PNG: BINARY, WEBP: BINARY, OCTETS: BINARY}}}  # in either format
 
 
 class Preference(NamedTuple):

@@ -132,6 +132,7 @@ class JobList(Frozen):
     """Recent jobs, newest first."""
 
     jobs: tuple[JobReply, ...]
+    next: str | None = Field(None, description="path of the jobs before these; None where there are none")
 
 
 class ModelReply(ModelCard):

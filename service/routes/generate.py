@@ -10,13 +10,13 @@ from service.ordering.orders import Ended
 from service.ordering.resolving import generate_job
 from service.protocol import delivery
 from service.protocol.bodies import documented, read
-from service.protocol.negotiation import BINARY, JSON, OCTETS, PNG, ZIP, acceptable
+from service.protocol.negotiation import BINARY, JSON, OCTETS, PNG, WEBP, ZIP, acceptable
 from service.protocol.plain_route import PlainRoute
 from service.protocol.schemas import GenerateRequest, JobReply
 from workers.queue.broker import BrokerUnavailable
 
 router = APIRouter(tags=["generate"], route_class=PlainRoute)
-PICTURES = dict.fromkeys((PNG, ZIP, OCTETS), BINARY)
+PICTURES = dict.fromkeys((PNG, WEBP, ZIP, OCTETS), BINARY)
 
 
 @router.post(
@@ -24,7 +24,7 @@ PICTURES = dict.fromkeys((PNG, ZIP, OCTETS), BINARY)
     openapi_extra=documented(GenerateRequest),
     response_class=Response,
     responses={
-        200: {"description": "A PNG, a ZIP, or the job with links, as `Accept` asks", "model": JobReply, "content": PICTURES},
+        200: {"description": "A PNG, a WebP, a ZIP, or the job with links, as `Accept` asks", "model": JobReply, "content": PICTURES},
         202: {"description": "Accepted (`Prefer: respond-async`, or `wait=N` was too short); `Location` is the job", "model": JobReply},
     },
 )
@@ -32,10 +32,10 @@ async def generate(request: Request) -> Response:
     """Samples images from a model.
 
     The answer is a PNG of one image or of a grid; with `"layout": "images"` several images come as a ZIP.
-    `Accept` chooses between `image/png`, `application/json`, `application/zip`, and `application/octet-stream` for clients that know no
-    images. `Prefer: respond-async` answers 202 at once, `Prefer: wait=N` after at most N seconds; otherwise closing the connection cancels
-    the job. With an `Idempotency-Key` it goes on, and the same request sent again gets the same job. Callers take turns: a caller is an
-    API key, or without keys the name in `X-Ebbtide-Caller`, else the client's address.
+    `Accept` chooses between `image/png`, `image/webp` (the same pixels, without the text), `application/json`, `application/zip`, and
+    `application/octet-stream` for clients that know no images. `Prefer: respond-async` answers 202 at once, `Prefer: wait=N` after at most
+    N seconds; otherwise closing the connection cancels the job. With an `Idempotency-Key` it goes on, and the same request sent again gets
+    the same job. Callers take turns: a caller is an API key, or without keys the name in `X-Ebbtide-Caller`, else the client's address.
     """
     dependencies: Dependencies = request.app.state.dependencies
     body = await read(request, GenerateRequest, dependencies.settings)
@@ -59,11 +59,11 @@ async def generate(request: Request) -> Response:
 async def _deliver(dependencies: Dependencies, ended: Ended) -> Response:
     """A job that is over in the chosen media type. Raises Refusal where it has no images."""
     order = ended.order
-    if order.media == PNG:
+    if order.media in (PNG, WEBP):
         headers = order.headers | {"Content-Location": delivery.image_address(order.job_id, order.file)}
         if ended.picture:
-            return Response(ended.picture, 200, headers, PNG)
-        return await delivery.picture_response(dependencies, order.job_id, order.file, headers)
+            return await delivery.as_media(dependencies, ended.picture, headers, order.media)
+        return await delivery.picture_response(dependencies, order.job_id, order.file, headers, order.media)
     view = await dependencies.job(order.job_id)
     if order.media == ZIP:
         return await delivery.zip_response(dependencies, view, order.headers)

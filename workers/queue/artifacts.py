@@ -64,6 +64,10 @@ class Artifacts(ABC):
                 refused[job_id] = error
         return refused
 
+    @abstractmethod
+    def delete(self, job_id: str, names: Sequence[str]) -> None:
+        """Deletes files of a job; those that are gone already are no error. Raises ArtifactError."""
+
     def check(self) -> None:  # noqa: B027 (most stores have nothing to check)
         """Raises ArtifactError where files could not be stored now: no bucket, wrong credentials."""
 
@@ -97,6 +101,11 @@ class RedisArtifacts(Artifacts):
         with guarded():
             found: Any = self._redis.mget([keys.artifact(*_checked(job_id, name)) for job_id, name in wanted])
         return list(found)
+
+    def delete(self, job_id: str, names: Sequence[str]) -> None:
+        if names:
+            with guarded():
+                self._redis.delete(*(keys.artifact(*_checked(job_id, name)) for name in names))
 
     def _set(self, entries: Mapping[str, bytes], ttl_s: int) -> None:
         """Raises BrokerUnavailable for a lost connection, ArtifactError where Redis refuses: out of memory, a read-only replica."""
@@ -141,6 +150,15 @@ class FileArtifacts(Artifacts):
         except Exception as error:  # every file system has its own errors
             raise ArtifactError(f"cannot read images under {self._root}: {error}") from error
         return data
+
+    def delete(self, job_id: str, names: Sequence[str]) -> None:
+        for name in names:
+            path = self._path(job_id, name)
+            try:
+                with contextlib.suppress(FileNotFoundError):
+                    self._fs.rm_file(path)
+            except Exception as error:
+                raise ArtifactError(f"cannot delete images under {self._root}: {error}") from error
 
     def check(self) -> None:
         if self._is_folder:

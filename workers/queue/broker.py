@@ -134,9 +134,14 @@ class Broker:
             raise UnknownJob(job_id)
         return found[0]
 
-    def recent(self, limit: int = 50, first: int = 0) -> list[JobView]:
-        """The last jobs submitted, newest first, without the first so many."""
+    def recent(self, limit: int = 50, first: int = 0, after: str | None = None) -> list[JobView]:
+        """The last jobs submitted, newest first, without the first so many, or those up to the job `after`. Raises UnknownJob."""
         with guarded():
+            if after is not None:
+                place: Any = self.redis.zrevrank(keys.RECENT, after)
+                if place is None:
+                    raise UnknownJob(after)
+                first += place + 1
             ids: Any = self.redis.zrevrange(keys.RECENT, first, first + limit - 1)
         return self._views([job_id.decode() for job_id in ids])
 

@@ -1,11 +1,17 @@
-"""What Redis holds, in bytes, and what a caller's waiting jobs ask for."""
+"""What is held of jobs: bytes, files that are no longer wanted, and what a caller's waiting jobs ask for."""
+
+import json
+import time
 
 from redis import Redis
 from rq import Queue
 from rq.job import Job
 
+from workers.jobs import RECORD_BYTES, JobView
 from workers.queue import keys, routing, views
+from workers.queue.artifacts import Artifacts
 from workers.queue.connection import guarded
+from workers.queue.scripts import script
 
 
 def held(redis: Redis) -> views.StoreView:
@@ -15,6 +21,14 @@ def held(redis: Redis) -> views.StoreView:
         pipe.hget(keys.KEPT_BY, keys.KEPT_BY_ALL)
         memory, kept = pipe.execute()
     return views.StoreView(used=int(memory["used_memory"]), limit=int(memory.get("maxmemory", 0)), kept=int(kept or 0))
+
+
+def discard(redis: Redis, artifacts: Artifacts, view: JobView) -> None:
+    """Deletes the files of a job that is over. Its record and its diagnostics stay, and its bytes no longer count. Raises ArtifactError."""
+    if view.result is not None:
+        artifacts.delete(view.id, view.result.artifacts)
+    with guarded():
+        redis.register_script(script("discard"))(args=[json.dumps({"id": view.id, "bytes": RECORD_BYTES, "unix": time.time()})])
 
 
 def waiting_of(redis: Redis, caller: str) -> int:

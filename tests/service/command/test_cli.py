@@ -17,6 +17,7 @@ from models.checkpoints import Store
 from models.kernels import KERNELS
 from service.client import Client
 from service.command.cli import main
+from tests.service.conftest import png
 
 PNG = b"\x89PNG\r\n\x1a\n"
 EBBTIDE = (sys.executable, "-c", "from service.command.cli import main; main()")  # in a process of its own
@@ -135,6 +136,24 @@ def test_models_and_jobs_are_listed(command: Command, painter, ebbtide: Client) 
 
 def test_a_queued_job_is_canceled(command: Command, ebbtide: Client) -> None:
     assert "canceled" in command("jobs", "cancel", ebbtide.submit("toy").id)[1]
+
+
+def test_jobs_are_filtered_and_their_files_deleted(command: Command, painter, ebbtide: Client) -> None:
+    made = ebbtide.generate("toy").job_id
+    painter.rest()
+    waiting = ebbtide.submit("toy").id
+    found = json.loads(command("jobs", "list", "--status", "queued", "--status", "running", "--model", "toy", "--json")[1])
+    assert [job["id"] for job in found["jobs"]] == [waiting]
+    assert json.loads(command("jobs", "list", "--kind", "train", "--json")[1])["jobs"] == []
+    assert command("jobs", "discard", made)[:2] == (0, "its files are deleted\n")
+    assert "the job is queued" in command("jobs", "discard", waiting)[2]
+
+
+def test_a_picture_that_cannot_be_made_again_says_why(command: Command, painter, tmp_path: Path) -> None:
+    (tmp_path / "plain.png").write_bytes(png())
+    code, _, said = command("replay", str(tmp_path / "plain.png"))
+    assert code == 1
+    assert "the PNG has no text 'ebbtide'" in said
 
 
 def test_calibrate_names_the_new_version(command: Command, painter, ebbtide: Client) -> None:

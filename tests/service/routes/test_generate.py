@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import httpx
 import pytest
+from PIL import Image
 
 from workers.jobs import Status
 from workers.queue.broker import Broker
@@ -58,6 +59,18 @@ def test_zip_gives_every_picture(api: httpx.Client, painter) -> None:
     assert archive.read("1.png").startswith(PNG)
 
 
+def test_webp_has_the_same_pixels_at_once_and_later(api: httpx.Client, painter) -> None:
+    webp = {"Accept": "image/webp"}
+    answer = api.post("/generate", json={"model": "toy", "num_images": 3}, headers=webp)
+    png = api.get(answer.headers["content-location"])
+    again = api.get(answer.headers["content-location"], headers=webp)
+    assert (png.headers["content-type"], again.headers["content-type"]) == ("image/png", "image/webp")
+    assert again.headers["etag"] != png.headers["etag"]
+    pictures = [Image.open(io.BytesIO(one.content)) for one in (png, answer, again)]
+    assert [one.format for one in pictures] == ["PNG", "WEBP", "WEBP"]
+    assert len({one.convert("RGB").tobytes() for one in pictures}) == 1
+
+
 def test_separate_images_come_as_a_zip_by_default(api: httpx.Client, painter) -> None:
     body = {"model": "toy", "num_images": 3, "layout": "images"}
     assert api.post("/generate", json=body).headers["content-type"] == "application/zip"
@@ -74,6 +87,9 @@ def test_separate_images_come_as_a_zip_by_default(api: httpx.Client, painter) ->
         ("text/html,application/xhtml+xml,image/avif,*/*;q=0.8", "image/png"),
         ("image/png;q=0.1, application/json", "application/json"),
         ("*/*;q=0.1, image/png;q=0", "application/json"),
+        ("image/webp", "image/webp"),
+        ("image/png;q=0.5, image/webp;q=0.9", "image/webp"),
+        ("image/webp, image/png", "image/png"),
     ],
 )
 def test_accept_qualities_choose_the_media_type(api: httpx.Client, painter, accept: str, media: str) -> None:

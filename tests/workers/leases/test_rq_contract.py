@@ -150,6 +150,7 @@ def test_a_job_is_ended_as_rq_ends_one(fate, redis, broker, generate_job):
         worker._stopped_job_id = theirs if fate == "stopped" else None
         worker.handle_execution_ended(job, _queue(redis), 60)
         worker.handle_job_failure(job, _queue(redis), exc_string=f"{reasons[fate]}: so", execution=execution)
+    redis.hset(Job.key_for(theirs), keys.KEPT_BYTES, redis.hget(Job.key_for(ours), keys.KEPT_BYTES))  # RQ does not know this field
     assert _traces(redis, ours, mine.execution_id) == _traces(redis, theirs, other.execution_id)
     counter = b"successful_job_count" if fate == "finished" else b"failed_job_count"
     assert redis.hget(worker.key, counter) == b"2"

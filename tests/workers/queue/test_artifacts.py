@@ -140,3 +140,12 @@ def test_a_folder_that_cannot_be_made_is_an_error(redis, tmp_path):
 def test_a_lost_redis_is_unavailable_rather_than_empty():
     with connect("redis://127.0.0.1:1/0") as nowhere, pytest.raises(BrokerUnavailable):
         Artifacts.open("", nowhere).get("job", "0.png")
+
+
+def test_files_are_deleted_by_name(store):
+    store.put_many("job", {"0.png": BYTES, "1.png": BYTES}, 60)
+    store.put("other", "0.png", BYTES, 60)
+    for _ in range(2):
+        store.delete("job", ["0.png"])
+    assert store.get_each([("job", "0.png"), ("job", "1.png"), ("other", "0.png")]) == [None, BYTES, BYTES]
+    store.delete("job", [])

@@ -5,4 +5,5 @@ local function settle(id, bytes, ends)
     if not expected then return end
     forget_kept(id .. ' ' .. expected .. ' ' .. (caller or ''))
     keep(id, caller or '', bytes, ends)
+    redis.call('HSET', keys.job .. id, 'kept', bytes)
 end
