@@ -191,6 +191,14 @@ def jobs_show(job_id: str, url: Address = DEFAULT_ADDRESS) -> None:
         out.print_json(client.job(job_id).model_dump_json(exclude_none=True))
 
 
+@jobs_app.command("follow")
+def jobs_follow(job_id: str, as_json: AsJson = False, url: Address = DEFAULT_ADDRESS) -> None:
+    """Shows the progress of a job until it is over; Ctrl-C leaves it running."""
+    with Client(url) as client:
+        job = _followed(client, client.job(job_id), cancels=False)
+    told(job, str(job.status), as_json)
+
+
 @jobs_app.command("cancel")
 def jobs_cancel(job_id: str, as_json: AsJson = False, url: Address = DEFAULT_ADDRESS) -> None:
     """Cancels a queued or running job."""
@@ -213,14 +221,16 @@ def _unless_default(result: TrainResult | CalibrateResult) -> str:
     return f"; @{result.default_version} stays the default until `ebbtide promote {result.model}@{result.version}`"
 
 
-def _followed(client: Client, job: JobReply) -> JobReply:
-    """Shows a job's progress until it is over; Ctrl-C cancels it."""
+def _followed(client: Client, job: JobReply, *, cancels: bool = True) -> JobReply:
+    """Shows a job's progress until it is over; Ctrl-C cancels it, unless `cancels` is false."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeRemainingColumn())
     try:
         with Bar(*columns, console=err, transient=True) as progress:
             task = progress.add_task("waiting", total=None)
             ended = client.wait(job.id, lambda event: _show(progress, task, event))
     except KeyboardInterrupt:
+        if not cancels:
+            raise Canceled("the job goes on") from None
         client.cancel(job.id)
         raise Canceled("canceled") from None
     if ended.status is not Status.FINISHED:

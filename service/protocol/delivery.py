@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from base64 import b64encode
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -113,6 +114,19 @@ def _webp(png: bytes) -> bytes:
     return file.getvalue()
 
 
+async def in_base64(source: JobSource, view: JobView) -> tuple[str, ...]:
+    """Each image of a finished job. Raises Refusal where one is no longer kept."""
+    names = [name for name in (view.result.artifacts if view.result else ()) if name != GRID]
+    return tuple([b64encode(await _kept(source, view, name)).decode() for name in names])
+
+
+async def _kept(source: JobSource, view: JobView, name: str) -> bytes:
+    content = await source.image(view.id, name)
+    if content is None:
+        raise Refusal("image-gone", f"{name} of this job is no longer kept", job=address(view.id))
+    return content
+
+
 async def zip_response(source: JobSource, view: JobView, headers: dict[str, str]) -> Response:
     """All images of a finished job. Raises Refusal where it has none."""
     refuse_unfinished(view)
@@ -120,9 +134,6 @@ async def zip_response(source: JobSource, view: JobView, headers: dict[str, str]
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:  # PNGs are compressed already
         for name in names:
-            content = await source.image(view.id, name)
-            if content is None:
-                raise Refusal("image-gone", f"{name} of this job is no longer kept", job=address(view.id))
-            archive.writestr(zipfile.ZipInfo(name, ZIP_DATE), content)
+            archive.writestr(zipfile.ZipInfo(name, ZIP_DATE), await _kept(source, view, name))
     disposition = {"Content-Disposition": f'attachment; filename="{view.id}.zip"'}
     return Response(buffer.getvalue(), media_type=ZIP, headers=headers | disposition)

@@ -77,8 +77,15 @@ IDEMPOTENCY = {
     "description": "The same request with the same key gets the same job, as long as that is kept; another request is refused with 422",
     "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
 }
+IMAGES = {
+    "name": "images",
+    "in": "query",
+    "required": False,
+    "description": "How an answer in JSON has the images: `links`, or `base64` for their PNGs too",
+    "schema": {"type": "string", "enum": ["links", "base64"], "default": "links"},
+}
 PARAMETERS = {
-    "/generate": [PREFER, IDEMPOTENCY, CALLER],
+    "/generate": [IMAGES, PREFER, IDEMPOTENCY, CALLER],
     "/replay": [PREFER, CALLER],
     "/train": [IDEMPOTENCY, CALLER],
     "/models/{reference}/calibrate": [IDEMPOTENCY, CALLER],

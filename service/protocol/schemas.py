@@ -126,6 +126,9 @@ class JobReply(JobView):
 
     eta_s: float | None = Field(None, description="estimated seconds until the job ends; None where no pace has been measured")
     links: JobLinks
+    pictures: tuple[str, ...] | None = Field(
+        None, exclude_if=lambda pictures: pictures is None, description="each image as base64 of its PNG; with `?images=base64` alone"
+    )
 
 
 class JobList(Frozen):

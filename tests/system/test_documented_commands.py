@@ -61,6 +61,15 @@ def test_the_python_block(shipped: House, tmp_path: Path, monkeypatch: pytest.Mo
     assert pictures(tmp_path) == {"digits.png": (118, 118)}
 
 
+def test_the_folder_of_many_images(shipped: House, tmp_path: Path) -> None:
+    (block,) = [block for block in blocks("bash", "docs/operations.md") if "-o many/" in block]
+    script = block.replace(".venv/bin/", f"{Path(sys.executable).parent}/").replace("100000", "20")
+    env = shipped.env | {"EBBTIDE_URL": f"http://127.0.0.1:{shipped.port}", "NO_PROXY": "*"}
+    for _ in range(2):
+        subprocess.run(["bash", "-euc", script], cwd=tmp_path, env=env, check=True, timeout=240)
+    assert pictures(tmp_path / "many") == {f"{number:08}.png": (28, 28) for number in range(20)}
+
+
 def test_the_asyncio_block(shipped: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (block,) = blocks("python", "docs/operations.md")

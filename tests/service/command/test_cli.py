@@ -149,6 +149,24 @@ def test_jobs_are_filtered_and_their_files_deleted(command: Command, painter, eb
     assert "the job is queued" in command("jobs", "discard", waiting)[2]
 
 
+def test_a_job_is_followed_to_its_end(command: Command, painter, ebbtide: Client) -> None:
+    assert command("jobs", "follow", ebbtide.submit("toy").id)[:2] == (0, "finished\n")
+    painter.failure = "diverged: chain 3"
+    assert "diverged: chain 3" in command("jobs", "follow", ebbtide.submit("toy").id)[2]
+
+
+def test_following_leaves_a_job_running_at_ctrl_c(address: str, painter, ebbtide: Client, eventually) -> None:
+    painter.rest()
+    job_id = ebbtide.submit("toy").id
+    run = subprocess.Popen(
+        [*EBBTIDE, "jobs", "follow", job_id], env=os.environ | {"EBBTIDE_URL": address}, stderr=subprocess.PIPE, text=True
+    )
+    eventually(lambda: "ebbtide_event_streams 1.0" in httpx.get(f"{address}/metrics").text)
+    run.send_signal(signal.SIGINT)
+    assert "the job goes on" in run.communicate(timeout=30)[1]
+    assert ebbtide.job(job_id).status == "queued"
+
+
 def test_a_picture_that_cannot_be_made_again_says_why(command: Command, painter, tmp_path: Path) -> None:
     (tmp_path / "plain.png").write_bytes(png())
     code, _, said = command("replay", str(tmp_path / "plain.png"))

@@ -4,6 +4,7 @@ import io
 import socket
 import threading
 import zipfile
+from base64 import b64decode
 from collections.abc import Callable
 
 import httpx
@@ -49,6 +50,15 @@ def test_json_gives_the_job_with_links_that_work(api: httpx.Client, painter) -> 
     assert len(job["links"]["images"]) == 3
     for link in (*job["links"]["images"], job["links"]["grid"], job["links"]["self"]):
         assert api.get(link).status_code == 200
+
+
+def test_json_has_the_images_where_that_is_asked_for(api: httpx.Client, painter) -> None:
+    body, accept = {"model": "toy", "num_images": 3}, {"Accept": "application/json"}
+    job = api.post("/generate", params={"images": "base64"}, json=body, headers=accept).json()
+    assert [b64decode(picture) for picture in job["pictures"]] == [api.get(link).content for link in job["links"]["images"]]
+    assert "pictures" not in api.post("/generate", json=body, headers=accept).json()
+    refused = api.post("/generate", params={"images": "hex"}, json=body, headers=accept)
+    assert (refused.status_code, refused.json()["errors"][0]["choices"]) == (422, ["links", "base64"])
 
 
 def test_zip_gives_every_picture(api: httpx.Client, painter) -> None:
