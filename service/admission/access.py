@@ -158,7 +158,7 @@ class AccessControl:
 def _needed(method: str, path: str) -> str | None:
     """The scope that a request needs; None where any key is enough."""
     if method in ("GET", "HEAD"):
-        return None
+        return "admin" if path.startswith("/models/") and path.endswith("/weights.safetensors") else None
     if method == "DELETE" and path.startswith("/models/"):
         return "admin"
     return "generate" if path in ("/generate", "/replay") or path.startswith("/jobs/") else "train"

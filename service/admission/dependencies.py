@@ -25,13 +25,13 @@ from workers.jobs import AnyJob, JobView
 from workers.queue import holdings
 from workers.queue.artifacts import Artifacts
 from workers.queue.broker import Broker, BrokerFull, BrokerUnavailable, Completions, UnknownJob, new_id
-from workers.queue.submissions import Answer, AsyncSubmissions, Submission
+from workers.queue.submissions import RECENT_KEPT, Answer, AsyncSubmissions, Submission
 from workers.room import RoomCollector
 from workers.tracing import Tracing
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-PAGE, PAGES = 200, 20  # jobs looked at together, and how often, for a list of one's own
+PAGE = 200  # jobs looked at together for a list
 QUEUE_STATE_LIMIT_S = 2.0  # a probe or a scrape waits no longer for Redis
 
 
@@ -131,10 +131,10 @@ class Dependencies:
     async def recent(self, limit: int, wanted: Callable[[JobView], bool], after: str | None = None) -> list[JobView]:
         """The last wanted jobs that the caller may see, newest first, of those before the job `after`. Raises UnknownJob."""
         found: list[JobView] = []
-        for page in range(PAGES):
-            views = await self.off_loop(lambda first=page * PAGE: self.broker.recent(PAGE, first, after))  # type: ignore[misc]
+        for first in range(0, RECENT_KEPT, PAGE):
+            views = await self.off_loop(lambda first=first: self.broker.recent(PAGE, first, after))  # type: ignore[misc]
             found += (view for view in views if may_see(view) and wanted(view))
-            if len(found) >= limit or not views:
+            if len(found) >= limit:
                 break
         return found[:limit]
 

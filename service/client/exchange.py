@@ -8,6 +8,7 @@ Errors:
     └── Refused        the API refused the request; `.problem` names field, value and choices
 """
 
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ import httpx
 from httpx_sse import ServerSentEvent
 from pydantic import BaseModel, ValidationError
 
+from models.cards import ModelCard
 from service.protocol.schemas import JobReply, ProblemDetails
 from workers.jobs import Event, GenerateJob, Layout, Priority
 
@@ -175,6 +177,16 @@ def resumed(last: Event | None) -> dict[str, str]:
 def seed_and_job(answer: httpx.Response) -> tuple[int, str]:
     """Of an answer to POST /generate."""
     return int(answer.headers["x-ebbtide-seed"]), answer.headers["x-ebbtide-job"]
+
+
+def stored(folder: str | Path, card: bytes, weights: bytes) -> Path:
+    """Writes a checkpoint's files. Raises Misunderstood where the weights are not those the card describes."""
+    if hashlib.sha256(weights).hexdigest() != ModelCard.model_validate_json(card).digest:
+        raise Misunderstood("the weights that came are not those the card describes")
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    (Path(folder) / "weights.safetensors").write_bytes(weights)
+    (Path(folder) / "card.json").write_bytes(card)
+    return Path(folder)
 
 
 def picture_link(job: JobReply) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack, overload
 
@@ -29,6 +30,7 @@ from service.client.exchange import (
     resumed,
     seed_and_job,
     seed_of,
+    stored,
     timeouts,
     understood,
     unreachable,
@@ -143,6 +145,13 @@ class Client:
     def model(self, reference: str) -> ModelReply:
         """The card of `name` or `name@version`."""
         return self._read(ModelReply, "GET", f"/models/{reference}")
+
+    def download(self, reference: str, folder: str | Path) -> Path:
+        """Writes the card and the weights of `name` or `name@version` into a folder, and checks the weights' digest."""
+        card = self.model(reference)
+        here = f"/models/{card.name}@{card.version}"
+        files = [(self._send("GET", f"{here}/{name}")).content for name in ("card.json", "weights.safetensors")]
+        return stored(folder, *files)
 
     def promote(self, reference: str) -> ModelReply:
         """Makes `name@version` the version that requests without one get; returns its card."""

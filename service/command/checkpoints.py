@@ -1,5 +1,6 @@
-"""The commands on published models: list, promote, delete."""
+"""The commands on published models: list, download, promote, delete."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -27,6 +28,18 @@ def models(as_json: AsJson = False, url: Address = DEFAULT_ADDRESS) -> None:
         versions = (f"{version}{'*' * (version == card.default_version)}" for version in card.versions)
         rows.append((card.name, ", ".join(versions), card.family, samplers, "x".join(map(str, card.image_shape))))
     listed(("model", "versions", "family", "samplers", "image"), rows)
+
+
+@app.command()
+def download(
+    reference: Annotated[str, typer.Argument(help="name or name@version")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write; default: the reference.")] = Path(),
+    url: Address = DEFAULT_ADDRESS,
+) -> None:
+    """Writes a model's card and weights into a folder and checks their digest; needs a key with the scope admin."""
+    with Client(url) as client:
+        folder = client.download(reference, reference if output == Path() else output)
+    out.print(f"{folder}: card.json, weights.safetensors", highlight=False)
 
 
 @app.command()

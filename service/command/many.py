@@ -21,7 +21,7 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from service.client import Client, ClientError, Refused, Unreachable
-from service.command.output import Canceled, err, out
+from service.command.output import Canceled, err
 from workers.jobs import MAX_IMAGES, Status
 
 AT_ONCE = 8  # jobs under way, so that several workers are busy
@@ -58,8 +58,8 @@ class Manifest(BaseModel):
         return (self.seed + part) % SEEDS
 
 
-def fill(client: Client, folder: Path, model: str, images: int, settings: dict[str, Any], *, shards: bool) -> None:
-    """Fills a folder and shows how far it is. Raises ClientError; after Ctrl-C Canceled, and the same command goes on later."""
+def fill(client: Client, folder: Path, model: str, images: int, settings: dict[str, Any], *, shards: bool) -> tuple[Manifest, str]:
+    """Fills a folder and shows how far it is; returns what it holds, also as a line. Raises ClientError; after Ctrl-C Canceled, and the same command goes on later."""
     manifest = begun(client, folder, model, images, settings, shards=shards)
     columns = (
         TextColumn("{task.completed}/{task.total} images"),
@@ -73,11 +73,13 @@ def fill(client: Client, folder: Path, model: str, images: int, settings: dict[s
             Many(client, folder, manifest, lambda there: bar.update(task, completed=there)).run()
     except KeyboardInterrupt:
         raise Canceled(f"stopped; the same command goes on in {folder}") from None
-    out.print(f"{folder}: {images} x {manifest.model}, seed {manifest.seed}", highlight=False)
+    return manifest, f"{folder}: {images} x {manifest.model}, seed {manifest.seed}"
 
 
 def begun(client: Client, folder: Path, model: str, images: int, settings: dict[str, Any], *, shards: bool) -> Manifest:
     """The manifest of a folder, which is written where there is none. Raises ClientError where the folder holds something else."""
+    if images < 1:
+        raise ClientError(f"--images: must be at least 1, not {images}")
     given = {name: value for name, value in settings.items() if name != "seed"}
     path = folder / MANIFEST
     if not path.exists():
@@ -174,6 +176,8 @@ class Many:
         )
         with self._lock:
             self._jobs.add(job.id)
+        if self._stopped.is_set():
+            self._cancel()  # nobody else would
         return job.id
 
     def _store(self, part: int, pictures: list[bytes]) -> None:

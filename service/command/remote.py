@@ -82,7 +82,7 @@ def generate(  # typer makes an option of each parameter
     settings = _given(seed=seed, class_=classes or None, sampler=sampler, mcmc=mcmc or None, priority=priority)
     with Client(url) as client:
         if into_folder:
-            many.fill(client, path, model, images, settings, shards=shards)
+            told(*many.fill(client, path, model, images, settings, shards=shards), as_json)
             return
         job = _followed(client, client.submit(model, num_images=images, **settings))
         picture = client.picture(job)

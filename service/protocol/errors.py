@@ -58,6 +58,7 @@ KINDS = {
     "replay-differs": Kind(409, "The picture came out differently"),
     "not-acceptable": Kind(406, "No accepted media type is available"),
     "unknown-model": Kind(404, "No such model"),
+    "no-weights": Kind(404, "No such weights"),
     "kept": Kind(409, "The version is kept"),
     "unknown-job": Kind(404, "No such job"),
     "not-over": Kind(409, "The job is not over"),

@@ -16,7 +16,7 @@ from service.ordering.resolving import calibrate_job, find, versioned
 from service.protocol import delivery
 from service.protocol.bodies import documented, read
 from service.protocol.errors import Refusal
-from service.protocol.negotiation import JSON, PICTURE, PNG, with_octets
+from service.protocol.negotiation import BINARY, JSON, OCTETS, PICTURE, PNG, with_octets
 from service.protocol.schemas import CalibrateRequest, JobReply, ModelList, ModelReply
 from service.protocol.semantics import tagged
 from workers.jobs import CalibrateJob
@@ -58,6 +58,22 @@ async def reliability(reference: Reference, request: Request, dependencies: Inje
     if not path.is_file():
         raise Refusal("no-image", f"{reference} has no calibration that was measured")
     return FileResponse(path, media_type=with_octets(request.headers.get("accept"), PNG))
+
+
+@router.get("/{reference}/card.json", response_class=FileResponse, responses={200: {"content": {JSON: {}}}})
+async def card(reference: Reference, dependencies: Injected) -> FileResponse:
+    """The card as its file has it."""
+    path = await dependencies.off_loop(lambda: dependencies.store.folder(find(dependencies.store, reference)) / "card.json")
+    return FileResponse(path, media_type=JSON)
+
+
+@router.get("/{reference}/weights.safetensors", response_class=FileResponse, responses={200: {"content": {OCTETS: BINARY}}})
+async def weights(reference: Reference, dependencies: Injected) -> FileResponse:
+    """The weights, whose sha256 is the card's digest. Needs the scope `admin`."""
+    path = await dependencies.off_loop(lambda: dependencies.store.weights_file(find(dependencies.store, reference)))
+    if not path.is_file():
+        raise Refusal("no-weights", f"the weights of {reference} are not here")
+    return FileResponse(path, media_type=OCTETS)
 
 
 @router.post(

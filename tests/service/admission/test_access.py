@@ -78,6 +78,22 @@ def test_a_key_sees_its_own_jobs_alone_and_an_admin_all(guarded: Guarded, painte
         assert [each["id"] for each in sees.get("/jobs").json()["jobs"]] == [job]
 
 
+def test_an_admin_lists_jobs_by_key_and_alone_gets_weights(guarded: Guarded, painter) -> None:
+    alice, bob, admin = guarded("alice", "generate"), guarded("bob", "generate", "train"), guarded("root")
+    for client in (alice, bob):
+        client.post("/generate", json=BODY)
+    assert len(admin.get("/jobs", params={"key": "alice"}).json()["jobs"]) == 1
+    assert alice.get("/jobs", params={"key": "bob"}).json()["jobs"] == []
+    path = "/models/toy@1/weights.safetensors"
+    assert [client.get(path).status_code for client in (alice, bob, admin)] == [403, 403, 404]
+    assert alice.head(path).status_code == 403
+
+
+def test_one_idempotency_key_of_two_api_keys_stands_for_two_jobs(guarded: Guarded, painter) -> None:
+    answers = [guarded(name, "generate").post("/generate", json=BODY, headers={"Idempotency-Key": "a"}) for name in ("alice", "bob")]
+    assert len({answer.headers["x-ebbtide-job"] for answer in answers}) == 2
+
+
 def test_turns_go_by_key_whatever_the_caller_calls_itself(guarded: Guarded, painter, broker: Broker) -> None:
     guarded("alice", "generate").post("/generate", json=BODY, headers={"X-Ebbtide-Caller": "forged"})
     assert [view.job.caller for view in broker.recent()] == ["alice"]

@@ -57,6 +57,7 @@ def test_a_folder_with_something_else_is_left_alone(command: Command, painter, t
     assert told in said
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/notes.txt").write_text("mine")
+    assert "at least 1" in command("generate", "toy", "-n", "0", "-o", f"{tmp_path}/none/")[2]
     assert "is not empty" in command(*ASKED, "-o", f"{tmp_path}/mine")[2]
     assert "--output must be a folder" in command("generate", "toy", "--shards", "-o", f"{tmp_path}/x.png")[2]
 

@@ -36,6 +36,13 @@ def test_jobs_are_listed_by_status_kind_model_caller_and_time(api: httpx.Client,
     assert listed(api, until=moment) == [done]
 
 
+def test_jobs_that_are_gone_hide_none_before_them(api: httpx.Client, broker: Broker) -> None:
+    kept = queued(api)
+    gone = broker.submit_many([broker.view(kept).job] * 401)
+    broker.redis.delete(*(f"rq:job:{job}" for job in gone))
+    assert listed(api, status="queued") == [kept]
+
+
 def test_a_list_is_read_page_by_page_while_jobs_arrive(api: httpx.Client) -> None:
     ids = [queued(api) for _ in range(7)]
     page = api.get("/jobs", params={"limit": 3, "status": "queued"}).json()
