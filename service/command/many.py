@@ -59,7 +59,10 @@ class Manifest(BaseModel):
 
 
 def fill(client: Client, folder: Path, model: str, images: int, settings: dict[str, Any], *, shards: bool) -> tuple[Manifest, str]:
-    """Fills a folder and shows how far it is; returns what it holds, also as a line. Raises ClientError; after Ctrl-C Canceled, and the same command goes on later."""
+    """Fills a folder and shows how far it is; returns what it holds, also as a line.
+
+    Raises ClientError; after Ctrl-C Canceled, and the same command goes on later.
+    """
     manifest = begun(client, folder, model, images, settings, shards=shards)
     columns = (
         TextColumn("{task.completed}/{task.total} images"),
