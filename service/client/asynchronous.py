@@ -151,8 +151,8 @@ class AsyncClient:
         """Writes the card and the weights of `name` or `name@version` into a folder, and checks the weights' digest."""
         card = await self.model(reference)
         here = f"/models/{card.name}@{card.version}"
-        files = [(await self._send("GET", f"{here}/{name}")).content for name in ("card.json", "weights.safetensors")]
-        return stored(folder, *files)
+        content, weights = [(await self._send("GET", f"{here}/{name}")).content for name in ("card.json", "weights.safetensors")]
+        return stored(folder, content, weights, card.digest)
 
     async def promote(self, reference: str) -> ModelReply:
         """Makes `name@version` the version that requests without one get; returns its card."""

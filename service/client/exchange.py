@@ -18,7 +18,6 @@ import httpx
 from httpx_sse import ServerSentEvent
 from pydantic import BaseModel, ValidationError
 
-from models.cards import ModelCard
 from service.protocol.schemas import JobReply, ProblemDetails
 from workers.jobs import Event, GenerateJob, Layout, Priority
 
@@ -179,9 +178,9 @@ def seed_and_job(answer: httpx.Response) -> tuple[int, str]:
     return int(answer.headers["x-ebbtide-seed"]), answer.headers["x-ebbtide-job"]
 
 
-def stored(folder: str | Path, card: bytes, weights: bytes) -> Path:
-    """Writes a checkpoint's files. Raises Misunderstood where the weights are not those the card describes."""
-    if hashlib.sha256(weights).hexdigest() != ModelCard.model_validate_json(card).digest:
+def stored(folder: str | Path, card: bytes, weights: bytes, digest: str) -> Path:
+    """Writes a checkpoint's files; returns the folder. Raises Misunderstood where `digest` is not the sha256 of the weights."""
+    if hashlib.sha256(weights).hexdigest() != digest:
         raise Misunderstood("the weights that came are not those the card describes")
     Path(folder).mkdir(parents=True, exist_ok=True)
     (Path(folder) / "weights.safetensors").write_bytes(weights)

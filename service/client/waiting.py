@@ -150,8 +150,8 @@ class Client:
         """Writes the card and the weights of `name` or `name@version` into a folder, and checks the weights' digest."""
         card = self.model(reference)
         here = f"/models/{card.name}@{card.version}"
-        files = [(self._send("GET", f"{here}/{name}")).content for name in ("card.json", "weights.safetensors")]
-        return stored(folder, *files)
+        content, weights = [self._send("GET", f"{here}/{name}").content for name in ("card.json", "weights.safetensors")]
+        return stored(folder, content, weights, card.digest)
 
     def promote(self, reference: str) -> ModelReply:
         """Makes `name@version` the version that requests without one get; returns its card."""

@@ -11,7 +11,7 @@ import secrets
 import tarfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from service.client import Client, ClientError, Refused, Unreachable
-from service.command.output import Canceled, err
+from service.command.output import Canceled, err, failure, told
 from workers.jobs import MAX_IMAGES, Status
 
 AT_ONCE = 8  # jobs under way, so that several workers are busy
@@ -58,8 +58,8 @@ class Manifest(BaseModel):
         return (self.seed + part) % SEEDS
 
 
-def fill(client: Client, folder: Path, model: str, images: int, settings: dict[str, Any], *, shards: bool) -> tuple[Manifest, str]:
-    """Fills a folder and shows how far it is; returns what it holds, also as a line.
+def fill(client: Client, folder: Path, model: str, images: int, settings: dict[str, Any], *, shards: bool, as_json: bool = False) -> None:
+    """Fills a folder, shows how far it is, and prints what it holds then.
 
     Raises ClientError; after Ctrl-C Canceled, and the same command goes on later.
     """
@@ -76,7 +76,7 @@ def fill(client: Client, folder: Path, model: str, images: int, settings: dict[s
             Many(client, folder, manifest, lambda there: bar.update(task, completed=there)).run()
     except KeyboardInterrupt:
         raise Canceled(f"stopped; the same command goes on in {folder}") from None
-    return manifest, f"{folder}: {images} x {manifest.model}, seed {manifest.seed}"
+    told(manifest, f"{folder}: {images} x {manifest.model}, seed {manifest.seed}", as_json)
 
 
 def begun(client: Client, folder: Path, model: str, images: int, settings: dict[str, Any], *, shards: bool) -> Manifest:
@@ -148,23 +148,29 @@ class Many:
         return all((self._folder / name).exists() for name in self._manifest.files(part))
 
     def _make(self, part: int) -> None:
-        job_id = ""
-        for patience in _patiently(self._stopped):
-            with patience:
-                job_id = self._submitted(part)
-                job = self._client.wait(job_id)
-                if job.status is not Status.FINISHED:
-                    raise ClientError(f"{job.problem.reason}: {job.problem.detail}" if job.problem else f"the job is {job.status}")
-                pictures = [picture.png for picture in self._client.pictures(job)]
-                break
-        else:
-            return  # stopped
+        """Makes a part; does nothing more once the run is stopped. Raises ClientError."""
+        until = time.monotonic() + PATIENCE_S
+        while not self._stopped.is_set():
+            try:
+                return self._try(part)
+            except (Unreachable, Refused) as error:
+                passing = isinstance(error, Unreachable) or error.problem.status in (429, 503)
+                if not passing or time.monotonic() > until:
+                    raise
+            self._stopped.wait(AGAIN_S)
+        return None
+
+    def _try(self, part: int) -> None:
+        job = self._client.wait(self._submitted(part))
+        if job.status is not Status.FINISHED:
+            raise ClientError(failure(job))
+        pictures = [picture.png for picture in self._client.pictures(job)]
         with self._lock:
-            self._jobs.discard(job_id)
+            self._jobs.discard(job.id)
         self._store(part, pictures)
         self._count(len(pictures))
         with contextlib.suppress(ClientError):  # they expire by themselves
-            self._client.discard(job_id)
+            self._client.discard(job.id)
 
     def _submitted(self, part: int) -> str:
         """The part's job, which is the same one if the request has to be sent again."""
@@ -180,7 +186,7 @@ class Many:
         with self._lock:
             self._jobs.add(job.id)
         if self._stopped.is_set():
-            self._cancel()  # nobody else would
+            self._cancel()  # `run` has canceled the others already
         return job.id
 
     def _store(self, part: int, pictures: list[bytes]) -> None:
@@ -215,25 +221,6 @@ class Many:
         for job_id in jobs:
             with contextlib.suppress(ClientError):
                 self._client.cancel(job_id)
-
-
-@contextlib.contextmanager
-def _waiting_after_refusals(stopped: threading.Event, until: float) -> Iterator[None]:
-    """Suppresses what may go better later, after a pause; raises it once `until` has passed."""
-    try:
-        yield
-    except (Unreachable, Refused) as error:
-        passing = isinstance(error, Unreachable) or error.problem.status in (429, 503)
-        if not passing or time.monotonic() > until:
-            raise
-        stopped.wait(AGAIN_S)
-
-
-def _patiently(stopped: threading.Event) -> Iterator[contextlib.AbstractContextManager[None]]:
-    """A context for each try, until it is stopped."""
-    until = time.monotonic() + PATIENCE_S
-    while not stopped.is_set():
-        yield _waiting_after_refusals(stopped, until)
 
 
 def _write(path: Path, content: bytes) -> None:

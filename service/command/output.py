@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from service.client import ClientError
+from service.protocol.schemas import JobReply
 
 out, err = Console(), Console(stderr=True)
 
@@ -35,6 +36,11 @@ def told(result: BaseModel, line: str, as_json: bool) -> None:
         out.print_json(result.model_dump_json(exclude_none=True))
     else:
         out.print(line, highlight=False, soft_wrap=True)
+
+
+def failure(job: JobReply) -> str:
+    """Why a job that is over has no result."""
+    return f"{job.problem.reason}: {job.problem.detail}" if job.problem else f"the job is {job.status}"
 
 
 def fail(error: Exception, code: int = 1) -> NoReturn:

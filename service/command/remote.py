@@ -14,7 +14,7 @@ from service.command import many
 from service.command.checkpoints import app as models_app
 from service.command.kernel_settings import list_settings, parse_settings
 from service.command.options import Address, AsJson
-from service.command.output import Canceled, err, fail, listed, out, told
+from service.command.output import Canceled, err, fail, failure, listed, out, told
 from service.protocol.schemas import JobList, JobReply
 from workers.jobs import CalibrateResult, Event, Progress, Status, TrainResult
 from workers.training.options import describe_options
@@ -82,7 +82,7 @@ def generate(  # typer makes an option of each parameter
     settings = _given(seed=seed, class_=classes or None, sampler=sampler, mcmc=mcmc or None, priority=priority)
     with Client(url) as client:
         if into_folder:
-            told(*many.fill(client, path, model, images, settings, shards=shards), as_json)
+            many.fill(client, path, model, images, settings, shards=shards, as_json=as_json)
             return
         job = _followed(client, client.submit(model, num_images=images, **settings))
         picture = client.picture(job)
@@ -138,7 +138,7 @@ def train(
     with Client(url) as client:
         job = _followed(client, client.train(name, family, dataset, **settings))
     if not isinstance(job.result, TrainResult):
-        raise ClientError(_failure(job))
+        raise ClientError(failure(job))
     told(job, f"{job.result.model}@{job.result.version} in {job.result.seconds:.0f} s{_unless_default(job.result)}", as_json)
 
 
@@ -159,7 +159,7 @@ def calibrate(
     with Client(url) as client:
         job = _followed(client, client.calibrate(name, **settings))
     if not isinstance(job.result, CalibrateResult):
-        raise ClientError(_failure(job))
+        raise ClientError(failure(job))
     done = job.result
     gain = f"FID {done.fid_prior:g} -> {done.fid_reweighted:g} by reweighting"
     told(job, f"{done.model}@{done.version}: {gain}{_unless_default(done)}", as_json)
@@ -234,7 +234,7 @@ def _followed(client: Client, job: JobReply, *, cancels: bool = True) -> JobRepl
         client.cancel(job.id)
         raise Canceled("canceled") from None
     if ended.status is not Status.FINISHED:
-        raise ClientError(_failure(ended))
+        raise ClientError(failure(ended))
     return ended
 
 
@@ -258,10 +258,6 @@ def _describe(progress: Progress) -> str:
 
 def _number(value: object) -> float | None:
     return value if isinstance(value, int | float) else None
-
-
-def _failure(job: JobReply) -> str:
-    return f"{job.problem.reason}: {job.problem.detail}" if job.problem else f"the job is {job.status}"
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from service.protocol import delivery
 from service.protocol.errors import Refusal
 from service.protocol.schemas import Fault
 from workers.jobs import AnyJob, JobView
-from workers.queue.broker import UnknownJob, new_id
+from workers.queue.broker import UnknownJob
 
 HEADER = "Idempotency-Key"
 _KEY = re.compile(r"[!-~]{1,255}")
@@ -40,15 +40,14 @@ def repeatable(request: Request, body: BaseModel) -> Repeatable | None:
     )
 
 
-async def enqueue_once(
-    dependencies: Dependencies, job: AnyJob, repeat: Repeatable | None, job_id: str | None = None, wanted: str | None = None
-) -> JobView:
+async def enqueue_once(dependencies: Dependencies, job: AnyJob, repeat: Repeatable | None, wanted: str | None = None) -> JobView:
     """The job of a request, which is enqueued unless the request repeats another; then the job of that one.
 
+    `wanted` names the file that the request waits for.
     Raises Refusal where the key stands for another request, and what `Dependencies.enqueue` raises.
     """
     if repeat is None:
-        return await dependencies.job(await dependencies.enqueue(job, job_id or new_id(), wanted))
+        return await dependencies.job(await dependencies.enqueue(job, wanted=wanted))
     try:
         view = await dependencies.job(repeat.job_id)
     except UnknownJob:

@@ -10,7 +10,7 @@ from service.ordering.idempotency import Repeatable, enqueue_once
 from service.protocol import delivery
 from service.protocol.errors import RETRY_SOON, Refusal
 from service.protocol.metrics import HANG_UP
-from service.protocol.negotiation import JSON, OCTETS, PNG, WEBP, Preference, preference
+from service.protocol.negotiation import JSON, OCTETS, PNG, WEBP, Preference, acceptable, preference
 from service.protocol.schemas import Fault
 from workers.jobs import GenerateJob
 from workers.queue.broker import BrokerUnavailable, Expected, new_id
@@ -60,7 +60,7 @@ async def ordered(
     request: Request, dependencies: Dependencies, job: GenerateJob, accepted: str, repeat: Repeatable | None = None, name: str = ""
 ) -> Ended | Response:
     """Enqueues a job and waits for its end as `Prefer` asks; a response where the answer does not wait so long, or the client has left."""
-    preferred = preference(all_of(request, "prefer"))
+    preferred = preference(_all(request, "prefer"))
     if preferred.applied is None:
         await dependencies.worker_check.require()
     wait_s = dependencies.settings.wait_s if preferred.wait_s is None else preferred.wait_s
@@ -88,14 +88,17 @@ def away(order: Order) -> Refusal:
     return Refusal("redis-away", detail, job=delivery.address(order.job_id), headers=RETRY_SOON)
 
 
-def not_acceptable(request: Request, offered: tuple[str, ...]) -> Refusal:
-    """Of a request whose `Accept` allows no media type of the answer."""
-    accept = all_of(request, "accept") or ""
-    fault = Fault(field="Accept", value=accept[:200], reason="no media type of the answer is accepted", choices=offered)
-    return Refusal("not-acceptable", f"this request can be answered as {', '.join(offered)}", fault)
+def media_type(request: Request, offered: tuple[str, ...]) -> str:
+    """The media type of the answer. Raises Refusal where `Accept` allows none of those offered."""
+    accept = _all(request, "accept")
+    media = acceptable(accept, offered)
+    if media is None:
+        fault = Fault(field="Accept", value=(accept or "")[:200], reason="no media type of the answer is accepted", choices=offered)
+        raise Refusal("not-acceptable", f"this request can be answered as {', '.join(offered)}", fault)
+    return media
 
 
-def all_of(request: Request, name: str) -> str | None:
+def _all(request: Request, name: str) -> str | None:
     """A header, all its lines as one."""
     return ", ".join(request.headers.getlist(name)) or None
 

@@ -11,7 +11,7 @@ from service.ordering.resolving import generate_job
 from service.protocol import delivery
 from service.protocol.bodies import documented, read
 from service.protocol.errors import Refusal
-from service.protocol.negotiation import BINARY, JSON, OCTETS, PNG, WEBP, ZIP, acceptable
+from service.protocol.negotiation import BINARY, JSON, OCTETS, PNG, WEBP, ZIP
 from service.protocol.plain_route import PlainRoute
 from service.protocol.schemas import Fault, GenerateRequest, JobReply
 from workers.queue.broker import BrokerUnavailable
@@ -43,14 +43,11 @@ async def generate(request: Request) -> Response:
     dependencies: Dependencies = request.app.state.dependencies
     body = await read(request, GenerateRequest, dependencies.settings)
     job = generate_job(body, dependencies.store, dependencies.settings.max_images, caller_of(request))
-    offered = delivery.offers(job)
     images = request.query_params.get("images", IMAGES[0])
     if images not in IMAGES:
         fault = Fault(field="images", value=images[:200], reason="unknown way to send images", choices=IMAGES)
         raise Refusal("invalid-request", f"images: {fault.reason}", fault)
-    media = acceptable(orders.all_of(request, "accept"), offered)
-    if media is None:
-        raise orders.not_acceptable(request, offered)
+    media = orders.media_type(request, delivery.offers(job))
     ended = await orders.ordered(request, dependencies, job, media, repeatable(request, body))
     if isinstance(ended, Response):
         return ended

@@ -9,8 +9,9 @@ from service.ordering.replaying import differences, file_of, job_of, text_of
 from service.protocol import delivery
 from service.protocol.bodies import read_bytes
 from service.protocol.errors import Refusal
-from service.protocol.negotiation import BINARY, OCTETS, PNG, acceptable
+from service.protocol.negotiation import BINARY, OCTETS, PNG
 from service.protocol.schemas import JobReply
+from workers.queue.broker import BrokerUnavailable
 
 router = APIRouter(tags=["generate"])
 BODY = {
@@ -35,9 +36,7 @@ async def replay(request: Request, dependencies: Injected) -> Response:
     that was changed. `Prefer: respond-async` and `wait=N` answer with the job, whose picture is then not compared.
     """
     settings = dependencies.settings
-    media = acceptable(orders.all_of(request, "accept"), (PNG, OCTETS))
-    if media is None:
-        raise orders.not_acceptable(request, (PNG, OCTETS))
+    media = orders.media_type(request, (PNG, OCTETS))
     given = await read_bytes(request, settings, settings.max_image_bytes)
     text = text_of(given)
     job = await dependencies.off_loop(lambda: job_of(text, dependencies.store, settings.max_images, caller_of(request)))
@@ -46,7 +45,10 @@ async def replay(request: Request, dependencies: Injected) -> Response:
     if isinstance(ended, Response):
         return ended
     headers = ended.order.headers | {"Content-Location": delivery.image_address(ended.order.job_id, name)}
-    made = ended.picture or (await delivery.picture_response(dependencies, ended.order.job_id, name, headers)).body
+    try:
+        made = ended.picture or (await delivery.picture_response(dependencies, ended.order.job_id, name, headers)).body
+    except BrokerUnavailable:
+        raise orders.away(ended.order) from None
     if made == given:
         return Response(given, 200, headers, media)
     faults = differences(text, text_of(bytes(made)))

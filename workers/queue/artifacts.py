@@ -66,7 +66,7 @@ class Artifacts(ABC):
 
     @abstractmethod
     def delete(self, job_id: str, names: Sequence[str]) -> None:
-        """Deletes files of a job; those that are gone already are no error. Raises ArtifactError."""
+        """Deletes files of a job. Missing ones are no error. Raises ArtifactError."""
 
     def check(self) -> None:  # noqa: B027 (most stores have nothing to check)
         """Raises ArtifactError where files could not be stored now: no bucket, wrong credentials."""

@@ -101,6 +101,7 @@ def test_a_setting_in_a_wrong_form_names_the_option(command: Command, words: tup
         (("generate", "toy", "--set", "temperature=1e999"), 'mcmc.temperature: input should be a valid number (got "1e999")'),
         (("jobs", "show", "unknown"), "no job 'unknown'"),
         (("jobs", "cancel", "unknown"), "no job 'unknown'"),
+        (("download", "toy@1"), "the weights of toy@1 are not here"),
         (("train", "mine", "--family", "nobody"), "choices: dcgan, ebgan, gan, lebm"),
         (("models", "--url", "http://127.0.0.1:1"), "no answer from"),
     ],

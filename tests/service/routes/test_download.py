@@ -51,5 +51,5 @@ def test_weights_that_were_damaged_on_the_way_are_not_written(tiny: Store, tmp_p
     weights = (tiny.root / "tiny/1/weights.safetensors").read_bytes()
     assert hashlib.sha256(weights).hexdigest() == ModelCard.model_validate_json(card).digest
     with pytest.raises(Misunderstood, match="not those the card describes"):
-        stored(tmp_path / "x", card, weights[:-1])
+        stored(tmp_path / "x", card, weights[:-1], hashlib.sha256(weights).hexdigest())
     assert not (tmp_path / "x").exists()

@@ -1,5 +1,5 @@
 -- include: settling
--- The files of a job that is over are gone: what is kept of it is its record, for as long as before.
+-- Counts only the record of a job whose files were deleted, until the record expires.
 local given = cjson.decode(ARGV[1])
 local left = redis.call('TTL', keys.job .. given.id)
 if left > 0 then settle(given.id, given.bytes, given.unix + left) end
